@@ -62,6 +62,16 @@ class DataTest(unittest.TestCase):
         with self.assertRaisesRegex(bios.InvalidArgumentError, "weights"):
             data.tokens_to_datum([1, 2], [1.0])
 
+    def test_candidates_are_rows_of_one_length(self):
+        datum = data.candidates_to_datum([97, 98, 99], [[98, 120], [], [100]], [[0.75, 0.25], [], [1]])
+        self.assertEqual(datum.loss_fn_inputs["target_tokens"].to_list(), [[98, 120], [0, 0], [100, 0]])
+        self.assertEqual(datum.loss_fn_inputs["weights"].to_list(), [[0.75, 0.25], [0, 0], [1, 0]])
+        lines = data.shown(datum, Bytes()).splitlines()
+        self.assertEqual([line.split()[2:4] for line in lines[1:]], [["98", "0.75"], ["120", "0.25"], ["100", "1"]])
+        for candidates, weights in (([[1]], [[1]]), ([[1], [2], [3]], [[1], [2], []]), ([[], [], []], [[], [], []])):
+            with self.assertRaises(bios.InvalidArgumentError):
+                data.candidates_to_datum([97, 98, 99], candidates, weights)
+
     def test_files_are_read_row_by_row(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "rows.jsonl")

@@ -1,5 +1,5 @@
-"""The program on an emulated CUDA device: `gpu-check`, a server whose device is lost in the middle of a run, and a
-cluster with a card for each worker that loses one of them.
+"""The program on an emulated CUDA device: `gpu-check`, a server whose device is lost in the middle of a run, and
+`bios up` and `bios cluster` with several cards that lose one of them.
 
 The stand-ins for NVIDIA's libraries are those that the tests of the worker built, or are built here; without g++ the
 check says so and ends. `--parts` chooses.
@@ -20,7 +20,7 @@ from typing import Dict, List
 from cluster import cluster
 from harness import ROOT, adapter, batch, bios, holds, results, same, server, types, until
 
-PARTS = ("gpu_check", "lost", "cluster")
+PARTS = ("gpu_check", "lost", "up", "cluster")
 STEPS = 4
 CARDS = 2
 CHECKED = ("verbs", "models", "bits", "ceilings", "train", "tenants", "profile", "mixed", "decode",
@@ -96,46 +96,70 @@ def node(service: "bios.ServiceClient", run: "bios.TrainingClient") -> str:
     return [entry.node for entry in history if entry.node][-1]
 
 
-def cluster_lost(folder: Path, runs: int) -> None:
-    """A cluster gives each card a worker; the runs of a card that is lost go on on the other one with the same bits, and
-    its worker is started again until the card is there."""
+def one_of_several(folder: Path, runs: int, service: "bios.ServiceClient", said: Path, logs: Dict[str, Path]) -> None:
+    """The runs of a card that is lost go on on another one with the bits of runs in peace; its worker is started again
+    until the card works. The workers' logs are in the order of their cards; `said` is what supervises them."""
     seeds = [100 * (i + 1) for i in range(runs)]
+
+    def begin() -> Dict[int, "bios.TrainingClient"]:
+        return {seed: service.create_lora_training_client(base_model="bios/tiny", rank=2, seed=seed) for seed in seeds}
+
+    quiet = begin()
+    started = {seed: train(quiet[seed], seed) for seed in seeds}
+    undisturbed = {seed: results(started[seed]) for seed in seeds}
+    wanted = {seed: adapter(service, quiet[seed], "end") for seed in seeds}
+
+    broken = begin()
+    futures = {seed: train(broken[seed], seed) for seed in seeds}
+    futures[seeds[0]][0].result()
+    victim = node(service, broken[seeds[0]])
+    lost_card = folder / f"lost.{list(logs).index(victim)}"
+    ready = logs[victim].read_bytes().count(b"bios ready ")
+    lost_card.touch()
+    until(f"{victim} ends with the status of a lost device",
+          lambda: f"{victim} ended with status {DEVICE_LOST}" in said.read_text(errors="replace"), 120)
+    for seed in seeds:
+        same(f"run {seed}: every result beside the lost card", results(futures[seed]), undisturbed[seed])
+        same(f"run {seed}: its adapter", adapter(service, broken[seed], "end"), wanted[seed])
+    holds("the run has moved to another card", node(service, broken[seeds[0]]) != victim)
+    lost_card.unlink()
+    until(f"{victim} works again when its card does",
+          lambda: logs[victim].read_bytes().count(b"bios ready ") > ready, 120)
+
+
+def cluster_lost(folder: Path, runs: int) -> None:
+    """`bios cluster` gives each card a worker."""
     with cluster(coordinators=1, workers=CARDS, environment={"CUDA_EMULATOR_CARDS": str(CARDS)}) as running:
         workers = running.names("worker")
-        logs = {name: running.data / "logs" / f"{name}.log" for name in workers}
         for card, name in enumerate(workers):
             holds(f"{name} computes on card {card}", f"device=cuda:{card}" in running.command(name))
-        service = running.client()
+        one_of_several(folder, runs, running.client(), running.log,
+                       {name: running.data / "logs" / f"{name}.log" for name in workers})
 
-        def begin() -> Dict[int, "bios.TrainingClient"]:
-            return {seed: service.create_lora_training_client(base_model="bios/tiny", rank=2, seed=seed) for seed in seeds}
 
-        quiet = begin()
-        undisturbed = {seed: results(futures) for seed, futures in {s: train(quiet[s], s) for s in seeds}.items()}
-        wanted = {seed: adapter(service, quiet[seed], "end") for seed in seeds}
-
-        broken = begin()
-        futures = {seed: train(broken[seed], seed) for seed in seeds}
-        futures[seeds[0]][0].result()
-        victim = node(service, broken[seeds[0]])
-        lost_card = folder / f"lost.{workers.index(victim)}"
-        lost_card.touch()
-        until(f"{victim} ends with the status of a lost device",
-              lambda: f"{victim} ended with status {DEVICE_LOST}" in running.log.read_text(errors="replace"), 120)
-        for seed in seeds:
-            same(f"run {seed}: every result beside the lost card", results(futures[seed]), undisturbed[seed])
-            same(f"run {seed}: its adapter", adapter(service, broken[seed], "end"), wanted[seed])
-        holds("the run has moved to the other card", node(service, broken[seeds[0]]) != victim)
-        ready = logs[victim].read_bytes().count(b"bios ready ")
-        lost_card.unlink()
-        until(f"{victim} works again when its card does",
-              lambda: logs[victim].read_bytes().count(b"bios ready ") > ready, 120)
+def up_lost(folder: Path, runs: int) -> None:
+    """So does `bios up`, whose workers use its journal; the whole of it, killed and started again, has lost nothing."""
+    os.environ["CUDA_EMULATOR_CARDS"] = str(CARDS)
+    try:
+        with server() as running:
+            service = running.client()
+            logs = {f"worker-{i + 1}": running.data / "logs" / f"worker-{i + 1}.log" for i in range(CARDS)}
+            one_of_several(folder, runs, service, running.log, logs)
+            kept = service.create_lora_training_client(base_model="bios/tiny", rank=2, seed=1)
+            before = results(train(kept, 1))
+            running.kill()
+            running.start()
+            again = service.create_lora_training_client(base_model="bios/tiny", rank=2, seed=1)
+            same("the same steps after the whole was killed", results(train(again, 1)), before)
+            same("the run from before", adapter(service, kept, "end"), adapter(service, again, "end"))
+    finally:
+        del os.environ["CUDA_EMULATOR_CARDS"]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--runs", type=int, default=4, help="runs at once in the cluster")
+    parser.add_argument("--runs", type=int, default=4, help="runs at once on several cards")
     parser.add_argument("--checks", default=",".join(CHECKED), help="parts of gpu-check")
     asked = parser.parse_args()
     chosen = asked.parts.split(",")
@@ -146,6 +170,8 @@ if __name__ == "__main__":
                 gpu_check(place, asked.checks.split(","))
             if "lost" in chosen:
                 lost(place)
+            if "up" in chosen:
+                up_lost(place, asked.runs)
             if "cluster" in chosen:
                 cluster_lost(place, asked.runs)
     finally:

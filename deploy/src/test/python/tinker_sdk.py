@@ -197,10 +197,23 @@ class Surface:
                 mask=self.tensor([1.0] * 6, "float32"))], "importance_sampling").result()
             self.step()
 
+        def thresholds() -> Any:
+            result = self.run.forward_backward([self.datum(
+                6, logprobs=self.tensor([-6.0] * 6, "float32"), advantages=self.tensor([0.5] * 6, "float32"),
+                clip_low_threshold=self.tensor([0.5] * 6, "float32"),
+                clip_high_threshold=self.tensor([1.0 + i for i in range(6)], "float32"))], "ppo").result()
+            self.step()
+            return "kl_sample_train_v1:mean" in result.metrics or sorted(result.metrics)
+
         return [("an extra input mask", mask), ("cross_entropy with (N, K) targets", candidates),
-                ("cross_entropy with sparse (N, K) targets", sparse)]
+                ("cross_entropy with sparse (N, K) targets", sparse), ("clip thresholds of each token", thresholds)]
 
     def wrong(self) -> Any:
+        def norm() -> float:
+            self.run.forward_backward([self.supervised(1)], "cross_entropy").result()
+            return self.run.optim_step(self.types.AdamParams(learning_rate=0.0)).result().metrics["grad_norm"]
+
+        alone = norm()
         data = [self.supervised(i, 3) for i in range(1500)]
         data[1200] = self.types.Datum(model_input=self.types.ModelInput.from_ints([10 ** 6] * 3),
                                       loss_fn_inputs=data[0].loss_fn_inputs)
@@ -208,8 +221,7 @@ class Surface:
         stepping = self.run.optim_step(self.types.AdamParams(learning_rate=1e-3))
         fails(stepping.result, "RequestFailedError")
         fails(failing.result, "RequestFailedError", "is not a token id")
-        self.run.forward_backward([self.supervised(1)], "cross_entropy").result()
-        return self.step() is not None
+        return norm() == alone or "the step after it applied more than its own gradient"
 
     # ---- checks: weights ----
 

@@ -148,16 +148,40 @@ def tokens_to_datum(tokens: Sequence[int], weights: Sequence[float], *, max_leng
         "target_tokens": TensorData(list(tokens[1:]), "int64"), "weights": TensorData(list(weights[1:]), "float32")})
 
 
+def candidates_to_datum(tokens: Sequence[int], candidates: Sequence[Sequence[int]],
+                        weights: Sequence[Sequence[float]]) -> Datum:
+    """A datum with several targets for each position, for ``cross_entropy``: what a teacher thinks likely there, with its
+    probabilities, say. ``candidates[i]`` and ``weights[i]`` are the targets after ``tokens[i]``; positions may have different
+    numbers of them, or none: rows are filled up with a target of weight 0."""
+    if not len(tokens) == len(candidates) == len(weights):
+        raise InvalidArgumentError("candidates", f"has {len(candidates)} rows, weights {len(weights)}; tokens are {len(tokens)}")
+    for i, (row, own) in enumerate(zip(candidates, weights)):
+        if len(row) != len(own):
+            raise InvalidArgumentError(f"weights[{i}]", f"has {len(own)} numbers for {len(row)} candidates")
+    width = max((len(row) for row in candidates), default=0)
+    if not width:
+        raise InvalidArgumentError("candidates", "holds no token")
+    return Datum(ModelInput.from_ints(list(tokens)), {
+        "target_tokens": TensorData([list(row) + [0] * (width - len(row)) for row in candidates], "int64"),
+        "weights": TensorData([list(own) + [0.0] * (width - len(own)) for own in weights], "float32")})
+
+
 def shown(datum: Datum, tokenizer: Any) -> str:
-    """A datum as a table: position, input token, target token, the target's text, and its weight (or advantage)."""
+    """A datum as a table: position, input token, target token, the target's text, and its weight (or advantage); a line for
+    each target of a position that has several, without those of weight 0."""
     inputs = datum.loss_fn_inputs
     name = next((n for n in ("weights", "advantages") if n in inputs), None)
-    values = inputs[name].to_list() if name else [1.0] * datum.model_input.length
+    targets = inputs["target_tokens"]
+    values = inputs[name].to_list() if name else TensorData([1.0] * len(targets.data), "float32", targets.shape).to_list()
     lines = [f"{'at':>5} {'input':>8} {'target':>8} {name or 'weight':>10}  text of the target"]
-    targets = inputs["target_tokens"].to_list()
-    texts = pieces(tokenizer, targets)
-    for i, (token, target) in enumerate(zip(datum.model_input.to_ints(), targets)):
-        lines.append(f"{i:>5} {token:>8} {target:>8} {values[i]:>10.4g}  {texts[i]!r}")
+    rows = targets.to_list()
+    several = len(targets.shape) > 1
+    texts = [] if several else pieces(tokenizer, rows)
+    for i, (token, row) in enumerate(zip(datum.model_input.to_ints(), rows)):
+        of_row = [(t, v, tokenizer.decode([t], skip_special_tokens=False)) for t, v in zip(row, values[i]) if v] if several else [
+            (row, values[i], texts[i])]
+        for target, value, text in of_row:
+            lines.append(f"{i:>5} {token:>8} {target:>8} {value:>10.4g}  {text!r}")
     return "\n".join(lines)
 
 

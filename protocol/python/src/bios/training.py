@@ -74,7 +74,8 @@ class TrainingClient:
 
         ``loss_fn``: ``cross_entropy``, ``importance_sampling``, ``ppo``, ``cispo`` or ``dro``; losses are sums over
         tokens and data, not means. ``loss_fn_config``: settings of the loss, e.g. ``{"clip_low_threshold": 0.8}`` of
-        ppo and cispo, ``{"beta": 0.05}`` of dro. A batch of more than 1024 datums or about 4 MB is sent in parts and
+        ppo and cispo, ``{"beta": 0.05}`` of dro. The losses with a sampler's log-probabilities tell how far it is from the
+        model (``kl_sample_train_v1:mean`` and more). A batch of more than 1024 datums or about 4 MB is sent in parts and
         its results are put together again. Raises :class:`InvalidArgumentError` before sending anything, and the
         exceptions of a refused call.
         """

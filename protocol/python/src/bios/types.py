@@ -371,7 +371,7 @@ def _shape(values: Any, at: str) -> List[int]:
 
 
 _INT_INPUTS = frozenset(["target_tokens"])
-_FLOAT_INPUTS = frozenset(["weights", "logprobs", "advantages"])
+_FLOAT_INPUTS = frozenset(["weights", "logprobs", "advantages", "clip_low_threshold", "clip_high_threshold"])
 
 
 @dataclass(frozen=True)
@@ -380,8 +380,9 @@ class Datum:
 
     ``model_input``: N tokens; ``loss_fn_inputs``: by name, tensors of N numbers (lists, numpy arrays, torch tensors
     or :class:`TensorData`). Position i predicts ``target_tokens[i]``: the caller shifts. ``cross_entropy`` takes
-    ``target_tokens`` and ``weights`` (1 if left out); the other losses take ``target_tokens``, ``logprobs`` (the
-    sampler's) and ``advantages``.
+    ``target_tokens`` and ``weights`` (1 if left out), both also of N rows with K numbers: K targets for each position;
+    the other losses take ``target_tokens``, ``logprobs`` (the sampler's) and ``advantages``, and ppo and cispo
+    ``clip_low_threshold`` and ``clip_high_threshold`` where a position has its own.
     """
 
     model_input: ModelInput

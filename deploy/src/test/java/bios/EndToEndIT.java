@@ -82,9 +82,9 @@ final class EndToEndIT {
                 "--checks", "bits,ceilings,train");
     }
 
-    /// The long form: `emulated_gpu.py --parts cluster --runs 8`.
-    @Test void aClusterThatLosesACardGivesTheBitsOfOneThatDoesNot() throws Exception {
-        python("deploy/src/test/python/emulated_gpu.py", "--parts", "cluster", "--runs", "2");
+    /// The long form: `emulated_gpu.py --parts up,cluster --runs 8`.
+    @Test void ofSeveralCardsOneIsLostAndEveryRunHasTheBitsOfOneInPeace() throws Exception {
+        python("deploy/src/test/python/emulated_gpu.py", "--parts", "up,cluster", "--runs", "2");
     }
 
     @Test void everyListingOfTheUsersPageRuns() throws Exception {

@@ -206,9 +206,26 @@ final class GpuVerbs {
                 Optional<Tensor> sampled = function == LossFunction.CROSS_ENTROPY ? Optional.empty()
                         : Optional.of(on.random(DType.F32, 65, 1));
                 on.device.lossGradient(to, on.random(DType.F32, 65, 1), new LossTerms(function,
-                        on.random(DType.F32, 65, 1), sampled, 0.8, 1.2, 0.05));
+                        on.random(DType.F32, 65, 1), sampled, Optional.empty(), 0.8, 1.2, 0.05));
                 return on.read(to);
             });
+        all.put("logSoftmaxAt, logSoftmaxBackward, 9 targets", on -> {
+            Tensor logits = on.random(DType.F32, 33, vocabulary);
+            Tensor logprobs = on.empty(DType.F32, 33, 9);
+            Tensor lse = on.empty(DType.F32, 33, 1);
+            Tensor targets = on.matrix(33, 9, IntStream.range(0, 33 * 9).map(i -> i * 31 % 500).toArray());
+            on.device.logSoftmaxAt(logprobs, lse, logits, targets);
+            on.device.logSoftmaxBackward(logits, lse, targets, on.random(DType.F32, 33, 9));
+            return on.read(logprobs, lse, logits);
+        });
+        all.put("lossGradient PPO, own bounds", on -> {
+            Tensor to = on.empty(DType.F32, 65, 1);
+            var bounds = new LossTerms.Bounds(on.random(DType.F32, 65, 1), on.random(DType.F32, 65, 1));
+            on.device.lossGradient(to, on.random(DType.F32, 65, 1), new LossTerms(LossFunction.PPO,
+                    on.random(DType.F32, 65, 1), Optional.of(on.random(DType.F32, 65, 1)),
+                    Optional.of(bounds), 0.8, 1.2, 0));
+            return on.read(to);
+        });
     }
 
     private static List<float[]> drawn(Operand on) {
@@ -296,6 +313,10 @@ final class GpuVerbs {
 
         Tensor ints(int... values) {
             return device.upload(scope, List.of(HostArray.column(values))).getFirst();
+        }
+
+        Tensor matrix(int rows, int columns, int... values) {
+            return device.upload(scope, List.of(new HostArray.Ints(rows, columns, values))).getFirst();
         }
 
         FrozenMatrix frozen(WeightType type, int rows, int columns) {

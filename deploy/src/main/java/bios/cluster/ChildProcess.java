@@ -21,14 +21,15 @@ final class ChildProcess {
     ///
     /// @param environment additional variables of the environment
     /// @param java additional options of Java
+    /// @param tied whether it ends when this process does
     static Process start(List<String> arguments, Path log, Map<String, String> environment,
-            List<String> java) {
+            List<String> java, boolean tied) {
         List<String> command = new ArrayList<>(SESSION);
         command.addAll(command(arguments, java));
         try {
             var builder = new ProcessBuilder(command);
             builder.environment().putAll(environment);
-            return builder.redirectInput(Redirect.from(new File("/dev/null")))
+            return builder.redirectInput(tied ? Redirect.PIPE : Redirect.from(new File("/dev/null")))
                     .redirectErrorStream(true).redirectOutput(Redirect.appendTo(log.toFile())).start();
         } catch (IOException failed) {
             throw new UncheckedIOException("a process of Bios cannot be started: " + failed.getMessage(),

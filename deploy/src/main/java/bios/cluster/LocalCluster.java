@@ -20,7 +20,6 @@ import java.nio.file.attribute.PosixFilePermissions;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
@@ -33,7 +32,8 @@ import java.util.function.ToIntFunction;
 /// have
 /// ended.
 public final class LocalCluster {
-    private static final String HOST = "127.0.0.1";
+    /// The address of processes that only this machine reaches.
+    public static final String HOST = "127.0.0.1";
     private static final int FIRST_SPREAD_ADDRESS = 11;
     private static final int CASSANDRA_HEAP_MEBIBYTES = 512;
     private static final long CASSANDRA_BYTES = 1536L << 20;
@@ -42,21 +42,15 @@ public final class LocalCluster {
     private static final long MOST_HEAP_BYTES = 4L << 30;
     private static final Duration STOP_LIMIT = Duration.ofSeconds(90);
     private static final long POLL_MILLIS = 50;
-    private static final long FIRST_BACKOFF_MILLIS = 500;
-    private static final long MAX_BACKOFF_MILLIS = 8_000;
-    /// Who stable so long is started again after the first backoff.
-    private static final long STABLE_MILLIS = 30_000;
 
     private final Settings settings;
     private final NodesFile file;
     private final Consumer<String> say;
     private final List<Member> members = new ArrayList<>();
-    private final Map<Member, Restart> restarts = new HashMap<>();
+    private final Restarts restarts;
     private Optional<LocalCassandra> database = Optional.empty();
     private List<String> contactPoints;
     private volatile boolean stopping;
-
-    private record Restart(long startedAtMillis, long backoffMillis, Optional<Long> dueAtMillis) {}
 
     /// The settings of a cluster.
     ///
@@ -84,6 +78,7 @@ public final class LocalCluster {
         this.file = new NodesFile(settings.data().resolve("nodes.json"));
         this.say = say;
         this.contactPoints = settings.cassandra();
+        this.restarts = new Restarts(say, settings.restart());
     }
 
     /// Starts all processes and returns when the coordinators are ready. On a failure it stops all processes
@@ -125,7 +120,7 @@ public final class LocalCluster {
                 "bios.storage.cassandra.keyspace", settings.keyspace())).withFallback(ConfigFactory.load())))
                 .forEach(say);
         plan(before);
-        for (Member member : members) start(member, FIRST_BACKOFF_MILLIS);
+        members.forEach(restarts::start);
         write();
         for (Member member : members) {
             await(() -> member.ready() || !member.isRunning());
@@ -200,7 +195,7 @@ public final class LocalCluster {
             arguments.addAll(worker ? settings.worker() : settings.coordinator());
             members.add(new Member(p.name(), p.role(), p.host(), p.http(), p.artery(), p.actors(),
                     settings.data().resolve("logs").resolve(p.name() + ".log"), arguments,
-                    Map.of("BIOS_ARCHIVE_URL_SECRET", secret()), options));
+                    Map.of("BIOS_ARCHIVE_URL_SECRET", secret()), options, false));
         }
     }
 
@@ -256,16 +251,8 @@ public final class LocalCluster {
         }
     }
 
-    private void start(Member member, long backoff) {
-        member.start();
-        restarts.put(member, new Restart(nowMillis(), backoff, Optional.empty()));
-    }
-
-    private static long nowMillis() {
-        return System.nanoTime() / 1_000_000; // edge: backoff between starts
-    }
-
-    private static boolean serves(String url) {
+    /// Whether a coordinator answers that it is ready.
+    static boolean serves(String url) {
         try {
             var asked = (HttpURLConnection) URI.create(url + "/api/v1/healthz").toURL().openConnection();
             asked.setConnectTimeout(1000);
@@ -292,7 +279,7 @@ public final class LocalCluster {
     public void supervise() throws InterruptedException {
         while (!stopping) {
             boolean changed = superviseDatabase();
-            for (Member member : members) changed |= supervise(member);
+            for (Member member : members) if (!stopping) changed |= restarts.supervise(member);
             if (changed && !stopping) write();
             Thread.sleep(POLL_MILLIS); // edge: supervises processes
         }
@@ -310,37 +297,11 @@ public final class LocalCluster {
         return true;
     }
 
-    private boolean supervise(Member member) {
-        if (member.isRunning() || !settings.restart()
-                && restarts.get(member).dueAtMillis().isPresent()) return false;
-        Restart restart = restarts.get(member);
-        if (restart.dueAtMillis().isEmpty()) {
-            boolean stable = nowMillis() - restart.startedAtMillis() > STABLE_MILLIS;
-            long backoff = stable ? FIRST_BACKOFF_MILLIS : restart.backoffMillis();
-            restarts.put(member, new Restart(restart.startedAtMillis(),
-                    Math.min(MAX_BACKOFF_MILLIS, 2 * backoff), Optional.of(nowMillis() + backoff)));
-            say.accept(member.name + " ended with status " + member.status()
-                    + (settings.restart() ? "; it is restarted" : ""));
-            return true;
-        }
-        if (nowMillis() < restart.dueAtMillis().get()) return false;
-        start(member, restart.backoffMillis());
-        return true;
-    }
-
     /// Stops all processes in order: workers and coordinators drain, then Cassandra is stopped.
     public synchronized void stop() {
         if (stopping) return;
         stopping = true;
-        members.forEach(Member::terminate);
-        long end = nowMillis() + STOP_LIMIT.toMillis();
-        try {
-            while (members.stream().anyMatch(Member::isRunning) && nowMillis() < end)
-                Thread.sleep(POLL_MILLIS); // edge: waits for processes
-        } catch (InterruptedException _) {
-            Thread.currentThread().interrupt();
-        }
-        members.forEach(Member::kill);
+        Restarts.end(members, STOP_LIMIT.toMillis());
         database.ifPresent(LocalCassandra::stop);
         if (!members.isEmpty()) write();
     }

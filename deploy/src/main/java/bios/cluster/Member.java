@@ -25,6 +25,7 @@ final class Member {
     private final List<String> arguments;
     private final Map<String, String> environment;
     private final List<String> java;
+    private final boolean tied;
     private Process process;
     private long logFrom;
 
@@ -33,8 +34,9 @@ final class Member {
     /// @param arguments arguments of `bios node`
     /// @param environment additional variables of the environment
     /// @param java additional options of Java
+    /// @param tied whether it ends when this process does
     Member(String name, String role, String host, int httpPort, int arteryPort, int actorsPort, Path log,
-            List<String> arguments, Map<String, String> environment, List<String> java) {
+            List<String> arguments, Map<String, String> environment, List<String> java, boolean tied) {
         this.name = name;
         this.role = role;
         this.host = host;
@@ -45,13 +47,14 @@ final class Member {
         this.arguments = List.copyOf(arguments);
         this.environment = Map.copyOf(environment);
         this.java = List.copyOf(java);
+        this.tied = tied;
     }
 
     void start() {
         logFrom = Files.exists(log) ? size() : 0;
         var all = new ArrayList<>(List.of("node"));
         all.addAll(arguments);
-        process = ChildProcess.start(all, log, environment, java);
+        process = ChildProcess.start(all, log, environment, java, tied);
     }
 
     boolean isRunning() {

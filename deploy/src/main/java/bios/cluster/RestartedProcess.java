@@ -13,7 +13,7 @@ import java.util.function.Consumer;
 /// process writes, and ends with it, however it ends.
 public final class RestartedProcess {
     /// The system property of the child.
-    private static final String CHILD = "bios.child";
+    static final String CHILD = "bios.child";
     private static final long FIRST_BACKOFF_MILLIS = 500;
     private static final long MAX_BACKOFF_MILLIS = 8_000;
     /// Who ran so long is started again after the first backoff.
@@ -38,13 +38,16 @@ public final class RestartedProcess {
     }
 
     /// Ends this process, a child, when its parent has ended: the pipe between them is closed then.
-    public static void endWithParent() {
+    ///
+    /// @param atOnce whether it needs its parent for an orderly end
+    public static void endWithParent(boolean atOnce) {
         Thread.ofPlatform().daemon().name("parent").start(() -> {
             try {
                 while (System.in.read() >= 0) { }
             } catch (IOException _) {
                 // as its end
             }
+            if (atOnce) Runtime.getRuntime().halt(1);
             System.exit(1);
         });
     }

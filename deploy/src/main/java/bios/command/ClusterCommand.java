@@ -2,7 +2,6 @@ package bios.command;
 
 import bios.CommandFailed;
 import bios.cluster.LocalCluster;
-import bios.worker.load.ModelFolders;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -83,11 +82,7 @@ public final class ClusterCommand implements Callable<Integer> {
         options.blobs().ifPresent(place -> common.addAll(List.of("--blobs", place)));
         options.config().ifPresent(file -> common.addAll(List.of("--config", absolute(file))));
         List<String> worker = new ArrayList<>();
-        ModelFolders chosen = models.chosen();
-        chosen.named().forEach((name, path) ->
-                worker.addAll(List.of("--model", name + "=" + absolute(path))));
-        for (Path root : chosen.roots())
-            worker.addAll(List.of("--models", absolute(root)));
+        worker.addAll(models.arguments());
         int cores = Runtime.getRuntime().availableProcessors();
         worker.addAll(List.of("--threads",
                 String.valueOf(threads != null ? threads : Math.max(1, cores / workers))));

@@ -6,6 +6,7 @@ import bios.worker.load.ModelFolders;
 import bios.worker.load.ModelRefused;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -43,6 +44,17 @@ final class ModelOptions {
         if (found(models).folders().isEmpty() && found(models).refused().isEmpty())
             throw new CommandFailed("--models " + folders + ": no folder with a config.json below");
         return models;
+    }
+
+    /// The same as arguments of another process.
+    List<String> arguments() {
+        List<String> arguments = new ArrayList<>();
+        ModelFolders models = chosen();
+        models.named().forEach((name, path) -> arguments.addAll(List.of("--model", name + "="
+                + path.toAbsolutePath().normalize())));
+        for (Path root : models.roots())
+            arguments.addAll(List.of("--models", root.toAbsolutePath().normalize().toString()));
+        return arguments;
     }
 
     private static ModelFolders.Found found(ModelFolders models) {

@@ -1,6 +1,7 @@
 package bios.command;
 
 import bios.CommandFailed;
+import bios.cluster.RestartedProcess;
 import bios.node.Membership;
 import bios.node.Node;
 import bios.node.Role;
@@ -76,6 +77,7 @@ public final class NodeCommand implements Callable<Integer> {
     @Mixin private NodeOptions options;
 
     @Override public Integer call() throws InterruptedException {
+        if (RestartedProcess.isChild()) RestartedProcess.endWithParent(true);
         if (seeds.stream().anyMatch(seed -> !seed.matches(".+:[0-9]{1,5}")))
             throw new CommandFailed("--seed " + String.join(",", seeds) + ": expected HOST:PORT");
         Set<Role> does = EnumSet.copyOf(roles);

@@ -1,6 +1,7 @@
 package bios.command;
 
 import bios.CommandFailed;
+import bios.cluster.LocalWorkers;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import com.typesafe.config.ConfigFactory;
@@ -78,7 +79,11 @@ final class NodeOptions {
         }
         keyspace().ifPresent(k -> given.put("bios.storage.cassandra.keyspace", k));
         blobs().ifPresent(place -> given.putAll(place(place)));
-        return ConfigFactory.parseMap(given).withFallback(settings(config));
+        String journal = System.getenv(LocalWorkers.JOURNAL);
+        if (journal == null) return ConfigFactory.parseMap(given).withFallback(settings(config));
+        given.put("bios.storage.embedded.url", journal);
+        return ConfigFactory.parseMap(given).withFallback(settings(config))
+                .withFallback(LocalWorkers.settings());
     }
 
     private static Map<String, Object> place(String blobs) {

@@ -2,19 +2,25 @@ package bios.command;
 
 import bios.CommandFailed;
 import bios.cluster.LocalCluster;
+import bios.cluster.LocalWorkers;
 import bios.cluster.RestartedProcess;
+import bios.node.Membership;
 import bios.node.Node;
 import bios.node.Role;
 import bios.persistence.embedded.DatabaseInUse;
 import bios.persistence.journal.JournalLoss;
 import bios.repair.DataRepair;
+import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
+import bios.worker.load.ModelFolders;
+import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Path;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.EnumSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
@@ -53,9 +59,10 @@ public final class UpCommand implements Callable<Integer> {
             description = "Threads of the engine (default: all cores).")
     private Integer threads;
 
-    @Option(names = "--device", paramLabel = "DEVICE", description =
-            "What computes: cpu, cuda, cuda:INDEX or cuda:UUID (default: an NVIDIA card if there is one).")
-    private String device;
+    @Option(names = "--device", split = ",", paramLabel = "DEVICE", description =
+            "What computes: cpu, cuda, cuda:INDEX or cuda:UUID; of several each has a worker of its own"
+            + " (default: all NVIDIA cards if there are any).")
+    private List<String> devices = List.of();
 
     @Option(names = "--config", paramLabel = "FILE",
             description = "Settings (HOCON) over the defaults; see docs/reference/settings.md.")
@@ -71,26 +78,64 @@ public final class UpCommand implements Callable<Integer> {
     @Override public Integer call() throws InterruptedException {
         Path home = DataFolder.of(data);
         if (acceptLoss) acceptLoss(DataFolder.folder(data, config));
-        if (RestartedProcess.isChild()) RestartedProcess.endWithParent();
+        List<String> several = RestartedProcess.isChild() ? List.of() : severalDevices();
+        if (RestartedProcess.isChild()) RestartedProcess.endWithParent(false);
+        else if (!several.isEmpty()) return withWorkers(home, several);
         else if (onCard()) return new RestartedProcess(childArguments(), line ->
                 System.err.println("bios: " + line)).run();
         Node node = Node.start(new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), host, port,
                 home, models.chosen(), Optional.ofNullable(keys),
-                Optional.ofNullable(threads),
-                NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.device(device))
-                        .withFallback(NodeOptions.settings(config)),
-                Optional.empty()));
+                Optional.ofNullable(threads), settings(), Optional.empty()));
         System.out.println("bios ready on " + node.url().orElseThrow());
         System.out.flush();
         node.awaitEnd();
         return 0;
     }
 
+    private Config settings() {
+        return NodeOptions.publicUrl(publicUrl)
+                .withFallback(NodeOptions.device(devices.isEmpty() ? null : devices.getFirst()))
+                .withFallback(NodeOptions.settings(config));
+    }
+
+    /// The setting of the device, from wherever it is.
+    private String device() {
+        return settings().withFallback(ConfigFactory.load()).resolve().getString("bios.engine.device");
+    }
+
     /// Whether a card computes, which may be lost: then a process of its own uses it.
     private boolean onCard() {
-        String chosen = NodeOptions.device(device).withFallback(NodeOptions.settings(config))
-                .withFallback(ConfigFactory.load()).resolve().getString("bios.engine.device");
-        return Devices.onCard(chosen);
+        return Devices.onCard(device());
+    }
+
+    /// What computes, if it is more than one device: what is given, else all cards.
+    private List<String> severalDevices() {
+        if (!devices.isEmpty()) return devices.size() > 1 ? devices : List.of();
+        List<Integer> cards = device().equals(DeviceSettings.AUTO) ? Devices.cards() : List.of();
+        return cards.size() > 1 ? cards.stream().map(card -> "cuda:" + card).toList() : List.of();
+    }
+
+    private int withWorkers(Path home, List<String> each) throws InterruptedException {
+        int own = LocalCluster.freePort();
+        Config shared = NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.settings(config))
+                .withFallback(ConfigFactory.parseMap(Map.of("bios.storage.embedded.serve", "on")))
+                .withFallback(LocalWorkers.settings());
+        Node node = Node.start(new Node.Settings(Optional.of("coordinator"), EnumSet.of(Role.COORDINATOR),
+                host, port, home, ModelFolders.NONE, Optional.ofNullable(keys), Optional.empty(), shared,
+                Optional.of(new Membership(LocalCluster.HOST, own, List.of(LocalCluster.HOST + ":" + own)))));
+        List<String> arguments = new ArrayList<>(models.arguments());
+        if (config != null) arguments.addAll(List.of("--config", config.toAbsolutePath().toString()));
+        if (threads != null) arguments.addAll(List.of("--threads", threads.toString()));
+        var workers = new LocalWorkers(home, LocalCluster.HOST + ":" + own, node.journalUrl(), each,
+                arguments, line -> System.err.println("bios: " + line));
+        node.beforeEnd(workers::stop);
+        Thread.ofPlatform().daemon().name("workers").start(() -> workers.run(node.url().orElseThrow(),
+                url -> {
+                    System.out.println("bios ready on " + url);
+                    System.out.flush();
+                }));
+        node.awaitEnd();
+        return 0;
     }
 
     /// The arguments of this command for each start of the child: always the same port.

@@ -28,6 +28,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
+import org.apache.pekko.Done;
 import org.apache.pekko.actor.CoordinatedShutdown;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.Behavior;
@@ -145,6 +146,17 @@ public final class Node {
     /// The URL of its gateway, e.g. `http://127.0.0.1:8400`; empty without a gateway.
     public Optional<String> url() {
         return url;
+    }
+
+    /// The address of this process's embedded journal for its workers, if it serves it; a secret.
+    public Optional<String> journalUrl() {
+        return storage.databaseUrl();
+    }
+
+    /// Does `work` when the process is asked to end, before anything of it ends.
+    public void beforeEnd(Runnable work) {
+        CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(), "before-end",
+                () -> CompletableFuture.runAsync(work).thenApply(_ -> Done.getInstance()));
     }
 
     /// Waits until the actor system has terminated after SIGTERM. Throws [CommandFailed] if a part of the

@@ -51,8 +51,7 @@ final class NodeConfig {
             given = given.withFallback(ConfigFactory.parseResources("cluster.conf"));
         try {
             Config all = Storage.withPekkoPersistence(given).withFallback(ConfigFactory.load()).resolve();
-            if (settings.membership().isPresent()
-                    && Storage.journalBackend(all) == Storage.JournalBackend.EMBEDDED)
+            if (settings.membership().isPresent() && !Storage.isShared(all))
                 throw new CommandFailed("a cluster needs a shared journal: name a"
                         + " Cassandra with --cassandra HOST:PORT, or set bios.storage.journal");
             return all;

@@ -8,6 +8,7 @@ import bios.persistence.blob.S3Settings;
 import bios.persistence.cassandra.CassandraConnection;
 import bios.persistence.cassandra.CassandraSettings;
 import bios.persistence.embedded.DatabaseCompaction;
+import bios.persistence.embedded.DatabaseServer;
 import bios.persistence.index.CassandraRunIndex;
 import bios.persistence.index.JdbcRunIndex;
 import bios.persistence.index.RunIndex;
@@ -26,12 +27,15 @@ import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// The stores of a process; the settings `bios.storage` choose their backends.
 public final class Storage implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(Storage.class);
+
+    private static final String SERVE = "bios.storage.embedded.serve";
 
     /// Where events, snapshots, the run index and sampling tasks are stored.
     public enum JournalBackend {
@@ -47,10 +51,12 @@ public final class Storage implements AutoCloseable {
     private final BlobStore blobs;
     private final RunIndex index;
     private final SamplingTaskStore samplingTasks;
+    private final Optional<String> databaseUrl;
     private final List<AutoCloseable> openStores;
 
     private Storage(BlobStore blobs, RunIndex index, SamplingTaskStore samplingTasks,
-            List<AutoCloseable> openStores) {
+            Optional<String> databaseUrl, List<AutoCloseable> openStores) {
+        this.databaseUrl = databaseUrl;
         this.blobs = blobs;
         this.index = index;
         this.samplingTasks = samplingTasks;
@@ -64,7 +70,8 @@ public final class Storage implements AutoCloseable {
     public static Config withPekkoPersistence(Config given) {
         Config all = given.withFallback(ConfigFactory.load()).resolve();
         return given.withFallback(switch (journalBackend(all)) {
-            case EMBEDDED -> JdbcJournal.config(journalFolder(all));
+            case EMBEDDED -> served(all).map(url -> JdbcJournal.config(journalFolder(all), url,
+                    all.getString("bios.node.name"))).orElseGet(() -> JdbcJournal.config(journalFolder(all)));
             case CASSANDRA -> {
                 CassandraSettings.of(all); // throws if a setting of the block is invalid
                 yield CassandraJournal.config();
@@ -75,6 +82,17 @@ public final class Storage implements AutoCloseable {
     /// Where the journal is stored with these settings.
     public static JournalBackend journalBackend(Config resolved) {
         return enumSetting(resolved, "journal", JournalBackend.class);
+    }
+
+    /// Whether several processes can use the journal with these settings.
+    public static boolean isShared(Config resolved) {
+        return journalBackend(resolved) != JournalBackend.EMBEDDED || served(resolved).isPresent()
+                || resolved.getBoolean(SERVE);
+    }
+
+    /// The address of the embedded database, if another process serves it.
+    private static Optional<String> served(Config resolved) {
+        return Optional.of(resolved.getString("bios.storage.embedded.url")).filter(url -> !url.isEmpty());
     }
 
     /// Opens the stores that the settings name, and creates the folders and tables of the embedded stores.
@@ -94,12 +112,19 @@ public final class Storage implements AutoCloseable {
         try {
             RunIndex index;
             SamplingTaskStore tasks;
-            if (journalBackend(resolved) == JournalBackend.EMBEDDED) {
+            Optional<DatabaseServer> server = Optional.empty();
+            if (journalBackend(resolved) == JournalBackend.EMBEDDED && served(resolved).isPresent()) {
+                String url = served(resolved).orElseThrow();
+                index = closeLater(openStores, JdbcRunIndex.open(url, clock));
+                tasks = closeLater(openStores, JdbcSamplingTaskStore.open(url, clock));
+            } else if (journalBackend(resolved) == JournalBackend.EMBEDDED) {
                 Path journalFolder = journalFolder(resolved);
                 JournalCheck.open(folder(resolved));
                 index = closeLater(openStores, JdbcRunIndex.open(journalFolder, clock));
                 tasks = closeLater(openStores, JdbcSamplingTaskStore.open(journalFolder, clock));
                 closeLater(openStores, startCompaction(journalFolder));
+                if (resolved.getBoolean(SERVE))
+                    server = Optional.of(closeLater(openStores, DatabaseServer.start(journalFolder)));
             } else {
                 CassandraSettings settings = CassandraSettings.of(resolved);
                 // All stores share this session.
@@ -107,7 +132,8 @@ public final class Storage implements AutoCloseable {
                 index = closeLater(openStores, CassandraRunIndex.open(settings, clock));
                 tasks = closeLater(openStores, CassandraSamplingTaskStore.open(settings, clock));
             }
-            return new Storage(openBlobs(resolved, clock, openStores), index, tasks, openStores);
+            return new Storage(openBlobs(resolved, clock, openStores), index, tasks,
+                    server.map(DatabaseServer::url), openStores);
         } catch (RuntimeException failed) {
             closeAll(openStores);
             throw failed;
@@ -161,6 +187,11 @@ public final class Storage implements AutoCloseable {
     /// Accepted sampling requests.
     public SamplingTaskStore samplingTasks() {
         return samplingTasks;
+    }
+
+    /// The address of the embedded database for other processes, if this one serves it; a secret.
+    public Optional<String> databaseUrl() {
+        return databaseUrl;
     }
 
     /// Closes all stores; call it after the actor system has terminated.

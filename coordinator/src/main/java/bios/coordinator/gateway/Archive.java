@@ -50,12 +50,13 @@ record Archive(Map<String, Member> members) {
         return new Archive(members);
     }
 
-    /// The format of Tinker: the adapter's files at the root, and an empty file `checkpoint_complete`.
+    /// The format of Tinker: the adapter's files at the root, with Tinker's names, and an empty file
+    /// `checkpoint_complete`.
     static Archive inTinkerFormat(CheckpointManifest manifest, Member adapter) {
         var members = new LinkedHashMap<String, Member>();
         members.put("adapter_config.json",
                 Member.of(JsonWriter.writePretty(adapterConfig(manifest))));
-        members.put("adapter_model.safetensors", adapter);
+        members.put("adapter_model.safetensors", TinkerAdapter.of(adapter));
         members.put("checkpoint_complete", Member.of(new byte[0]));
         return new Archive(members);
     }

@@ -136,7 +136,9 @@ final class FutureEndpoints {
         RunId run = request.run();
         return CompletableFuture.completedStage(switch (result) {
             case OperationResult.Evaluated evaluated ->
-                    ResponseBodies.passResult(call, evaluated, forwardOnly);
+                    ResponseBodies.passResult(call, evaluated, List.of(), forwardOnly);
+            case OperationResult.EvaluatedMatrix(var values, var columns) ->
+                    ResponseBodies.passResult(call, values, columns, forwardOnly);
             case OperationResult.Stepped stepped -> ResponseBodies.stepResult(stepped);
             case OperationResult.Saved(var manifest) -> ResponseBodies.saveResult(call, manifest);
             case OperationResult.Loaded loaded ->

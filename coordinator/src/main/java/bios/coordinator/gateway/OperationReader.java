@@ -51,7 +51,7 @@ final class OperationReader {
         var batch = new ArrayList<Datum>(items.size());
         long tokens = 0;
         for (Json item : items) {
-            Datum datum = datum(data.item(batch.size()), item, loss, model, heap);
+            Datum datum = datum(data.item(batch.size()), item, loss, lossSettings, model, heap);
             tokens += datum.tokens().length;
             if (tokens > settings.maxTokensPerRequest())
                 throw data.invalid("has more than " + settings.maxTokensPerRequest()
@@ -61,7 +61,8 @@ final class OperationReader {
         return new Operation.ForwardBackward(batch, loss, lossSettings, forwardOnly);
     }
 
-    private Datum datum(FieldPath at, Json json, LossFunction loss, ModelInfo model, LongConsumer heap) {
+    private Datum datum(FieldPath at, Json json, LossFunction loss, Map<String, Double> lossSettings,
+            ModelInfo model, LongConsumer heap) {
         Fields fields = Fields.of(at, json);
         int[] tokens = ModelInputReader.read(fields.at("model_input"), fields.required("model_input"), model);
         Fields inputs = fields.object("loss_fn_inputs");
@@ -76,30 +77,39 @@ final class OperationReader {
         Optional.ofNullable(tensors.remove(MASK))
                 .ifPresent(mask -> applyMask(inputs.at(MASK), mask, loss, tokens.length, tensors));
         var datum = new Datum(tokens, tensors);
-        loss.check(at.toString(), datum);
+        loss.check(at.toString(), datum, lossSettings);
         FieldPath targets = inputs.at("target_tokens");
         long[] ids = tensors.get("target_tokens").longs();
         for (int i = 0; i < ids.length; i++) ModelInputReader.check(targets, i, ids[i], model);
         return datum;
     }
 
-    /// Positions where `mask` is 0 add nothing to the loss: their weight or advantage becomes 0.
+    /// Positions where `mask` is 0 add nothing to the loss: their weights or their advantage become 0. A mask
+    /// of the shape of `target_tokens` decides for each target.
     private static void applyMask(FieldPath at, TensorData mask, LossFunction loss, int positions,
             Map<String, TensorData> tensors) {
-        if (mask.shape().length != 1 || mask.elements() != positions)
+        TensorData targets = tensors.get("target_tokens");
+        if (targets == null || targets.elements() % positions != 0)
+            return; // reported by the check of the loss
+        boolean rows = mask.shape().length == 1 && mask.elements() == positions;
+        if (!rows && !Arrays.equals(mask.shape(), targets.shape()))
             throw at.invalid("has shape " + Arrays.toString(mask.shape()) + "; expected [" + positions
                     + "], the length of model_input");
         String name = loss == LossFunction.CROSS_ENTROPY ? "weights" : "advantages";
-        float[] kept = mask.floats();
         TensorData masked = tensors.get(name);
-        float[] values = masked == null ? kept.clone() : masked.floats();
-        if (values.length != kept.length || masked == null && loss != LossFunction.CROSS_ENTROPY)
+        if (masked == null && loss != LossFunction.CROSS_ENTROPY
+                || masked != null && masked.elements() != targets.elements())
             return; // reported by the check of the loss
+        float[] kept = mask.floats();
+        float[] values = masked == null ? new float[targets.elements()] : masked.floats();
+        if (masked == null) Arrays.fill(values, 1);
+        int each = values.length / kept.length;
         for (int i = 0; i < kept.length; i++) {
             if (kept[i] != 0 && kept[i] != 1) throw at.item(i).invalid(kept[i] + " is neither 0 nor 1");
-            if (kept[i] == 0) values[i] = 0;
+            if (kept[i] == 0) Arrays.fill(values, i * each, (i + 1) * each, 0);
         }
-        tensors.put(name, TensorData.of(values));
+        int[] shape = masked == null ? targets.shape() : masked.shape();
+        tensors.put(name, new TensorData(TensorData.DType.FLOAT32, shape, TensorData.of(values).data()));
     }
 
     /// AdamParams; absent fields have their defaults.

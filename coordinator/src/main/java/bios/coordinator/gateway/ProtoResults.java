@@ -16,23 +16,31 @@ final class ProtoResults {
 
     private ProtoResults() {}
 
-    /// A batch's log-probabilities in one record for each run of datums with equally many candidates, and its
+    /// A batch's log-probabilities in one record for each run of datums with equally many targets, and its
     /// metrics.
-    static byte[] pass(OperationResult.Evaluated result) {
+    ///
+    /// @param columns targets of each position by datum, 0 where they are a vector; empty: everywhere
+    static byte[] pass(OperationResult.Evaluated result, List<Integer> columns) {
         var message = new ProtoWriter().string(1, "TensorDict");
         List<float[]> all = result.logprobs();
-        if (!all.isEmpty()) message.message(2, record(all));
+        int from = 0;
+        for (int i = 1; i <= all.size(); i++) {
+            if (i < all.size() && (columns.isEmpty() || columns.get(i).equals(columns.get(from)))) continue;
+            message.message(2, record(all.subList(from, i), columns.isEmpty() ? 0 : columns.get(from)));
+            from = i;
+        }
         result.metrics().forEach((name, value) -> message.message(3,
                 new ProtoWriter().string(1, name).fixed64(2, value)));
         return message.toBytes();
     }
 
-    private static ProtoWriter record(List<float[]> all) {
+    private static ProtoWriter record(List<float[]> all, int columns) {
         long[] offsets = new long[all.size() + 1];
         for (int i = 0; i < all.size(); i++) offsets[i + 1] = offsets[i] + 4L * all.get(i).length;
         ByteBuffer data = ProtoWriter.packed(offsets[all.size()]);
         for (float[] values : all) for (float value : values) data.putFloat(value);
         var tensor = new ProtoWriter().bytes(1, data.array()).longs(2, offsets).varint(3, FLOAT32);
+        if (columns > 0) tensor.varint(4, columns);
         return new ProtoWriter().string(1, "TensorDict")
                 .message(2, new ProtoWriter().string(1, "logprobs").message(2, tensor))
                 .varint(3, all.size());

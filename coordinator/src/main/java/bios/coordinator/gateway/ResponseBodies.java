@@ -29,6 +29,7 @@ import java.util.Set;
 import java.util.TreeMap;
 import java.util.function.Function;
 import java.util.function.Supplier;
+import java.util.stream.IntStream;
 import java.util.stream.Stream;
 
 /// Builds the JSON bodies of responses.
@@ -74,19 +75,23 @@ final class ResponseBodies {
                 answer.why()), false));
     }
 
-    static ApiResponse passResult(ApiRequest call, OperationResult.Evaluated result, boolean forwardOnly) {
-        return new ApiResponse.Typed(() -> new Answer.Evaluated(result.logprobs(), result.metrics()),
-                () -> passBody(call, result, forwardOnly));
+    /// @param columns targets of each position by datum, 0 where they are a vector; empty: everywhere
+    static ApiResponse passResult(ApiRequest call, OperationResult.Evaluated result, List<Integer> columns,
+            boolean forwardOnly) {
+        return new ApiResponse.Typed(() -> new Answer.Evaluated(result.logprobs(), result.metrics(), columns),
+                () -> passBody(call, result, columns, forwardOnly));
     }
 
     private static ApiResponse passBody(ApiRequest call, OperationResult.Evaluated result,
-            boolean forwardOnly) {
+            List<Integer> columns, boolean forwardOnly) {
         if (call.acceptsProtobuf()) return protobuf(result.logprobs().size()
-                + result.logprobs().stream().mapToLong(l -> l.length).sum(), () -> ProtoResults.pass(result));
+                + result.logprobs().stream().mapToLong(l -> l.length).sum(),
+                () -> ProtoResults.pass(result, columns));
         boolean packed = call.accepts("application/vnd.bios+json");
         long numbers = result.logprobs().stream().mapToLong(l -> l.length).sum();
-        Stream<Map<String, Object>> outputs = result.logprobs().stream()
-                .map(logprobs -> Map.of("logprobs", tensor(logprobs, packed)));
+        Stream<Map<String, Object>> outputs = IntStream.range(0, result.logprobs().size()).mapToObj(i ->
+                Map.of("logprobs", tensor(result.logprobs().get(i), columns.isEmpty() ? 0 : columns.get(i),
+                        packed)));
         return numbers(numbers, ApiResponse.object("type", forwardOnly ? "forward" : "forward_backward",
                 "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs,
                 "metrics", result.metrics()));
@@ -116,14 +121,14 @@ final class ResponseBodies {
                         ApiResponse.object(name, bodies.toList(), "cursor", cursor), true);
     }
 
-    private static Map<String, Object> tensor(float[] values, boolean packed) {
-        if (!packed)
-            return ApiResponse.object("dtype", "float32", "shape", new int[] {values.length}, "data", values);
+    /// @param columns 0: a vector
+    private static Map<String, Object> tensor(float[] values, int columns, boolean packed) {
+        int[] shape = columns == 0 ? new int[] {values.length} : new int[] {values.length / columns, columns};
+        if (!packed) return ApiResponse.object("dtype", "float32", "shape", shape, "data", values);
         ByteBuffer bytes = ByteBuffer.allocate(values.length * 4).order(ByteOrder.LITTLE_ENDIAN);
         bytes.asFloatBuffer().put(values);
         // written as base64
-        return ApiResponse.object("dtype", "float32", "shape", new int[] {values.length},
-                "data_base64", bytes.array());
+        return ApiResponse.object("dtype", "float32", "shape", shape, "data_base64", bytes.array());
     }
 
     static ApiResponse stepResult(OperationResult.Stepped result) {

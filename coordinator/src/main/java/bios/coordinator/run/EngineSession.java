@@ -42,7 +42,7 @@ final class EngineSession {
 
     void execute(RunEffect.Execute effect) {
         PendingOperation operation = effect.operation();
-        tell(new EngineCommand.Execute(context.id(), operation.position(), operation.operation(),
+        tell(new EngineCommand.Execute(context.id(), operation.position(), operation.executed(),
                 effect.loaded(), operation.acceptedAtMillis(), effect.alone(), replyTo));
     }
 

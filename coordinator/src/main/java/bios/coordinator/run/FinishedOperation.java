@@ -22,10 +22,16 @@ record FinishedOperation(long position, long seq, String digest, Optional<Operat
     /// The approximate memory that it takes, bytes.
     long bytes() {
         return 512 + result.map(r -> switch (r) {
-            case OperationResult.Evaluated(var logprobs, var metrics) ->
-                logprobs.stream().mapToLong(l -> 16 + 4L * l.length).sum() + 64L * metrics.size();
+            case OperationResult.Evaluated values -> bytes(values);
+            case OperationResult.EvaluatedMatrix(var values, var columns) ->
+                    bytes(values) + 16L * columns.size();
             case OperationResult.Stepped _, OperationResult.Loaded _ -> 128L;
             case OperationResult.Saved _ -> 1024L;
         }).orElse(0L);
+    }
+
+    private static long bytes(OperationResult.Evaluated values) {
+        return values.logprobs().stream().mapToLong(l -> 16 + 4L * l.length).sum()
+                + 64L * values.metrics().size();
     }
 }

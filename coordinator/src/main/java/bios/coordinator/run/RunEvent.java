@@ -64,8 +64,20 @@ public sealed interface RunEvent {
     }
 
     /// An operation failed without effect; it is never executed again.
+    ///
+    /// @param drops present: it is an optimizer step, and the engine drops the gradient sum in its place,
+    ///     also in a replay. Absent in events of earlier builds, which kept the sum
     record OperationFailed(long position, Fault why,
-            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> drops) implements RunEvent {
+        public OperationFailed {
+            drops = drops == null ? Optional.empty() : drops;
+        }
+
+        OperationFailed(long position, Fault why, Optional<Stamp> stamp) {
+            this(position, why, stamp, Optional.empty());
+        }
+
         OperationFailed(long position, Fault why) {
             this(position, why, Optional.empty());
         }
@@ -213,8 +225,8 @@ public sealed interface RunEvent {
         return switch (this) {
             case RunCreated(var config, var before) -> new RunCreated(config, before.or(() -> stamp));
             case LoadApplied(var at, var before) -> new LoadApplied(at, before.or(() -> stamp));
-            case OperationFailed(var at, var why, var before) ->
-                    new OperationFailed(at, why, before.or(() -> stamp));
+            case OperationFailed(var at, var why, var before, var drops) ->
+                    new OperationFailed(at, why, before.or(() -> stamp), drops);
             case CheckpointCommitted(var at, var manifest, var session, var before) ->
                     new CheckpointCommitted(at, manifest, session, before.or(() -> stamp));
             case CheckpointDeleted(var kind, var name, var before) ->

@@ -66,7 +66,7 @@ final class RunHistory {
                             "rank", "" + config.lora().rank(), "parent", parent))
                             .orElse(Map.of("base_model", config.baseModel().value(),
                                     "rank", "" + config.lora().rank()))));
-            case OperationFailed(var at, var why, var stamp) -> stamp.map(s -> operationEntry(run, at, s,
+            case OperationFailed(var at, var why, var stamp, _) -> stamp.map(s -> operationEntry(run, at, s,
                     why.code().equals(ReplayPolicy.WORKER_LOST)
                             ? Kind.POISONED_OPERATION : Kind.OPERATION_FAILED,
                     Map.of("code", why.code(), "message", why.message())));
@@ -124,7 +124,7 @@ final class RunHistory {
         Optional<CheckpointManifest> manifest = switch (load.outcome()) {
             case Outcome.Resolved(var found) -> Optional.of(found);
             case Outcome.Applied(var found) -> Optional.of(found);
-            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();
+            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _, Outcome.Dropped _ -> Optional.empty();
         };
         return manifest.flatMap(CheckpointManifest::path)
                 .map(path -> Map.of("path", path.biosUri())).orElse(Map.of());

@@ -56,7 +56,7 @@ public final class RunInspection {
     /// read.
     public Set<BlobId> needed() {
         return Stream.concat(run.recovery().state().map(BlobRef::id).stream(), run.pending().stream()
-                .filter(operation -> !operation.settled())
+                .filter(PendingOperation::needsInput)
                 .map(PendingOperation::operation).filter(StoredOperation.InBlob.class::isInstance)
                 .map(operation -> ((StoredOperation.InBlob) operation).blob().id()))
                 .collect(Collectors.toSet());

@@ -65,7 +65,8 @@ final class RunResults {
         return switch (result) {
             case OperationResult.Stepped(var at, _) -> at;
             case OperationResult.Loaded(_, var at) -> at;
-            case OperationResult.Evaluated _, OperationResult.Saved _ -> step;
+            case OperationResult.Evaluated _, OperationResult.EvaluatedMatrix _,
+                    OperationResult.Saved _ -> step;
         };
     }
 

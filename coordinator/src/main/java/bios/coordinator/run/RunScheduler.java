@@ -264,7 +264,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void stored(RunEvent event) {
             switch (event) {
                 case EntityBegan _ -> begin();
-                case OperationFailed(var at, var why, _) -> operationFailed(at, why);
+                case OperationFailed(var at, var why, _, _) -> operationFailed(at, why);
                 case OperationSetAside _ -> restart("operation_set_aside");
                 case OperationRetried _ -> {
                     replay = ReplayPolicy.initial(settings);
@@ -296,6 +296,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             for (PendingOperation operation : run.pending()) {
                 switch (operation.outcome()) {
                     case Outcome.Failed(var why) -> finish(FinishedOperation.failure(operation, why));
+                    case Outcome.Dropped(var why) -> finish(FinishedOperation.failure(operation, why));
                     case Outcome.Committed(var manifest) ->
                         finish(FinishedOperation.success(operation, new OperationResult.Saved(manifest)));
                     case Outcome.Open _, Outcome.Resolved _, Outcome.Applied _ -> {}
@@ -339,6 +340,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             answered(position);
             replay = replay.succeeded(position);
             PendingOperation operation = run.at(position).orElseThrow();
+            if (operation.outcome() instanceof Outcome.Dropped) return; // its failure was told before
             report(new Occurrence.Executed(operation.kind(), position));
             switch (result) {
                 case OperationResult.Saved(var manifest) -> persist(
@@ -349,7 +351,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     if (!(operation.outcome() instanceof Outcome.Applied))
                         persist(new LoadApplied(position));
                 }
-                case OperationResult.Stepped _, OperationResult.Evaluated _ ->
+                case OperationResult.Stepped _, OperationResult.Evaluated _,
+                        OperationResult.EvaluatedMatrix _ ->
                     finish(FinishedOperation.success(operation, result));
             }
         }
@@ -436,7 +439,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         /// Starts another session after the recovery point.
         private void restart(String cause) {
             List<PendingOperation> again = run.pending().stream()
-                    .filter(o -> !o.settled() && !held(run, o)).toList();
+                    .filter(o -> o.needsInput() && !held(run, o)).toList();
             report(new Occurrence.SessionStarted(cause, again.size(),
                     again.isEmpty() ? 0 : again.getLast().position()));
             endSession();
@@ -625,7 +628,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             // Whether operations after a load may be executed depends on its outcome.
             if (pipeline.load() != 0) return false;
             boolean load = operation.kind() == OperationKind.LOAD_STATE;
-            Optional<Fault> blocked = load ? Optional.empty() : run.blockedBy(operation.position());
+            Optional<Fault> blocked = load ? Optional.empty() : run.blockedBy(operation.position())
+                    .filter(_ -> operation.fault().isEmpty());
             if (blocked.isPresent()) return store(allBlocked(operation.position(), blocked.get()));
             if (operation.operation() instanceof StoredOperation.Refused(_, var why))
                 return store(List.of(new OperationFailed(operation.position(), why)));
@@ -688,10 +692,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         /// load.
         private List<RunEvent> allBlocked(long from, Fault why) {
             var failures = new ArrayList<RunEvent>();
+            boolean stepFails = false;
             for (long at = from; run.at(at).isPresent(); at++) {
                 PendingOperation operation = run.at(at).get();
-                if (operation.kind() == OperationKind.LOAD_STATE || run.blockedBy(at).isEmpty()) break;
-                if (!operation.settled()) failures.add(new OperationFailed(at, why));
+                if (operation.kind() == OperationKind.LOAD_STATE
+                        || run.blockedBy(at, stepFails).isEmpty()) break;
+                if (operation.needsInput()) failures.add(run.blocked(at, why));
+                stepFails |= operation.kind() == OperationKind.OPTIM_STEP;
             }
             return failures;
         }
@@ -709,7 +716,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             Optional<CheckpointManifest> loaded = switch (operation.outcome()) {
                 case Outcome.Resolved(var manifest) -> Optional.of(manifest);
                 case Outcome.Applied(var manifest) -> Optional.of(manifest);
-                case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();
+                case Outcome.Open _, Outcome.Committed _, Outcome.Failed _, Outcome.Dropped _ ->
+                        Optional.empty();
             };
             effects.add(new RunEffect.Execute(operation, loaded, alone));
             return true;

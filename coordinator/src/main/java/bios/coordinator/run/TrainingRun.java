@@ -110,14 +110,22 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     /// @param nextStep present: it also blocks the next optimizer step, whenever that is accepted. The
     ///     failure is that of a part of a batch, which its client may have asked for before it has sent the
     ///     step
+    /// @param lacksPart present: the gradient sum lacks what the operation would have added, so an optimizer
+    ///     step that it blocks drops the sum
     public record BlockingFailure(long position, Fault why, Optional<Long> until,
-            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> nextStep) {
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> nextStep,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> lacksPart) {
         public BlockingFailure {
             nextStep = nextStep == null ? Optional.empty() : nextStep; // absent in earlier builds
+            lacksPart = lacksPart == null ? Optional.empty() : lacksPart; // absent in earlier builds
         }
 
         BlockingFailure(long position, Fault why, Optional<Long> until) {
-            this(position, why, until, Optional.empty());
+            this(position, why, until, Optional.empty(), Optional.empty());
+        }
+
+        private BlockingFailure until(long seen) {
+            return new BlockingFailure(position, why, Optional.of(seen), nextStep, lacksPart);
         }
 
         boolean blocks(long later) {
@@ -305,14 +313,28 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private static boolean trains(PendingOperation operation) {
         boolean changes = operation.kind() == OperationKind.FORWARD_BACKWARD
                 || operation.kind() == OperationKind.OPTIM_STEP;
-        return changes && !(operation.outcome() instanceof Outcome.Failed);
+        return changes && operation.fault().isEmpty();
     }
 
     /// The earlier failure that blocks the operation at `position`, if there is one.
     Optional<Fault> blockedBy(long position) {
-        return blocking.filter(b -> b.blocks(position) || b.nextStep().isPresent() && position > b.position()
+        return blockedBy(position, false);
+    }
+
+    /// The same, where a step before it is about to fail because of the failure: then it is not the next one.
+    Optional<Fault> blockedBy(long position, boolean stepFails) {
+        return blocking.filter(b -> b.blocks(position) || b.nextStep().isPresent() && !stepFails
+                && position > b.position()
                 && at(position).filter(o -> o.kind() == OperationKind.OPTIM_STEP).isPresent())
                 .map(BlockingFailure::why);
+    }
+
+    /// The failure of the operation at `position`, which an earlier failure blocks. A step that would apply
+    /// the rest of a batch drops it: what the other parts have added is never applied later.
+    OperationFailed blocked(long position, Fault why) {
+        boolean drops = at(position).filter(o -> o.kind() == OperationKind.OPTIM_STEP).isPresent()
+                && blocking.filter(b -> b.lacksPart().isPresent() || b.nextStep().isPresent()).isPresent();
+        return new OperationFailed(position, why, Optional.empty(), Optional.of(drops).filter(yes -> yes));
     }
 
     /// Whether the blocking failure, or that an operation was set aside, becomes known to the client when it
@@ -352,7 +374,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         boolean newer = report.death() > Optional.ofNullable(deaths.get(report.worker()))
                 .map(WorkerDeath::number).orElse(0L);
         boolean suspects = report.position() > executed() && report.position() > report.executed()
-                && at(report.position()).filter(o -> !o.settled()).isPresent();
+                && at(report.position()).filter(PendingOperation::needsInput).isPresent();
         boolean executes = report.executed() > executed() && pending.stream()
                 .anyMatch(o -> !o.settled() && o.position() <= report.executed());
         return newer && (suspects || suspect.isPresent()) || executes;
@@ -361,7 +383,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun applyDeath(DeathReport report) {
         long known = Math.max(executed(), Math.min(report.executed(), accepted));
         boolean suspects = report.position() > known
-                && at(report.position()).filter(o -> !o.settled()).isPresent();
+                && at(report.position()).filter(PendingOperation::needsInput).isPresent();
         Optional<Suspect> next = suspects ? Optional.of(new Suspect(report.position(), 0)) : suspect;
         var counted = new TreeMap<String, WorkerDeath>();
         deaths.forEach((worker, death) -> counted.put(worker, next.equals(suspect) ? death
@@ -423,13 +445,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     private Stream<BlobId> blobs(PendingOperation operation) {
-        Stream<BlobId> payload = !operation.settled()
+        Stream<BlobId> payload = operation.needsInput()
                 && operation.operation() instanceof StoredOperation.InBlob(_, var blob)
                 ? Stream.of(blob.id()) : Stream.empty();
         Stream<BlobId> loaded = switch (operation.outcome()) {
             case Outcome.Resolved(var manifest) -> ownBlobs(manifest);
             case Outcome.Applied(var manifest) -> ownBlobs(manifest);
-            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Stream.empty();
+            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _, Outcome.Dropped _ -> Stream.empty();
         };
         return Stream.concat(payload, loaded);
     }
@@ -456,7 +478,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case OperationAccepted e -> applyAccepted(e);
             case LoadResolved(var at, var manifest) -> withOutcome(at, new Outcome.Resolved(manifest));
             case LoadApplied(var at, _) -> applyLoad(at);
-            case OperationFailed(var at, var why, _) -> applyFailure(at, why);
+            case OperationFailed(var at, var why, _, var drops) -> applyFailure(at, drops.isPresent()
+                    ? new Outcome.Dropped(why) : new Outcome.Failed(why), why);
             case ErrorSeen(var upTo) -> applySeen(upTo);
             case CheckpointCommitted e -> applyCommit(e);
             case CheckpointDeleted(var kind, var name, _) -> withCheckpoints(checkpoints.delete(kind, name));
@@ -489,7 +512,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 : new SetAside(s.position(), s.why(), Optional.of(upTo)));
         return with(executedUpTo, deaths, seen).withBlocking(blocking.map(b ->
                 b.until().isPresent() ? b
-                        : new BlockingFailure(b.position(), b.why(), Optional.of(upTo), b.nextStep())));
+                        : b.until(upTo)));
     }
 
     private TrainingRun applyCreated(RunConfig created) {
@@ -522,7 +545,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         var manifest = switch (operation.outcome()) {
             case Outcome.Resolved(var m) -> m;
             case Outcome.Applied(var m) -> m;
-            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ ->
+            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _, Outcome.Dropped _ ->
                     throw new IllegalStateException("the load at " + position
                             + " was applied before it was resolved");
         };
@@ -531,9 +554,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return next.withLora(Optional.of(manifest.lora()));
     }
 
-    private TrainingRun applyFailure(long position, Fault why) {
+    private TrainingRun applyFailure(long position, Outcome failed, Fault why) {
         PendingOperation operation = at(position).orElseThrow();
-        TrainingRun next = withOutcome(position, new Outcome.Failed(why));
+        TrainingRun next = withOutcome(position, failed);
         if (setAside.filter(s -> s.position() == position).isPresent()) next = next.withoutSetAside();
         if (suspect.filter(s -> s.position() == position).isPresent()) next = next.unsuspected();
         // A load is executed even if a failure blocks the run, so its failure is a new cause.
@@ -541,11 +564,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         if (newCause && blocksLater(operation, why)) {
             Optional<Boolean> part = Optional.of(operation.operation() instanceof StoredOperation.Refused)
                     .filter(refused -> refused);
+            Optional<Boolean> lacks = Optional.of(operation.kind() == OperationKind.FORWARD_BACKWARD)
+                    .filter(trains -> trains);
             next = next.withBlocking(Optional.of(
-                    new BlockingFailure(position, why, Optional.empty(), part)));
+                    new BlockingFailure(position, why, Optional.empty(), part, lacks)));
         } else if (operation.kind() == OperationKind.OPTIM_STEP) {
             next = next.withBlocking(blocking.map(b ->
-                    new BlockingFailure(b.position(), b.why(), b.until())));
+                    new BlockingFailure(b.position(), b.why(), b.until(), Optional.empty(), b.lacksPart())));
         }
         return next.collectGarbage(this);
     }

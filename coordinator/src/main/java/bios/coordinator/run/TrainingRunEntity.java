@@ -663,7 +663,7 @@ public final class TrainingRunEntity
                 leases.schedule(run);
                 leases.keepForeign(run);
             }
-            case OperationFailed(_, var why, _) -> telemetry.countFailed(why);
+            case OperationFailed(_, var why, _, _) -> telemetry.countFailed(why);
             case OperationAccepted e -> {
                 telemetry.countAccepted(e.operation().kind());
                 telemetry.timings().recordStored(e.position(), e.seq(), e.operation().kind());

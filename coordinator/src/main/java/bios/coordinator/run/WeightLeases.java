@@ -122,7 +122,8 @@ final class WeightLeases {
         return run.pending().stream().flatMap(operation -> switch (operation.outcome()) {
             case Outcome.Resolved(var manifest) -> Stream.of(manifest);
             case Outcome.Applied(var manifest) -> Stream.of(manifest);
-            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Stream.empty();
+            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _, Outcome.Dropped _ ->
+                    Stream.empty();
         }).filter(manifest -> !manifest.run().equals(context.id()));
     }
 

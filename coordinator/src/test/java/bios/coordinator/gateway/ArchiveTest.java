@@ -16,6 +16,8 @@ import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.net.Socket;
 import java.net.URI;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -107,6 +109,31 @@ class ArchiveTest {
         var names = new TreeSet<String>();
         node.fieldNames().forEachRemaining(names::add);
         return names;
+    }
+
+    /// The cookbook's tools merge the output head by this name, also into an embedding that is tied to it.
+    @Test void tinkersLayoutCallsTheOutputHeadByTinkersName() throws IOException {
+        String names = "{\"base_model.model.lm_head.lora_A.weight\":{\"dtype\":\"F32\",\"shape\":[1,2],"
+                + "\"data_offsets\":[0,8]},\"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight\":"
+                + "{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[8,12]}} ";
+        byte[] header = names.getBytes(StandardCharsets.UTF_8);
+        byte[] data = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+        byte[] file = ByteBuffer.allocate(8 + header.length + data.length).order(ByteOrder.LITTLE_ENDIAN)
+                .putLong(header.length).put(header).put(data).array();
+        Archive.Member renamed = TinkerAdapter.of(Archive.Member.of(file));
+        byte[] found = renamed.open().get().readAllBytes();
+        assertEquals(renamed.bytes(), found.length);
+        int length = (int) ByteBuffer.wrap(found).order(ByteOrder.LITTLE_ENDIAN).getLong();
+        assertEquals(0, length % 8);
+        var read = TestService.MAPPER.readTree(Arrays.copyOfRange(found, 8, 8 + length));
+        assertEquals(Set.of("base_model.model.model.unembed_tokens.lora_A.weight",
+                "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight"), names(read));
+        assertArrayEquals(data, Arrays.copyOfRange(found, 8 + length, found.length));
+        for (byte[] other : List.of(new byte[3], new byte[20], "no tensors at all".getBytes(
+                StandardCharsets.UTF_8))) {
+            Archive.Member same = Archive.Member.of(other);
+            assertEquals(same, TinkerAdapter.of(same));
+        }
     }
 
     @Test void theSignedUrlServesTinkersLayoutWithoutAKeyAndNothingElse() throws IOException {

@@ -161,6 +161,14 @@ class BadRequestTest {
         rows.add(row(400, target + ".data", "'shape': [3], 'data': [2, 3, 4]",
                 "'shape': [2], 'data': [2, 3, 4]"));
         rows.add(row(400, target, "'shape': [3], 'data': [2, 3, 4]", "'shape': [1, 3], 'data': [2, 3, 4]"));
+        rows.add(row(400, target, "'shape': [3], 'data': [2, 3, 4]", "'shape': [3, 0], 'data': []"));
+        rows.add(row(400, target, "'shape': [3], 'data': [2, 3, 4]",
+                "'shape': [3, 1, 1], 'data': [2, 3, 4]"));
+        rows.add(row(400, weights, "'shape': [3], 'data': [2, 3, 4]",
+                "'shape': [3, 2], 'data': [2, 3, 4, 5, 6, 7]"));
+        rows.add(row(400, target + "[4]", "'target_tokens': {'dtype': 'int64', 'shape': [3], 'data':"
+                + " [2, 3, 4]}, 'weights': {'dtype': 'float32', 'shape': [3], 'data': [1, 0.5, 0]}",
+                "'target_tokens': {'dtype': 'int64', 'shape': [3, 2], 'data': [2, 3, 4, 5, 100, 7]}"));
         rows.add(row(400, target, "'shape': [3], 'data': [2, 3, 4]", "'data': [2, 3]"));
         rows.add(row(400, target, "'shape': [3], 'data': [2, 3, 4]", "'shape': [3]"));
         rows.add(row(400, target + ".shape[0]", "'shape': [3], 'data': [2, 3, 4]",
@@ -207,6 +215,25 @@ class BadRequestTest {
         refuses(service.post("forward", good), 400, "forward_input", "the other call's input");
         refuses(service.post("forward_backward", good.replace("'cross_entropy'", "'ppo'")), 400, weights,
                 "an input of another loss");
+    }
+
+    @Test void thresholdsOfPositions() {
+        String good = "{'model_id': '" + run + "', 'seq_id': 9, 'forward_backward_input': {'data':"
+                + " [{'model_input': {'chunks': [{'tokens': [1, 2]}]}, 'loss_fn_inputs': {'target_tokens':"
+                + " {'dtype': 'int64', 'data': [2, 3]}, 'logprobs': {'dtype': 'float32', 'data': [-1, -1]},"
+                + " 'advantages': {'dtype': 'float32', 'data': [1, 1]}, 'clip_low_threshold': {'dtype':"
+                + " 'float32', 'data': [0.5, 0.25]}}}], 'loss_fn': 'ppo'}}";
+        String inputs = "forward_backward_input.data[0].loss_fn_inputs.";
+        table("forward_backward", good, List.of(
+                row(400, inputs + "clip_low_threshold", "[0.5, 0.25]", "[0.5, 1.25]"),
+                row(400, inputs + "clip_low_threshold", "[0.5, 0.25]", "[0.5]"),
+                row(400, inputs + "clip_low_threshold", "'data': [0.5, 0.25]",
+                        "'shape': [2], 'data_base64': 'AADAfwAAAAA='"),
+                row(400, inputs + "clip_high_threshold", "'clip_low_threshold': {'dtype': 'float32', 'data':"
+                        + " [0.5, 0.25]", "'clip_high_threshold': {'dtype': 'float32', 'data': [0.5, 0.25]"),
+                row(400, inputs + "target_tokens", "'data': [2, 3]", "'shape': [2, 1], 'data': [2, 3]"),
+                row(400, inputs + "clip_low_threshold", "'ppo'", "'dro'")));
+        assertEquals(200, service.post("forward_backward", good).status());
     }
 
     @Test void optimizerSettings() {

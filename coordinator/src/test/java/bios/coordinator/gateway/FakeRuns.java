@@ -171,11 +171,16 @@ final class FakeRuns implements RunDirectory, RunIndex {
 
     private OperationResult execute(RunId id, Run run, Operation operation, long now) {
         return switch (operation) {
-            case Operation.ForwardBackward f -> new OperationResult.Evaluated(f.data().stream().map(d -> {
-                float[] logprobs = new float[d.tokens().length];
-                Arrays.fill(logprobs, -0.5f);
-                return logprobs;
-            }).toList(), Map.of("loss:sum", 1.5, "tokens:sum", 2.0, "weights:sum", 2.0));
+            case Operation.ForwardBackward f -> {
+                var values = new OperationResult.Evaluated(f.data().stream().map(d -> {
+                    float[] logprobs = new float[d.targets().elements()];
+                    Arrays.fill(logprobs, -0.5f);
+                    return logprobs;
+                }).toList(), Map.of("loss:sum", 1.5, "tokens:sum", 2.0, "weights:sum", 2.0));
+                boolean vectors = f.data().stream().allMatch(d -> d.targets().shape().length == 1);
+                yield vectors ? values : new OperationResult.EvaluatedMatrix(values, f.data().stream()
+                        .map(d -> d.targets().shape().length == 1 ? 0 : d.targetsEach()).toList());
+            }
             case Operation.OptimStep _ ->
                     new OperationResult.Stepped(++run.step, Map.of("grad_norm", 0.25, "learning_rate", 1e-4));
             case Operation.SaveState(var name, var metadata, _) ->

@@ -14,6 +14,7 @@ import com.github.luben.zstd.Zstd;
 import java.io.ByteArrayOutputStream;
 import java.net.http.HttpRequest;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
@@ -130,6 +131,36 @@ class ProtobufTest {
         service.runs.slow = false;
         assertEquals(408, pending.status());
         assertEquals("try_again", pending.text("type"));
+    }
+
+    /// Datums with equally many targets for a position are one record, and JSON has the same shapes.
+    @Test void severalTargetsOfAPositionKeepTheirShape() {
+        String run = service.run(12);
+        ProtoWriter vector = datum(new int[] {1, 2}, "target_tokens", tensor(2, longs(3, 4)));
+        ProtoWriter matrix = datum(new int[] {1, 2}, "target_tokens",
+                tensor(2, longs(3, 4, 5, 6, 7, 8), 2, 3), "weights", tensor(1, TensorData.of(1f, 0, 0, 0, 2, 0).data(), 2, 3));
+        Answer future = send("forward_backward", request(run, 1, "cross_entropy", matrix, matrix, vector));
+        assertEquals(200, future.status(), future.json().toString());
+        assertEquals(3, operation(run, 1).data().getFirst().targetsEach());
+        var outputs = service.result(future).json().get("loss_fn_outputs");
+        assertEquals("[2,3]", outputs.get(1).get("logprobs").get("shape").toString());
+        assertEquals(6, outputs.get(1).get("logprobs").get("data").size());
+        assertEquals("[2]", outputs.get(2).get("logprobs").get("shape").toString());
+        var result = new ProtoReader(service.result(future, "Accept", PROTOBUF).bytes());
+        List<String> records = new ArrayList<>();
+        while (result.next()) {
+            if (result.field() == 2) records.add(HexFormat.of().formatHex(result.bytes().copy()));
+            else result.skip();
+        }
+        assertEquals(2, records.size());
+        assertTrue(records.get(0).contains("1801" + "2003") && records.get(0).endsWith("1802"),
+                records.get(0));
+        assertFalse(records.get(1).contains("1801" + "20"), records.get(1));
+        ProtoWriter half = datum(new int[] {1, 2}, "target_tokens", tensor(2, longs(3, 4, 5, 6), 2, 2),
+                "mask", tensor(2, longs(1, 0)));
+        send("forward_backward", request(run, 2, "cross_entropy", half));
+        assertArrayEquals(new float[] {1, 1, 0, 0}, operation(run, 2).data().getFirst().lossInputs()
+                .get("weights").floats());
     }
 
     private static String hex(int small) {

@@ -55,9 +55,12 @@ class RefusedPartTest {
             Answer failed = done(service, wrong);
             assertEquals("user", failed.text("category"));
             assertTrue(failed.text("error").contains("1000 is not a token id"), failed.text("error"));
-            assertEquals("optim_step", done(service, step(service, run, 4)).text("type"));
+            done(service, service.post("forward_backward", part(run, 4, 7)));
+            Answer next = done(service, step(service, run, 5));
+            assertEquals("optim_step", next.text("type"));
+            assertEquals(1, next.json().path("metrics").path("grad_norm").asDouble(), next.json().toString());
             service.agent = "test";
-            assertEquals(400, service.post("forward_backward", part(run, 5, 1000)).status());
+            assertEquals(400, service.post("forward_backward", part(run, 6, 1000)).status());
         }
     }
 
@@ -74,12 +77,14 @@ class RefusedPartTest {
             assertEquals("forward_backward",
                     done(service, service.post("forward_backward", part(run, 4, 5))).text("type"));
             assertEquals("optim_step", done(service, step(service, run, 5)).text("type"));
-            // Passes in between are executed: a client that skips a batch after an error goes on.
+            // Passes in between are executed and dropped with the rest of the batch.
             done(service, service.post("forward_backward", part(run, 6, 1000)));
             assertEquals("forward_backward",
                     done(service, service.post("forward_backward", part(run, 7, 5))).text("type"));
             assertEquals("user", done(service, step(service, run, 8)).text("category"));
-            assertEquals("optim_step", done(service, step(service, run, 9)).text("type"));
+            done(service, service.post("forward_backward", part(run, 9, 5)));
+            Answer next = done(service, step(service, run, 10));
+            assertEquals(1, next.json().path("metrics").path("grad_norm").asDouble(), next.json().toString());
         }
     }
 

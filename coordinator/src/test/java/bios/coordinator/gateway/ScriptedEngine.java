@@ -11,6 +11,7 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
@@ -26,10 +27,12 @@ import java.util.Optional;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
-/// An engine that computes nothing and succeeds at every operation.
+/// An engine that computes nothing and succeeds at every operation; the norm of a step's gradient is the
+/// number of operations whose gradients it applies.
 final class ScriptedEngine {
     private final BlobStore blobs;
     private final Map<RunId, RunConfig> runs = new HashMap<>();
+    private final Map<RunId, Integer> summed = new HashMap<>();
 
     private ScriptedEngine(BlobStore blobs) {
         this.blobs = blobs;
@@ -78,6 +81,11 @@ final class ScriptedEngine {
     }
 
     private OperationResult execute(EngineCommand.Execute c) {
+        if (c.operation() instanceof StoredOperation.Refused(var kind, _)
+                && kind == OperationKind.OPTIM_STEP) {
+            summed.remove(c.run());
+            return new OperationResult.Stepped(0, Map.of());
+        }
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
             case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
@@ -85,10 +93,14 @@ final class ScriptedEngine {
                     throw new IllegalStateException("never executed: " + refused);
         };
         return switch (StoredOperations.decode(c.operation().kind(), encoded)) {
-            case Operation.ForwardBackward f -> new OperationResult.Evaluated(
-                    f.data().stream().map(datum -> new float[datum.tokens().length]).toList(),
-                    Map.of("loss:sum", 1.0, "tokens:sum", 1.0, "weights:sum", 1.0));
-            case Operation.OptimStep _ -> new OperationResult.Stepped(1, Map.of("grad_norm", 1.0));
+            case Operation.ForwardBackward f -> {
+                if (!f.forwardOnly()) summed.merge(c.run(), 1, Integer::sum);
+                yield new OperationResult.Evaluated(
+                        f.data().stream().map(datum -> new float[datum.tokens().length]).toList(),
+                        Map.of("loss:sum", 1.0, "tokens:sum", 1.0, "weights:sum", 1.0));
+            }
+            case Operation.OptimStep _ -> new OperationResult.Stepped(1,
+                    Map.of("grad_norm", (double) Optional.ofNullable(summed.remove(c.run())).orElse(0)));
             case Operation.SaveState(var name, var metadata, _) ->
                 saved(c, CheckpointKind.TRAINING, Optional.of(name), metadata);
             case Operation.SaveSamplerWeights(var name, _, _) ->

@@ -13,6 +13,7 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
@@ -156,6 +157,12 @@ final class FakeEngine {
     }
 
     private EngineEvent execute(State s, EngineCommand.Execute c) {
+        if (c.operation() instanceof StoredOperation.Refused(var kind, _)
+                && kind == OperationKind.OPTIM_STEP) {
+            log.add(c.position() + " drop");
+            runs.put(c.run(), new State(s.config(), s.lora(), s.weights(), "", s.step()));
+            return done(c, new OperationResult.Stepped(s.step(), Map.of()));
+        }
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
             case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);

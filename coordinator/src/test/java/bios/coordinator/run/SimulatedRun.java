@@ -42,6 +42,8 @@ final class SimulatedRun {
         final Nature nature;
         Optional<CheckpointManifest> loads = Optional.empty();
         boolean failed;
+        /// Whether it is a step in whose place the engine drops the gradient sum.
+        boolean drops;
         boolean saved;
         boolean told;
         boolean aside;
@@ -342,12 +344,16 @@ final class SimulatedRun {
         for (long at = session.given + 1; at < position; at++)
             check(at <= run.recovery().position()
                     || run.at(at).filter(PendingOperation::settled).isPresent(), "passes over " + at);
-        check(!known.failed && !known.saved, "gives " + position + " although it is settled");
+        check((!known.failed || known.drops) && !known.saved,
+                "gives " + position + " although it is settled");
+        check(known.drops == operation.executed() instanceof StoredOperation.Refused,
+                "gives a step instead of the dropping of a sum at " + position);
         check(session.load == 0, "gives " + position + " behind a load in work");
         check(!load || session.outstanding.isEmpty(), "gives a load beside others");
         check(!load || effect.loaded().equals(known.loads) && known.loads.isPresent(),
                 "gives a load without what it loads");
-        check(load || run.blockedBy(position).isEmpty(), "gives " + position + " past a failure");
+        check(load || known.drops || run.blockedBy(position).isEmpty(),
+                "gives " + position + " past a failure");
         check(!deleting || !operation.saves(), "saves while blobs are deleted");
         check(!leaving, "gives an operation while it leaves");
         check(!overLimit || session.given <= run.recovery().position(), "goes on while results are too many");
@@ -468,7 +474,8 @@ final class SimulatedRun {
             return;
         }
         long before = s.state;
-        s.state = after(before, position, operation);
+        s.state = e.operation().executed() instanceof StoredOperation.Refused
+                ? dropped(before, position) : after(before, position, operation);
         if (!s.interrupted) simulation.register.executed(id, position);
         s.answer(new EngineEvent.Measured(id, position, 1));
         s.answer(new EngineEvent.Executed(id, position, switch (operation.kind) {
@@ -546,12 +553,18 @@ final class SimulatedRun {
         };
     }
 
+    /// The state after the gradient sum was dropped at a position.
+    private static long dropped(long state, long position) {
+        return (state * 37 + position) * 2_654_435_761L % 1_000_003L + 1;
+    }
+
     /// The state after a position if each operation that did not fail is executed once, in order.
     private long state(long position) {
         long state = NEW;
         for (int at = 1; at <= position; at++) {
             Operation operation = operations.get(at - 1);
-            if (!operation.failed) state = after(state, at, operation);
+            if (operation.drops) state = dropped(state, at);
+            else if (!operation.failed) state = after(state, at, operation);
         }
         return state;
     }
@@ -597,13 +610,15 @@ final class SimulatedRun {
             case OperationResult.Loaded(_, var state) ->
                 check(state == state(position), "the load at " + position + " is of another state");
             case OperationResult.Saved _ -> check(operation.saved, "a save is told before it is stored");
+            case OperationResult.EvaluatedMatrix _ ->
+                    throw new IllegalStateException("a result of no operation here");
         }
     }
 
     /// Checks an event before it is added to the journal.
     private void judge(RunEvent event) {
         switch (event) {
-            case OperationFailed(var at, var why, _) -> failed(at, why);
+            case OperationFailed(var at, var why, _, var drops) -> failed(at, why, drops.isPresent());
             case LoadResolved(var at, var manifest) -> {
                 check(operations.get((int) at - 1).loads.isEmpty(), "resolves " + at + " twice");
                 operations.get((int) at - 1).loads = Optional.of(manifest);
@@ -644,7 +659,7 @@ final class SimulatedRun {
         operation.aside = true;
     }
 
-    private void failed(long at, Fault why) {
+    private void failed(long at, Fault why, boolean drops) {
         Operation operation = operations.get((int) at - 1);
         check(!operation.failed && !operation.saved, at + " fails although it is settled");
         check(!operation.told, at + " fails after its result was told");
@@ -656,7 +671,11 @@ final class SimulatedRun {
             default -> false;
         };
         check(legitimate, at + " fails for no reason: " + why.code());
+        boolean rest = blocked && operation.kind == OperationKind.OPTIM_STEP && operations.get(
+                (int) run.blocking().orElseThrow().position() - 1).kind == OperationKind.FORWARD_BACKWARD;
+        check(drops == rest, "the step at " + at + " drops the rest of a batch: " + drops);
         operation.failed = true;
+        operation.drops = drops;
     }
 
     // The client and random actions

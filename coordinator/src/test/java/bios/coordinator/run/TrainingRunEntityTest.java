@@ -453,8 +453,9 @@ class TrainingRunEntityTest {
             var first = assertInstanceOf(RunReply.Failed.class, harness.outcome(4));
             assertTrue(first.fault().message().contains("asked to fail at 2"), first.fault().message());
             harness.submit(5, step());
-            assertInstanceOf(RunReply.Completed.class, harness.outcome(5),
-                    "the gradient of request 0 is still there");
+            assertEquals("no_gradient",
+                    assertInstanceOf(RunReply.Failed.class, harness.outcome(5)).fault().code(),
+                    "the gradient of request 0 alone is never applied");
             assertEquals("bad_data",
                     assertInstanceOf(RunReply.Failed.class, harness.outcome(2)).fault().code());
             harness.submit(6, step());
@@ -465,6 +466,31 @@ class TrainingRunEntityTest {
             assertInstanceOf(RunReply.Completed.class, harness.outcome(8),
                     "a step without gradient strikes nothing");
         }
+    }
+
+    @Test void aStepThatFailsBecauseOfAPartDropsTheOtherPartsAlsoInAReplay() throws Exception {
+        RunReply alone;
+        try (var harness = harness("alone")) {
+            harness.submit(0, train(3));
+            harness.submit(1, step());
+            alone = harness.outcome(1);
+        }
+        try (var harness = harness("dropped")) {
+            harness.submit(0, train(1));
+            harness.submit(1, failing());
+            harness.submit(2, step());
+            assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
+            harness.await(() -> harness.executed.contains("3 drop"), "the sum is not dropped");
+            harness.restart();
+            harness.submit(3, train(3));
+            harness.submit(4, step());
+            assertEquals(result(alone), result(harness.outcome(4)));
+            assertEquals(2, harness.executed.stream().filter("3 drop"::equals).count(), "also replayed");
+        }
+    }
+
+    private static OperationResult result(RunReply reply) {
+        return assertInstanceOf(RunReply.Completed.class, reply).result();
     }
 
     @Test void aLoadClearsAFailureThatNoClientHasSeen() throws Exception {
@@ -547,8 +573,10 @@ class TrainingRunEntityTest {
             harness.submit(1, full());
             harness.submit(2, step());
             assertInstanceOf(RunReply.Failed.class, harness.outcome(1));
-            harness.submit(3, step());
-            assertInstanceOf(RunReply.Completed.class, harness.outcome(3));
+            harness.submit(3, train(2));
+            harness.submit(4, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(4));
+            assertTrue(harness.executed.contains("3 drop"), "request 0 without request 1 is never applied");
             var failed = assertInstanceOf(RunReply.Failed.class, harness.outcome(1));
             assertEquals("no room", failed.fault().message());
             assertEquals("out_of_memory",

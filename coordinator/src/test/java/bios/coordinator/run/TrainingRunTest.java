@@ -225,6 +225,34 @@ class TrainingRunTest {
         assertEquals("worse", run.blockedBy(5).orElseThrow().code());
     }
 
+    @Test void aStepDropsTheRestOfABatchAndNothingElse() {
+        Fault bad = Fault.user("bad", "why");
+        for (var cause : List.of(OperationKind.FORWARD_BACKWARD, OperationKind.LOAD_STATE,
+                OperationKind.OPTIM_STEP)) {
+            TrainingRun run = accept(accept(accept(created(true), 0, inline(cause)), 1,
+                    inline(OperationKind.SAVE_STATE)), 2, inline(OperationKind.OPTIM_STEP))
+                    .apply(new OperationFailed(1, bad));
+            assertEquals(Optional.empty(), run.blocked(2, bad).drops(), "a save has nothing to drop");
+            boolean part = cause == OperationKind.FORWARD_BACKWARD;
+            assertEquals(part, run.blocked(3, bad).drops().isPresent(), cause.name());
+            TrainingRun failed = run.apply(run.blocked(3, bad));
+            assertEquals(!part, failed.at(3).orElseThrow().settled(), "it is dropped again in a replay");
+            assertFalse(failed.at(3).orElseThrow().needsInput());
+            TrainingRun earlier = run.apply(new OperationFailed(3, bad));
+            assertTrue(earlier.at(3).orElseThrow().settled(), "as builds before replay it");
+        }
+    }
+
+    @Test void aRefusedPartFailsOneStepHoweverManyWait() {
+        Fault wrong = Fault.user("invalid_request", "no token");
+        TrainingRun run = accept(created(true), 0, new StoredOperation.Refused(OperationKind.FORWARD_BACKWARD,
+                wrong)).apply(new OperationFailed(1, wrong)).apply(new ErrorSeen(1));
+        run = accept(accept(run, 1, inline(OperationKind.OPTIM_STEP)), 2, inline(OperationKind.OPTIM_STEP));
+        assertEquals(Optional.of(wrong), run.blockedBy(2));
+        assertEquals(Optional.empty(), run.blockedBy(3, true), "it is not the next one");
+        assertEquals(Optional.empty(), run.apply(run.blocked(2, wrong)).blockedBy(3));
+    }
+
     @Test void onlyFailuresOfOperationsThatChangeStateBlockLaterOperations() {
         TrainingRun run = accept(created(true), 0, inline(OperationKind.OPTIM_STEP));
         assertTrue(run.apply(new OperationFailed(1,
@@ -418,6 +446,14 @@ class TrainingRunTest {
         all.add(new BlobsAbandoned(List.of(blob("x", 1).id())));
         all.add(new WeightsReleased(List.of(new Unnamed(blob("x", 1).id(), Optional.of("s")),
                 new Unnamed(blob("x", 2).id(), Optional.empty()))));
+        // Refused parts of batches, and the steps that fail because of them.
+        Fault wrong = Fault.user("invalid_request", "no token");
+        TrainingRun refused = accept(accept(created(true), 3, new StoredOperation.Refused(
+                OperationKind.FORWARD_BACKWARD, wrong)), 4, inline(OperationKind.OPTIM_STEP))
+                .apply(new OperationFailed(1, wrong));
+        all.addAll(List.of(new OperationAccepted(1, 5, new StoredOperation.Refused(
+                OperationKind.FORWARD_BACKWARD, wrong), "ab", 9), refused, refused.blocked(2, wrong),
+                refused.apply(refused.blocked(2, wrong))));
         return all;
     }
 }

@@ -1,5 +1,6 @@
 package bios.coordinator.simulation;
 
+import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
@@ -114,8 +115,8 @@ final class Client {
                     cluster.faults.calm || loop.oneIn(4) ? other.orElse(run) : run,
                     loop.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
                     new CheckpointName(loop.any(List.of("a", "a", "b", "s", "missing")))), loop.oneIn(2));
-            case 18 -> loop.oneIn(2) ? train(Map.of(loop.oneIn(2) ? ModelEngine.FAIL
-                    : ModelEngine.TOO_LARGE, 1.0), loop.oneIn(3))
+            case 18 -> loop.oneIn(2) ? train(Map.of(loop.any(List.of(ModelEngine.FAIL, ModelEngine.TOO_LARGE,
+                    ModelEngine.REFUSED, ModelEngine.REFUSED)), 1.0), loop.oneIn(3))
                     : train(Map.of(), false);
             default -> fatal && loop.oneIn(2) ? train(Map.of(ModelEngine.KILL, 1.0), loop.oneIn(3))
                     : new Operation.OptimStep(Optional.empty());
@@ -208,6 +209,8 @@ final class Client {
 
     private Optional<StoredOperation> stored(long seq, Operation operation, byte[] encoded, boolean inBlob) {
         var kind = StoredOperations.kind(operation);
+        if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey(ModelEngine.REFUSED))
+            return Optional.of(new StoredOperation.Refused(kind, Fault.user("invalid_request", "no token")));
         if (!inBlob || operation instanceof Operation.LoadState
                 || operation instanceof Operation.SaveSamplerWeights)
             return Optional.of(new StoredOperation.Inline(kind, encoded));

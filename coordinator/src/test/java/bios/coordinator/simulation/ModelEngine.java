@@ -22,11 +22,18 @@ final class ModelEngine {
     static final String FAIL = "fail";
     static final String TOO_LARGE = "too_large";
     static final String KILL = "kill";
+    /// The setting of an operation that the gateway refused; it is never executed.
+    static final String REFUSED = "refused";
 
     /// The exact state of a run.
     record State(String weights, String moments, String gradient, long step, LoraSpec lora) {
         static State fresh(LoraSpec lora) {
             return new State(hash("new", "" + lora.seed(), "" + lora.rank()), "", "", 0, lora);
+        }
+
+        /// The state without the gradient sum.
+        State withoutGradient() {
+            return new State(weights, moments, "", step, lora);
         }
 
         /// The content of a recovery point.

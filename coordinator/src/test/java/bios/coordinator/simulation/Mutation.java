@@ -9,6 +9,8 @@ enum Mutation {
     ENGINE_REPEATS_AN_OPERATION_OF_A_REPLAY("of another state"),
     /// An engine reorders waiting operations.
     ENGINE_SWAPS_OPERATIONS("instead of"),
+    /// An engine keeps the rest of a batch that it has to drop.
+    ENGINE_KEEPS_THE_REST_OF_A_BATCH("instead of"),
     /// A save is made from the state one operation later.
     SAVE_IS_TAKEN_LATE("saves another state"),
     /// A recovery point is made from the state one operation earlier.

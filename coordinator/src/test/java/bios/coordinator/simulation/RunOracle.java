@@ -46,6 +46,7 @@ final class RunOracle {
         Optional<CheckpointManifest> loads = Optional.empty();
         Optional<CheckpointManifest> saved = Optional.empty();
         Optional<Fault> failed = Optional.empty();
+        boolean drops;
         boolean applied;
         boolean aside;
         int deaths;
@@ -69,7 +70,12 @@ final class RunOracle {
         }
     }
 
-    private record BlockingFailure(int position, Fault why, long until) {}
+    /// @param nextStep whether it blocks the next step, whenever that was accepted
+    private record BlockingFailure(int position, Fault why, long until, boolean nextStep) {
+        BlockingFailure until(long seen) {
+            return until < Long.MAX_VALUE ? this : new BlockingFailure(position, why, seen, nextStep);
+        }
+    }
 
     private record Named(CheckpointKind kind, CheckpointName name) {
         static Named of(CheckpointManifest m) {
@@ -124,7 +130,7 @@ final class RunOracle {
     int unsettledOperations() {
         int count = 0;
         for (Accepted op : operations.subList(recovery, operations.size()))
-            if (op.failed.isEmpty() && op.saved.isEmpty()) count++;
+            if ((op.failed.isEmpty() || op.drops) && op.saved.isEmpty()) count++;
         return count;
     }
 
@@ -163,12 +169,10 @@ final class RunOracle {
                 op(at).applied = true;
                 blocking = blocking.filter(p -> p.position() > at);
             }
-            case OperationFailed(var at, var why, _) -> failed((int) at, why);
+            case OperationFailed(var at, var why, _, var drops) -> failed((int) at, why, drops.isPresent());
             case ErrorSeen(var upTo) -> {
-                blocking = blocking.map(p -> p.until() < Long.MAX_VALUE ? p
-                        : new BlockingFailure(p.position(), p.why(), upTo));
-                aside = aside.map(p -> p.until() < Long.MAX_VALUE ? p
-                        : new BlockingFailure(p.position(), p.why(), upTo));
+                blocking = blocking.map(p -> p.until(upTo));
+                aside = aside.map(p -> p.until(upTo));
             }
             case OperationSetAside(var at, var why, _) -> setAside((int) at, why);
             case OperationRetried(var at, _) -> {
@@ -218,7 +222,7 @@ final class RunOracle {
         positions.put(e.seq(), operations.size());
     }
 
-    private void failed(int at, Fault why) {
+    private void failed(int at, Fault why, boolean drops) {
         Accepted op = op(at);
         check(op.failed.isEmpty() && op.saved.isEmpty() && !op.applied,
                 at + " fails once more: " + why);
@@ -228,9 +232,15 @@ final class RunOracle {
         if (blocked) check(why.equals(blocking.get().why()), at + " must fail by " + blocking.get().why());
         else check(legitimate(at, op, why), at + " " + op.stored.kind() + " fails for no reason: " + why);
         op.failed = Optional.of(why);
+        boolean step = op.stored.kind() == OperationKind.OPTIM_STEP;
+        check(drops == (blocked && step && op(blocking.get().position()).stored.kind()
+                == OperationKind.FORWARD_BACKWARD), at + " drops the gradient: " + drops);
+        op.drops = drops;
+        if (step) blocking = blocking.map(p -> new BlockingFailure(p.position(), p.why(), p.until(), false));
         aside = aside.filter(p -> p.position() != at);
         boolean changes = op.stored.kind().changesState() && !why.code().equals("no_gradient");
-        if (changes && !blocked) blocking = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE));
+        if (changes && !blocked) blocking = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE,
+                op.stored instanceof StoredOperation.Refused));
     }
 
     private void setAside(int at, Fault why) {
@@ -245,16 +255,18 @@ final class RunOracle {
             default -> false;
         }, at + " is set aside for no reason: " + why);
         op.aside = true;
-        aside = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE));
+        aside = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE, false));
     }
 
     private boolean blocked(int at) {
-        return blocking.isPresent() && at > blocking.get().position() && at <= blocking.get().until();
+        return blocking.isPresent() && at > blocking.get().position() && (at <= blocking.get().until()
+                || blocking.get().nextStep() && op(at).stored.kind() == OperationKind.OPTIM_STEP);
     }
 
     private boolean legitimate(int at, Accepted op, Fault why) {
         return switch (why.code()) {
             case "out_of_memory" -> op.aside;
+            case "invalid_request" -> op.stored instanceof StoredOperation.Refused;
             case "bad_data", "no_gradient" -> {
                 Done done = ModelEngine.execute(state(at - 1), op.operation, op.digest, Optional.empty());
                 yield !op.loading() && done.fault().filter(why::equals).isPresent();
@@ -335,7 +347,7 @@ final class RunOracle {
             Accepted op = op(at);
             State before = states.getLast();
             if (op.failed.isPresent()) {
-                states.add(before);
+                states.add(op.drops ? before.withoutGradient() : before);
                 continue;
             }
             check(!blocked(at) || op.loading(), at + " is passed although " + blocking + " blocks it");

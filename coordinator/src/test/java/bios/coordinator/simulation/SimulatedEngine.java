@@ -12,6 +12,7 @@ import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
@@ -239,6 +240,11 @@ final class SimulatedEngine {
     private void execute(RunQueue queue, Work entry, EngineCommand.Execute c) {
         RunId run = queue.config.run();
         cluster.loop.trace(() -> node + " executes " + c.position() + " " + c.operation().kind());
+        if (c.operation() instanceof StoredOperation.Refused(var kind, _)
+                && kind == OperationKind.OPTIM_STEP) {
+            drop(queue, entry, c);
+            return;
+        }
         Operation operation;
         String digest;
         Optional<Loaded> loaded;
@@ -278,6 +284,16 @@ final class SimulatedEngine {
         else save(queue, entry, c, operation, cluster.mutation == Mutation.SAVE_IS_TAKEN_LATE
                 && queue.waiting.peek() instanceof Work(EngineCommand.Execute following, _)
                 ? after(after, following) : after);
+    }
+
+    private void drop(RunQueue queue, Work entry, EngineCommand.Execute c) {
+        State before = queue.state.orElseThrow();
+        if (!queue.interrupted) node.register.executed(queue.config.run(), c.position());
+        queue.before = Optional.of(before);
+        if (cluster.mutation != Mutation.ENGINE_KEEPS_THE_REST_OF_A_BATCH)
+            queue.state = Optional.of(before.withoutGradient());
+        fill(queue, entry.slot(), new EngineEvent.Executed(queue.config.run(), c.position(),
+                new OperationResult.Stepped(before.step(), Map.of())));
     }
 
     private State mutated(RunQueue queue, State before, Done done, Operation operation, String digest) {

@@ -8,6 +8,8 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
@@ -16,12 +18,13 @@ import java.util.zip.CRC32C;
 /// The newest acknowledged event of each entity, in a file beside the embedded database. A record is written
 /// after the transaction with the event is committed and before the event is acknowledged, so the database is
 /// never behind this file, unless it has lost events. Records survive the death of the process, not the loss
-/// of power, as the events do.
+/// of power, as the events do. Each process that writes to the database has a file of its own; those of other
+/// processes than the one that has it open are merged into its file when it starts.
 ///
 /// Encoding: a magic of eight bytes, then records of a mark (1 byte), the length of the persistence id (2),
 /// the persistence id in UTF-8, the sequence number (8) and the CRC-32C of all that (4), big-endian.
 public final class AcknowledgedLog implements AutoCloseable {
-    private static final String NAME = "acknowledged.log";
+    private static final String NAME = "acknowledged.log", OTHERS = "acknowledged-*.log";
     private static final byte[] MAGIC = "BIOSACK1".getBytes(StandardCharsets.US_ASCII);
     private static final byte MARK = (byte) 0xa5;
     private static final int MAX_ID_BYTES = 1024;
@@ -56,22 +59,58 @@ public final class AcknowledgedLog implements AutoCloseable {
         return folder.resolve(NAME);
     }
 
-    /// Reads the file in the journal's folder; empty if there is none.
+    /// Reads the files in the journal's folder; empty if there is none.
     public static Optional<Contents> read(Path folder) throws IOException {
-        Path file = file(folder);
+        Optional<Contents> all = readFile(file(folder));
+        for (Path other : others(folder)) {
+            Contents more = readFile(other).orElseThrow();
+            var newest = new TreeMap<>(all.map(Contents::newest).orElse(Map.of()));
+            more.newest.forEach((id, number) -> newest.merge(id, number, Math::max));
+            all = Optional.of(new Contents(newest, more.damaged || all.filter(Contents::damaged)
+                    .isPresent()));
+        }
+        return all;
+    }
+
+    private static Optional<Contents> readFile(Path file) throws IOException {
         return Files.exists(file) ? Optional.of(parse(ByteBuffer.wrap(Files.readAllBytes(file))))
                 : Optional.empty();
     }
 
-    /// Opens the file in the journal's folder for records, and rewrites it with what is readable.
-    public static AcknowledgedLog open(Path folder) throws IOException {
-        return new AcknowledgedLog(file(folder),
-                new TreeMap<>(read(folder).map(Contents::newest).orElse(Map.of())));
+    private static List<Path> others(Path folder) throws IOException {
+        var found = new ArrayList<Path>();
+        if (!Files.isDirectory(folder)) return found;
+        try (var files = Files.newDirectoryStream(folder, OTHERS)) {
+            files.forEach(found::add);
+        }
+        return found;
     }
 
-    /// Replaces the file in the journal's folder.
+    /// Opens the file in the journal's folder for records, and rewrites it with what is readable.
+    public static AcknowledgedLog open(Path folder) throws IOException {
+        return open(folder, "");
+    }
+
+    /// The same with the file of another process than the one that has the database open.
+    ///
+    /// @param writer its name; empty: that process
+    public static AcknowledgedLog open(Path folder, String writer) throws IOException {
+        Path file = writer.isEmpty() ? file(folder) : folder.resolve(OTHERS.replace("*",
+                writer.replaceAll("[^A-Za-z0-9._-]", "_")));
+        return new AcknowledgedLog(file,
+                new TreeMap<>(readFile(file).map(Contents::newest).orElse(Map.of())));
+    }
+
+    /// Replaces the files in the journal's folder by one.
     public static void replace(Path folder, Map<String, Long> newest) throws IOException {
         new AcknowledgedLog(file(folder), new TreeMap<>(newest)).close();
+        for (Path other : others(folder)) Files.delete(other);
+    }
+
+    /// Removes the files in the journal's folder.
+    public static void delete(Path folder) throws IOException {
+        Files.deleteIfExists(file(folder));
+        for (Path other : others(folder)) Files.delete(other);
     }
 
     static Contents parse(ByteBuffer all) {
@@ -153,7 +192,7 @@ public final class AcknowledgedLog implements AutoCloseable {
     /// Writes a new file with the newest event of each entity, forces it and puts it in the place of the old
     /// one.
     private void rewrite() throws IOException {
-        Path fresh = file.resolveSibling(NAME + ".new");
+        Path fresh = file.resolveSibling(file.getFileName() + ".new");
         close();
         buffer.clear();
         channel = FileChannel.open(fresh, StandardOpenOption.CREATE, StandardOpenOption.WRITE,

@@ -41,15 +41,19 @@ public final class EmbeddedDatabase {
 
     private EmbeddedDatabase() {}
 
-    /// The JDBC address of the database in `folder`.
-    public static String url(Path folder) {
+    /// The name of the database in `folder`.
+    static String name(Path folder) {
         String file = folder.toAbsolutePath().normalize().resolve("journal").toString();
         if (file.indexOf(';') >= 0)
             throw new IllegalArgumentException("the data folder " + folder
                     + " must not have ';' in its name");
         RetryingFileSystem.register();
-        return "jdbc:h2:" + RetryingFileSystem.SCHEME + ":" + file
-                + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
+        return RetryingFileSystem.SCHEME + ":" + file;
+    }
+
+    /// The JDBC address of the database in `folder`.
+    public static String url(Path folder) {
+        return "jdbc:h2:" + name(folder) + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
                 + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW + ";CACHE_SIZE=" + CACHE_KIB
                 + ";RETENTION_TIME=" + RETENTION_MILLIS;
     }

@@ -40,7 +40,12 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
 
     /// Opens the index in the database of `folder`; creates its tables if they do not exist.
     public static JdbcRunIndex open(Path folder, InstantSource clock) {
-        var index = new JdbcRunIndex(ConnectionPool.to(EmbeddedDatabase.url(folder)), clock);
+        return open(EmbeddedDatabase.url(folder), clock);
+    }
+
+    /// The same in the database at `url`.
+    public static JdbcRunIndex open(String url, InstantSource clock) {
+        var index = new JdbcRunIndex(ConnectionPool.to(url), clock);
         index.inTransaction("open", connection -> {
             try (Statement statement = connection.createStatement()) {
                 for (String sql : SCHEMA) statement.execute(sql);

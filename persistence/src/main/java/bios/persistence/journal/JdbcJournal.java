@@ -71,7 +71,8 @@ public final class JdbcJournal extends AsyncWriteJournal {
     /// Called by Pekko, which finds the class by its name.
     public JdbcJournal(Config plugin) throws IOException {
         url = plugin.getString("url");
-        acknowledged = AcknowledgedLog.open(Path.of(plugin.getString("folder")));
+        acknowledged = AcknowledgedLog.open(Path.of(plugin.getString("folder")),
+                plugin.getString("writer"));
         pool = ConnectionPool.to(url);
         serialization = SerializationExtension.get(context().system());
     }
@@ -79,11 +80,19 @@ public final class JdbcJournal extends AsyncWriteJournal {
     /// Settings that make Pekko store events and snapshots in the embedded database of `folder`. Call
     /// [EmbeddedDatabase#createSchema] before the actor system starts.
     public static Config config(Path folder) {
-        var url = ConfigValueFactory.fromAnyRef(EmbeddedDatabase.url(folder));
+        return config(folder, EmbeddedDatabase.url(folder), "");
+    }
+
+    /// The same for a process that uses the database at `address`, which another one serves.
+    ///
+    /// @param writer the name of this process; empty: it has the database open itself
+    public static Config config(Path folder, String address, String writer) {
+        var url = ConfigValueFactory.fromAnyRef(address);
         var path = ConfigValueFactory.fromAnyRef(folder.toAbsolutePath().normalize().toString());
         return ConfigFactory.parseResources(JdbcJournal.class.getClassLoader(), "embedded-journal.conf")
                 .withValue("bios-embedded-journal.url", url)
                 .withValue("bios-embedded-journal.folder", path)
+                .withValue("bios-embedded-journal.writer", ConfigValueFactory.fromAnyRef(writer))
                 .withValue("bios-embedded-snapshots.url", url);
     }
 

@@ -327,7 +327,7 @@ public final class OfflineJournal implements AutoCloseable {
     /// Removes the database's file and the [AcknowledgedLog]. The caller has a copy of both.
     public static void clear(Path data) throws IOException {
         Files.deleteIfExists(EmbeddedDatabase.file(folder(data)));
-        Files.deleteIfExists(AcknowledgedLog.file(folder(data)));
+        AcknowledgedLog.delete(folder(data));
     }
 
     /// The runs that have blobs in the data folder.

@@ -24,7 +24,12 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
 
     /// Opens the store in the database of `folder`; creates its table if it does not exist.
     public static JdbcSamplingTaskStore open(Path folder, InstantSource clock) {
-        var tasks = new JdbcSamplingTaskStore(ConnectionPool.to(EmbeddedDatabase.url(folder)), clock);
+        return open(EmbeddedDatabase.url(folder), clock);
+    }
+
+    /// The same in the database at `url`.
+    public static JdbcSamplingTaskStore open(String url, InstantSource clock) {
+        var tasks = new JdbcSamplingTaskStore(ConnectionPool.to(url), clock);
         tasks.with("open", SCHEMA, PreparedStatement::executeUpdate);
         return tasks;
     }

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.persistence.embedded.AcknowledgedLog;
+import bios.persistence.embedded.DatabaseServer;
 import bios.persistence.embedded.EmbeddedDatabase;
 import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
@@ -13,6 +14,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.sql.SQLException;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
@@ -187,6 +189,35 @@ class JournalCheckTest {
         }
         assertTrue(Files.size(file()) < 2 << 20, Files.size(file()) + " bytes");
         assertEquals(10_000, AcknowledgedLog.read(journal).orElseThrow().newest().get(id));
+    }
+
+    /// A worker of `bios up` with several devices uses the database that another process serves.
+    @Test void whatAnotherProcessHasWrittenToAServedDatabaseCountsToo() throws Exception {
+        write(RUN, 1, 3);
+        Path older = data.resolve("older");
+        Files.copy(database(), older);
+        try (var open = EmbeddedDatabase.connect(EmbeddedDatabase.url(journal));
+                var server = DatabaseServer.start(journal)) {
+            var config = JdbcJournal.config(journal, server.url(), "worker:1");
+            try (var worker = new JournalDriver(config.withFallback(ConfigFactory.load()))) {
+                assertEquals(Optional.empty(), worker.writer(RUN, "w4").write(4, JournalDriver.texts(4, 7)));
+                assertTrue(worker.writer(RUN, "late").write(7, JournalDriver.texts(7, 7)).isPresent());
+            }
+            assertFalse(open.isClosed());
+            String strange = server.url().replaceAll("/[0-9a-f]+$", "/" + "0".repeat(48));
+            assertThrows(SQLException.class, () -> EmbeddedDatabase.connect(strange));
+        }
+        Path other = journal.resolve("acknowledged-worker_1.log");
+        assertTrue(Files.exists(other));
+        assertEquals(Map.of(RUN, 7L), AcknowledgedLog.read(journal).orElseThrow().newest());
+        Path newest = data.resolve("newest");
+        Files.copy(database(), newest);
+        Files.move(older, database(), StandardCopyOption.REPLACE_EXISTING);
+        assertTrue(refusal().contains("the journal has events up to 3, acknowledged up to 7"));
+        Files.move(newest, database(), StandardCopyOption.REPLACE_EXISTING);
+        JournalCheck.open(data);
+        assertFalse(Files.exists(other));
+        assertEquals(Map.of(RUN, 7L), AcknowledgedLog.read(journal).orElseThrow().newest());
     }
 
     @Test void deletionLowersNothing() throws Exception {

@@ -47,7 +47,11 @@ public sealed interface Answer {
     record Unloaded(String run) implements Answer {}
 
     /// The result of a forward or forward-backward pass, as in [bios.protocol.run.OperationResult.Evaluated].
-    record Evaluated(List<float[]> logprobs, Map<String, Double> metrics) implements Answer {
+    ///
+    /// @param columns targets of each position by datum, 0 where they are a vector; empty: everywhere. A
+    ///     datum with several has its log-probabilities row by row
+    record Evaluated(List<float[]> logprobs, Map<String, Double> metrics, List<Integer> columns)
+            implements Answer {
         /// The sum of the loss over all tokens.
         public double loss() {
             return metrics.get("loss:sum");

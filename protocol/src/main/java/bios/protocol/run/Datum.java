@@ -7,10 +7,20 @@ import java.util.Map;
 /// (already shifted by the caller).
 ///
 /// @param tokens model input of N token ids, N at least 1
-/// @param lossInputs tensors of N elements by name; [LossFunction] defines which
+/// @param lossInputs tensors of the shape of `target_tokens` by name; [LossFunction] defines which
 public record Datum(int[] tokens, Map<String, TensorData> lossInputs) {
     public Datum {
         lossInputs = Map.copyOf(lossInputs);
+    }
+
+    /// The target tokens: `[N]`, or `[N, K]` for K of each position.
+    public TensorData targets() {
+        return lossInputs.get("target_tokens");
+    }
+
+    /// Target tokens of each position.
+    public int targetsEach() {
+        return targets().shape().length == 2 ? targets().shape()[1] : 1;
     }
 
     @Override public boolean equals(Object other) {

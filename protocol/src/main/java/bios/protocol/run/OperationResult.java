@@ -13,6 +13,12 @@ public sealed interface OperationResult {
     /// @param metrics values by `name:reduction`; always contains `loss:sum`, `tokens:sum` and `weights:sum`
     record Evaluated(List<float[]> logprobs, Map<String, Double> metrics) implements OperationResult {}
 
+    /// The result of a pass with several target tokens for a position.
+    ///
+    /// @param values the log-probabilities of a datum's `[N, K]` targets row by row, and the metrics
+    /// @param columns K of each datum; 0: its targets are a vector
+    record EvaluatedMatrix(Evaluated values, List<Integer> columns) implements OperationResult {}
+
     /// The result of an optimizer step.
     ///
     /// @param step optimizer steps applied so far, including this one

@@ -33,7 +33,8 @@ public sealed interface StoredOperation {
 
     /// An operation that the gateway could not read: it has its place in the order, and fails there. Its
     /// client goes on only after an answer other than an error, and what follows must not train as if
-    /// nothing were missing.
+    /// nothing were missing. An engine executes only one kind of it: in the place of an optimizer step that
+    /// failed because a part of its batch did, it drops the gradient sum.
     record Refused(OperationKind kind, Fault why) implements StoredOperation {
         @Override public long bytes() {
             return 0;

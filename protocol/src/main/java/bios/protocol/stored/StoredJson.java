@@ -129,6 +129,7 @@ final class StoredJson {
 
     @JsonTypeInfo(use = JsonTypeInfo.Id.NAME, property = "is")
     @JsonSubTypes({@JsonSubTypes.Type(value = OperationResult.Evaluated.class, name = "evaluated"),
+        @JsonSubTypes.Type(value = OperationResult.EvaluatedMatrix.class, name = "evaluated-matrix"),
         @JsonSubTypes.Type(value = OperationResult.Stepped.class, name = "stepped"),
         @JsonSubTypes.Type(value = OperationResult.Saved.class, name = "saved"),
         @JsonSubTypes.Type(value = OperationResult.Loaded.class, name = "loaded")})

@@ -96,6 +96,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(58, HistoryEntry.class);
         registry.add(59, HistoryEntry.Kind.class);
         registry.add(38, StoredOperation.Refused.class);
+        registry.add(39, OperationResult.EvaluatedMatrix.class);
     }
 
     private static void operations(Registry registry) {

@@ -67,6 +67,8 @@ public final class Samples {
     public static List<OperationResult> results() {
         return List.of(new OperationResult.Evaluated(List.of(), Map.of("loss:sum", 1.5)),
                 new OperationResult.Stepped(3, Map.of("grad_norm", 0.1)), new OperationResult.Saved(MANIFEST),
-                new OperationResult.Loaded("bios://usf-finance-9f2c4be01a77/a", 12));
+                new OperationResult.Loaded("bios://usf-finance-9f2c4be01a77/a", 12),
+                new OperationResult.EvaluatedMatrix(new OperationResult.Evaluated(List.of(),
+                        Map.of("loss:sum", 1.5)), List.of(3, 0)));
     }
 }

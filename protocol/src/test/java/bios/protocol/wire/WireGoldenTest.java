@@ -89,6 +89,8 @@ class WireGoldenTest {
         var stored = StoredOperations.inline(Samples.operations().get("forward-backward"));
         all.add(new RunCommand.Submit("owner", 5, stored,
                 StoredOperations.digest(stored.encoded()), 9, nobody()));
+        all.add(new RunCommand.Submit("owner", 5, refused(OperationKind.FORWARD_BACKWARD), "ab", 9,
+                nobody()));
         all.add(new RunCommand.Retrieve("owner", 5, 100, nobody()));
         all.add(new RunCommand.CheckOwner("owner", nobody()));
         all.add(new RunCommand.Describe("owner", nobody()));
@@ -123,6 +125,10 @@ class WireGoldenTest {
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
     }
 
+    private static StoredOperation refused(OperationKind kind) {
+        return new StoredOperation.Refused(kind, Fault.user("invalid_request", "no token"));
+    }
+
     private static void engineMessages(List<Message> all) {
         all.add(new EngineCommand.OpenRun(Samples.CONFIG, Samples.LORA, Optional.of(Samples.BLOB),
                 nobody(), 0));
@@ -130,6 +136,8 @@ class WireGoldenTest {
                 Samples.BLOB);
         all.add(new EngineCommand.Execute(Samples.RUN, 4, stored,
                 Optional.of(Samples.MANIFEST), 9, true, nobody()));
+        all.add(new EngineCommand.Execute(Samples.RUN, 5, refused(OperationKind.OPTIM_STEP),
+                Optional.empty(), 9, false, nobody()));
         all.add(new EngineCommand.TakeRecoveryPoint(Samples.RUN, 4, nobody()));
         all.add(new EngineCommand.CloseRun(Samples.RUN));
         var params = new SamplingParams(Optional.of(16), Optional.of(1L), List.of("."),
@@ -198,6 +206,11 @@ class WireGoldenTest {
 
     private static String nameOf(Message message) {
         String name = message.getClass().getName().replaceAll(".*\\.", "").replace('$', '.');
+        boolean refused = message instanceof RunCommand.Submit s
+                && s.operation() instanceof StoredOperation.Refused
+                || message instanceof EngineCommand.Execute e
+                && e.operation() instanceof StoredOperation.Refused;
+        if (refused) return name + ".Refused";
         return message instanceof RunReply.Completed(_, var result)
                 ? name + "." + result.getClass().getSimpleName() : name;
     }

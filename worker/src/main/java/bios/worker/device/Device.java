@@ -257,16 +257,17 @@ public interface Device extends AutoCloseable {
 
     // ---- loss ----
 
-    /// logprobs[t] ← logits[t, targets[t]] - lse[t], lse[t] ← log Σ exp(logits[t]); both `[T, 1]`, targets
-    /// `[T, 1]` of [DType#I32].
+    /// logprobs[t, k] ← logits[t, targets[t, k]] - lse[t], lse[t] ← log Σ exp(logits[t]); logprobs `[T, K]`,
+    /// lse `[T, 1]`, targets `[T, K]` of [DType#I32]: K targets of each row, which may repeat.
     void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, Tensor targets);
 
-    /// logits in place ← dlogprobs[t] · (onehot(targets[t]) - exp(logits[t] - lse[t])): the gradient of
-    /// [#logSoftmaxAt]; dlogprobs `[T, 1]`.
+    /// logits in place ← Σₖ dlogprobs[t, k] · (onehot(targets[t, k]) - exp(logits[t] - lse[t])): the gradient
+    /// of [#logSoftmaxAt]; dlogprobs `[T, K]`.
     void logSoftmaxBackward(Tensor logits, Tensor lse, Tensor targets, Tensor dlogprobs);
 
-    /// dlogprobs[t] ← dLoss/dlogprob[t], both `[T, 1]`; formulas in [bios.worker.kernel.Losses]. The host
-    /// sums the loss itself from the log-probabilities, which it reads once at the end of a pass.
+    /// dlogprobs ← dLoss/dlogprobs, of one shape, element by element; formulas in
+    /// [bios.worker.kernel.Losses]. The host sums the loss itself from the log-probabilities, which it reads
+    /// once at the end of a pass.
     void lossGradient(Tensor dlogprobs, Tensor logprobs, LossTerms terms);
 
     // ---- sampling ----

@@ -211,6 +211,13 @@ final class DeviceExecutor implements AutoCloseable {
                         return executed(List.of(done(run, operation, outcome, began)));
                     });
                 }
+                case DeviceTask.DropGradient() -> {
+                    TaskOutcome dropped = dropGradient(run.state.orElseThrow());
+                    marks.end(mark);
+                    queue.done(run, operation);
+                    report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, dropped,
+                            began))));
+                }
                 case DeviceTask.Copy(var purpose) -> {
                     TaskOutcome.Copied copied = copy(run, purpose.content());
                     marks.end(mark);
@@ -228,6 +235,14 @@ final class DeviceExecutor implements AutoCloseable {
             queue.done(run, operation);
             report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, failed, began))));
         }
+    }
+
+    /// Drops the gradient sum, and says of how many operations it was.
+    private static TaskOutcome dropGradient(TrainingState state) {
+        double operations = state.accumulatedOperations();
+        state.dropGradient();
+        return new TaskOutcome.Completed(new OperationResult.Stepped(state.steps(),
+                Map.of("dropped_operations:sum", operations)));
     }
 
     private static TaskOutcome stepped(ResidentRun run, QueuedOperation operation, LaunchedStep launched) {
@@ -423,7 +438,7 @@ final class DeviceExecutor implements AutoCloseable {
 
     private static TaskOutcome finish(Candidate c, Evaluation evaluation) {
         try {
-            return new TaskOutcome.Completed(evaluation.finish());
+            return new TaskOutcome.Completed(evaluation.result());
         } catch (Throwable thrown) {
             return failed(c.operation, thrown);
         }

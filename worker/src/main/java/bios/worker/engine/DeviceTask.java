@@ -24,6 +24,9 @@ sealed interface DeviceTask {
     /// Applies the gradient sum.
     record Optimize(Operation.OptimStep operation) implements DeviceTask {}
 
+    /// Drops the gradient sum, in the place of a step that failed because the sum lacks a part.
+    record DropGradient() implements DeviceTask {}
+
     /// Copies the state, for a save or a recovery point.
     record Copy(Purpose purpose) implements DeviceTask {}
 
@@ -59,6 +62,7 @@ sealed interface DeviceTask {
                     + operation.data().size() + " sequences, "
                     + operation.data().stream().mapToLong(d -> d.tokens().length).sum() + " tokens,";
             case Optimize _ -> "optim_step";
+            case DropGradient() -> "dropping the gradient sum";
             case Copy _ -> "copying the run's state";
             case Load(var operation, var manifest, _) -> "loading " + operation.path() + " of "
                     + manifest.bytes() + " bytes";

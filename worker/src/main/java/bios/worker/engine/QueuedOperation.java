@@ -3,6 +3,7 @@ package bios.worker.engine;
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
 import java.util.Map;
 import java.util.Optional;
 
@@ -56,9 +57,11 @@ final class QueuedOperation {
         return task.orElseThrow();
     }
 
-    /// The operation as marks name it: its position by its run. Empty when it is none of a client.
+    /// The operation as marks name it: its position by its run. Empty when it is none of a client, or one of
+    /// which nothing is executed but the dropping of a sum.
     Map<RunId, Long> marked() {
         return command instanceof EngineCommand.Execute execute
+                && !(execute.operation() instanceof StoredOperation.Refused)
                 ? Map.of(execute.run(), position) : Map.of();
     }
 

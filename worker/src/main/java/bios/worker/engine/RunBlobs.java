@@ -38,13 +38,16 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
 
     /// Whether [#operation] reads nothing and decodes so little that the engine may call it itself.
     boolean decodesAtOnce(Execute command) {
-        return command.operation() instanceof StoredOperation.Inline(var kind, var bytes)
+        return command.operation() instanceof StoredOperation.Refused
+                || command.operation() instanceof StoredOperation.Inline(var kind, var bytes)
                 && bytes.length <= SMALL_BYTES && kind != OperationKind.LOAD_STATE;
     }
 
     /// Reads and decodes an operation; [Refused] when it can never be executed.
     DeviceTask operation(Execute command) {
         StoredOperation stored = command.operation();
+        if (stored instanceof StoredOperation.Refused(var kind, _) && kind == OperationKind.OPTIM_STEP)
+            return new DeviceTask.DropGradient();
         byte[] encoded = switch (stored) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
             case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, BlobStore.MAX_ARRAY_BYTES);

@@ -11,10 +11,19 @@ public final class LogSoftmax {
         return (float) (max + Math.log(Sums.sum(scratch, n)));
     }
 
-    /// logits in place ← d·(onehot(target) - exp(logits - lse)): the gradient of logprob[target] times d.
-    public static void backward(float[] logits, int n, float lse, int target, float d) {
+    /// logits in place ← Σ d[k]·(onehot(targets[k]) - exp(logits - lse)): the gradient of Σ d[k]·logprob[k]
+    /// over the row's targets, which may repeat. Terms of a logit are added in the order of the targets.
+    public static void backward(float[] logits, int n, float lse, int[] targets, float[] d) {
+        float all = sum(d);
         Exp.exp(logits, logits, n, 1, lse);
-        for (int i = 0; i < n; i++) logits[i] *= -d;
-        logits[target] += d;
+        for (int i = 0; i < n; i++) logits[i] *= -all;
+        for (int k = 0; k < d.length; k++) logits[targets[k]] += d[k];
+    }
+
+    /// Σ d in their order, in double precision.
+    public static float sum(float[] d) {
+        double sum = d[0];
+        for (int k = 1; k < d.length; k++) sum += d[k];
+        return (float) sum;
     }
 }

@@ -22,6 +22,9 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.FutureTask;
 import java.util.function.Consumer;
 
 /// A frozen transformer on a device, shared by any number of adapters: one pass can contain several adapters
@@ -78,10 +81,36 @@ public final class BaseModel implements AutoCloseable {
             loader.check();
             folder.warnings().forEach(warn);
             loader.warnings().forEach(warn);
-            return loader.load(name, device, activations, Fingerprint.of(folder.spec(), files, cache));
+            return load(loader, name, device, activations,
+                    () -> Fingerprint.of(folder.spec(), files, cache));
         } catch (Throwable e) {
             files.close();
             throw e;
+        }
+    }
+
+    /// Loads the weights while their files are hashed: each takes a part of the time of the other. What is
+    /// wrong with a file is said by the hash, which reads it, and not by the weights, which are mapped.
+    private static BaseModel load(ModelLoader loader, ModelName name, Device device, DType activations,
+            Callable<Fingerprint> compute) {
+        FutureTask<Fingerprint> hash = new FutureTask<>(compute);
+        Thread.ofPlatform().daemon().name("fingerprint").start(hash);
+        try {
+            return loader.load(name, device, activations, () -> value(hash));
+        } catch (Throwable failed) {
+            value(hash);
+            throw failed;
+        }
+    }
+
+    private static Fingerprint value(FutureTask<Fingerprint> hash) {
+        try {
+            return hash.get(); // edge: a model is loaded
+        } catch (ExecutionException failed) {
+            if (failed.getCause() instanceof RuntimeException known) throw known;
+            throw new IllegalStateException(failed.getCause());
+        } catch (InterruptedException interrupted) {
+            throw new IllegalStateException("interrupted while a model was loaded", interrupted);
         }
     }
 
@@ -129,7 +158,7 @@ public final class BaseModel implements AutoCloseable {
                     device.sequences(scope, pass.sequences(pass.rows())), Optional.empty(), rope.cos(),
                     rope.sin());
             PassContext backward = backwardContext(forward, pass, scope);
-            Tensor logprobs = device.scratch(scope, pass.rows(), 1);
+            Tensor logprobs = device.scratch(scope, 1, pass.targets());
             List<Tensor> inputs = embedAndAllocateInputs(pass, in.tokens(), scope);
             for (Layer layer : layers)
                 saved.forward(layer, inputs.get(layer.index() + 1), inputs.get(layer.index()), forward);
@@ -213,17 +242,20 @@ public final class BaseModel implements AutoCloseable {
     }
 
     /// Computes log-probabilities and, for batches with a loss, writes the gradient for x to their rows of d,
-    /// which are zero. Batches with a loss come first.
+    /// which are zero. Batches with a loss come first. Rows with equally many targets go through it together.
     private void headForwardBackward(Optional<Tensor> d, Tensor x, Tensor logprobs, TrainingPass.Inputs in,
             Slots slots, TrainingPass pass) {
         for (int i = 0; i < pass.batches().size(); i++) {
             RunBatch batch = pass.batches().get(i);
-            int row = pass.firstRow(i);
-            int n = batch.rows();
-            head.forwardBackward(new Head.Rows(batch, slots.rows(row, n), x.rows(row, n),
-                    in.targets().rows(row, n), logprobs.rows(row, n),
-                    batch.loss().map(loss -> in.terms(loss, row, n)),
-                    batch.loss().flatMap(_ -> d).map(t -> t.rows(row, n))), device);
+            for (RunBatch.Segment s : batch.segments()) {
+                int row = pass.firstRow(i) + s.row();
+                int n = s.rows();
+                int target = pass.firstTarget(i) + s.target();
+                head.forwardBackward(new Head.Rows(batch, s.target(), slots.rows(row, n), x.rows(row, n),
+                        in.targets().matrix(target, n, s.each()), logprobs.matrix(target, n, s.each()),
+                        batch.loss().map(loss -> in.terms(loss, target, n, s.each())),
+                        batch.loss().flatMap(_ -> d).map(t -> t.rows(row, n))), device);
+            }
         }
     }
 

@@ -32,21 +32,28 @@ record Head(Tensor norm, Projection projection, float eps, DType activations) {
         return logits;
     }
 
-    /// One run's rows of a pass at the head.
+    /// One run's rows of a pass at the head, with K targets for each.
     ///
     /// @param batch that the rows belong to
+    /// @param firstTarget number of the first row's first target in the batch
     /// @param slots of these rows
     /// @param x residual rows after the last layer `[rows, hidden]`
-    /// @param targets `[rows, 1]`
-    /// @param logprobs of the targets, to be computed, `[rows, 1]`
+    /// @param targets `[rows, K]`
+    /// @param logprobs of the targets, to be computed, `[rows, K]`
     /// @param loss present where the batch has one
     /// @param d of x's shape, zeros that become the gradient for x; present where the batch has a loss
-    record Rows(RunBatch batch, Slots slots, Tensor x, Tensor targets, Tensor logprobs,
+    record Rows(RunBatch batch, int firstTarget, Slots slots, Tensor x, Tensor targets, Tensor logprobs,
             Optional<LossTerms> loss, Optional<Tensor> d) {
         private Rows part(int from, int count) {
-            return new Rows(batch, slots.rows(from, count), x.rows(from, count), targets.rows(from, count),
-                    logprobs.rows(from, count), loss.map(l -> l.rows(from, count)),
-                    d.map(whole -> whole.rows(from, count)));
+            return new Rows(batch, firstTarget + from * targets.columns(), slots.rows(from, count),
+                    x.rows(from, count), targets.rows(from, count), logprobs.rows(from, count),
+                    loss.map(l -> l.rows(from, count)), d.map(whole -> whole.rows(from, count)));
+        }
+
+        /// Whether backward has something to compute.
+        private boolean backward() {
+            return batch.loss().filter(l ->
+                    !l.zeroGradient(firstTarget, x.rows() * targets.columns())).isPresent();
         }
     }
 
@@ -57,10 +64,8 @@ record Head(Tensor norm, Projection projection, float eps, DType activations) {
         int chunks = Math.ceilDiv(count, most);
         int size = Math.ceilDiv(count, chunks);
         for (int from = 0; from < count; from += size) {
-            int n = Math.min(size, count - from);
-            int at = from;
-            boolean backward = rows.batch.loss().filter(l -> !l.zeroGradient(at, n)).isPresent();
-            chunk(rows.part(from, n), backward, device);
+            Rows part = rows.part(from, Math.min(size, count - from));
+            chunk(part, part.backward(), device);
         }
     }
 
@@ -78,7 +83,7 @@ record Head(Tensor norm, Projection projection, float eps, DType activations) {
             projection.forward(logits, h, Optional.empty(), low, slots, device);
             device.logSoftmaxAt(rows.logprobs, lse, logits, rows.targets);
             if (!backward) return;
-            Tensor dlogprobs = device.scratch(scope, n, 1);
+            Tensor dlogprobs = device.scratch(scope, n, rows.targets.columns());
             device.lossGradient(dlogprobs, rows.logprobs, rows.loss.orElseThrow());
             device.logSoftmaxBackward(logits, lse, rows.targets, dlogprobs);
             Tensor dh = device.scratch(scope, activations, n, x.columns());

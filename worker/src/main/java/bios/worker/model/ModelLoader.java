@@ -100,7 +100,8 @@ final class ModelLoader {
     /// Prepares all weights on the device.
     ///
     /// @param activations their type
-    BaseModel load(ModelName name, Device device, DType activations, Fingerprint fingerprint) {
+    /// @param fingerprint asked for when all weights are there
+    BaseModel load(ModelName name, Device device, DType activations, Supplier<Fingerprint> fingerprint) {
         check();
         long parameters = shapes().keySet().stream().mapToLong(n -> files.entry(n).elements()).sum();
         requireRoom(device);
@@ -112,7 +113,6 @@ final class ModelLoader {
         Head last = new Head(prepare.vector(NORM, spec.hidden()),
                 new Projection(output, Optional.empty(), Factors.site(spec.layers(), TargetModule.HEAD)),
                 spec.eps(), activations);
-        files.identities().forEach(FileIdentity::requireUnchanged);
         String dtype = switch (table.dtype()) {
             case BF16 -> "bfloat16";
             case F16 -> "float16";
@@ -120,8 +120,9 @@ final class ModelLoader {
         };
         ModelInfo info = new ModelInfo(name, spec.architecture(), spec.contextLength(),
                 spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters,
-                Optional.of(fingerprint.toString()));
+                Optional.of(fingerprint.get().toString()));
         Table words = prepared(embedding, () -> device.table(table));
+        files.identities().forEach(FileIdentity::requireUnchanged);
         return new BaseModel(spec, info, device, files, words, layers, last);
     }
 

@@ -26,8 +26,11 @@ public final class TrainingPass {
     private final List<Integer> order;
     private final List<RunBatch> batches;
     private final int[] firstRows;
+    private final int[] firstTargets;
     private final int rows;
     private final int backwardRows;
+    private final int targets;
+    private final int backwardTargets;
     private final List<HostArray> arrays = new ArrayList<>();
 
     TrainingPass(BaseModel model, List<RunBatch> given) {
@@ -39,15 +42,24 @@ public final class TrainingPass {
                 IntStream.range(0, given.size()).filter(i -> given.get(i).loss().isEmpty())).boxed().toList();
         this.batches = order.stream().map(given::get).toList();
         this.firstRows = new int[given.size()];
+        this.firstTargets = new int[given.size()];
         int row = 0;
+        int target = 0;
         int backward = 0;
+        int backwardTarget = 0;
         for (int i = 0; i < batches.size(); i++) {
             firstRows[i] = row;
+            firstTargets[i] = target;
             row = Math.addExact(row, batches.get(i).rows());
-            if (batches.get(i).loss().isPresent()) backward = row;
+            target = Math.addExact(target, batches.get(i).targets().length);
+            if (batches.get(i).loss().isEmpty()) continue;
+            backward = row;
+            backwardTarget = target;
         }
         this.rows = row;
         this.backwardRows = backward;
+        this.targets = target;
+        this.backwardTargets = backwardTarget;
         check(model.spec());
         collect();
     }
@@ -66,27 +78,37 @@ public final class TrainingPass {
     private void collect() {
         int[] tokens = new int[rows];
         int[] positions = new int[rows];
-        int[] targets = new int[rows];
-        float[] weights = new float[backwardRows];
-        float[] sampled = new float[backwardRows];
+        int[] ids = new int[targets];
+        float[] weights = new float[backwardTargets];
+        float[] sampled = new float[backwardTargets];
+        boolean bounded = batches.stream().flatMap(b -> b.loss().stream())
+                .anyMatch(loss -> loss.bounds().isPresent());
+        float[] lows = new float[bounded ? backwardTargets : 0];
+        float[] highs = new float[lows.length];
         for (int b = 0; b < batches.size(); b++) {
             RunBatch batch = batches.get(b);
-            int at = firstRows[b];
-            System.arraycopy(batch.targets(), 0, targets, at, batch.rows());
+            int at = firstTargets[b];
+            int count = batch.targets().length;
+            System.arraycopy(batch.targets(), 0, ids, at, count);
             batch.loss().ifPresent(loss -> {
-                System.arraycopy(loss.weights(), 0, weights, at, batch.rows());
-                System.arraycopy(loss.sampled(), 0, sampled, at, batch.rows());
+                System.arraycopy(loss.weights(), 0, weights, at, count);
+                System.arraycopy(loss.sampled(), 0, sampled, at, count);
+                loss.bounds().ifPresent(own -> {
+                    System.arraycopy(own.low(), 0, lows, at, count);
+                    System.arraycopy(own.high(), 0, highs, at, count);
+                });
             });
-            int row = at;
+            int row = firstRows[b];
             for (int[] sequence : batch.sequences()) {
                 System.arraycopy(sequence, 0, tokens, row, sequence.length);
                 for (int i = 0; i < sequence.length; i++) positions[row + i] = i;
                 row += sequence.length;
             }
         }
-        for (int[] column : List.of(tokens, positions, targets)) arrays.add(HostArray.column(column));
-        if (backwardRows > 0)
-            for (float[] column : List.of(weights, sampled)) arrays.add(HostArray.column(column));
+        for (int[] column : List.of(tokens, positions)) arrays.add(HostArray.column(column));
+        arrays.add(new HostArray.Ints(1, targets, ids));
+        for (float[] each : List.of(weights, sampled, lows, highs))
+            if (each.length > 0) arrays.add(new HostArray.Floats(1, each.length, each));
     }
 
     /// Starts the pass: uploads, forward, losses, and backward for the batches with a loss, whose dLoss/dA
@@ -102,7 +124,8 @@ public final class TrainingPass {
     /// The log-probabilities of the targets of the i-th batch given. Waits for the pass.
     public float[] logprobs(Readback results, int i) {
         int at = order.indexOf(i);
-        return Arrays.copyOfRange(results.floats(0), firstRows[at], firstRows[at] + batches.get(at).rows());
+        return Arrays.copyOfRange(results.floats(0), firstTargets[at],
+                firstTargets[at] + batches.get(at).targets().length);
     }
 
     /// Whether the gradient of the i-th batch given is finite after the pass; true if it has no loss. Waits
@@ -129,6 +152,15 @@ public final class TrainingPass {
 
     int firstRow(int batch) {
         return firstRows[batch];
+    }
+
+    int firstTarget(int batch) {
+        return firstTargets[batch];
+    }
+
+    /// Targets of all batches.
+    int targets() {
+        return targets;
     }
 
     int longest() {
@@ -173,22 +205,21 @@ public final class TrainingPass {
         return sequences;
     }
 
-    /// The uploaded arrays of a pass; columns `[rows, 1]`, weights and log-probabilities `[backward rows,
-    /// 1]`.
-    record Inputs(Tensor tokens, Tensor positions, Tensor targets, Optional<Tensor> weights,
-            Optional<Tensor> sampled) {
+    /// The uploaded arrays of a pass: columns `[rows, 1]`, and rows `[1, targets]` of what there is for each
+    /// target.
+    record Inputs(Tensor tokens, Tensor positions, Tensor targets, List<Tensor> ofLosses) {
         static Inputs of(List<Tensor> uploaded) {
-            boolean backward = uploaded.size() > 3;
             return new Inputs(uploaded.get(0), uploaded.get(1), uploaded.get(2),
-                    backward ? Optional.of(uploaded.get(3)) : Optional.empty(),
-                    backward ? Optional.of(uploaded.get(4)) : Optional.empty());
+                    uploaded.subList(3, uploaded.size()));
         }
 
-        /// The terms of a batch's loss.
-        LossTerms terms(RunBatch.LossInputs loss, int row, int count) {
+        /// The terms of a batch's loss for `rows` positions with `each` targets, from target `from` on.
+        LossTerms terms(RunBatch.LossInputs loss, int from, int rows, int each) {
+            List<Tensor> own = ofLosses.stream().map(t -> t.matrix(from, rows, each)).toList();
             Optional<Tensor> q = loss.function() == LossFunction.CROSS_ENTROPY
-                    ? Optional.empty() : sampled.map(t -> t.rows(row, count));
-            return new LossTerms(loss.function(), weights.orElseThrow().rows(row, count), q, loss.low(),
+                    ? Optional.empty() : Optional.of(own.get(1));
+            return new LossTerms(loss.function(), own.get(0), q,
+                    loss.bounds().map(_ -> new LossTerms.Bounds(own.get(2), own.get(3))), loss.low(),
                     loss.high(), loss.beta());
         }
     }

@@ -7,6 +7,7 @@ import bios.protocol.Invalid;
 import bios.protocol.run.Datum;
 import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
+import bios.protocol.run.OperationResult;
 import bios.worker.adapter.Factors;
 import bios.worker.adapter.TrainingState;
 import bios.worker.load.ModelSpec;
@@ -24,10 +25,15 @@ import java.util.TreeMap;
 /// operation is summed separately and added to the run's sum in [#finish], so an operation counts wholly or
 /// not at all. Without `finish`, [#close] discards it.
 public final class Evaluation implements AutoCloseable {
+    /// Most targets of a micro-batch: each takes some 20 bytes of the device. A sequence with more has a
+    /// micro-batch of its own.
+    private static final int MOST_TARGETS = 1 << 20;
+
     private final TrainingState state;
     private final ForwardBackward operation;
     private final List<Loss> losses;
     private final NonFinite nonFinite;
+    private final Divergence divergence = new Divergence();
     private final List<float[]> logprobs = new ArrayList<>();
     private Optional<Factors> gradient = Optional.empty();
     private double lossSum;
@@ -69,10 +75,11 @@ public final class Evaluation implements AutoCloseable {
         if (n > model.contextLength())
             throw new Invalid(at + ".model_input",
                     "has " + n + " tokens; the model's context is " + model.contextLength());
-        operation.loss().check(at, datum);
+        operation.loss().check(at, datum, operation.loss().settings(operation.settings()));
         for (int i = 0; i < n; i++) known(at + ".model_input", i, datum.tokens()[i], model);
-        long[] targets = datum.lossInputs().get("target_tokens").longs();
-        for (int i = 0; i < n; i++) known(at + ".loss_fn_inputs.target_tokens", i, targets[i], model);
+        long[] targets = datum.targets().longs();
+        for (int i = 0; i < targets.length; i++)
+            known(at + ".loss_fn_inputs.target_tokens", i / datum.targetsEach(), targets[i], model);
     }
 
     private static void known(String field, int i, long token, ModelSpec model) {
@@ -89,14 +96,19 @@ public final class Evaluation implements AutoCloseable {
         long share = Math.ceilDiv(all, least);
         List<List<Datum>> batches = new ArrayList<>();
         long tokens = 0;
+        long targets = 0;
         for (Datum datum : data) {
             int n = datum.tokens().length;
-            if (batches.isEmpty() || tokens >= share || tokens + n > tokenBudget) {
+            int more = datum.targets().elements();
+            if (batches.isEmpty() || tokens >= share || tokens + n > tokenBudget
+                    || targets + more > MOST_TARGETS) {
                 batches.add(new ArrayList<>());
                 tokens = 0;
+                targets = 0;
             }
             batches.getLast().add(datum);
             tokens += n;
+            targets += more;
         }
         return batches;
     }
@@ -113,7 +125,7 @@ public final class Evaluation implements AutoCloseable {
 
     /// Tokens of the next micro-batch to be prepared; 0 when there is none.
     public int nextTokens() {
-        return allPrepared() ? 0 : losses.get(prepared).targets().length;
+        return allPrepared() ? 0 : losses.get(prepared).rows();
     }
 
     /// The run whose state it reads and, in [#finish], adds to.
@@ -125,7 +137,8 @@ public final class Evaluation implements AutoCloseable {
     RunBatch nextBatch() {
         require(!allPrepared(), "nothing is left to evaluate");
         Loss loss = losses.get(prepared++);
-        return new RunBatch(Optional.of(state.adapter()), loss.sequences(), loss.targets(),
+        return new RunBatch(Optional.of(state.adapter()), loss.sequences(), loss.targetsEach(),
+                loss.targets(),
                 operation.forwardOnly() ? Optional.empty() : Optional.of(loss.inputs()));
     }
 
@@ -145,13 +158,15 @@ public final class Evaluation implements AutoCloseable {
         lossSum = loss.sum(values, lossSum);
         weightSum = loss.weightSum(weightSum);
         gradientFinite &= finite;
+        loss.addTo(divergence, values);
         int bad = loss.notFinite(values);
         notFinite += bad;
         if (bad > 0) for (int i = 0; i < values.length; i++) values[i] = NonFinite.reported(values[i]);
         int at = 0;
-        for (int[] sequence : loss.sequences()) {
-            logprobs.add(Arrays.copyOfRange(values, at, at + sequence.length));
-            at += sequence.length;
+        for (int i = 0; i < loss.sequences().size(); i++) {
+            int count = loss.sequences().get(i).length * loss.targetsEach()[i];
+            logprobs.add(Arrays.copyOfRange(values, at, at + count));
+            at += count;
         }
         completed++;
     }
@@ -169,11 +184,20 @@ public final class Evaluation implements AutoCloseable {
         gradient = Optional.empty();
         // sorted: results are stored, the same as the same bytes
         Map<String, Double> metrics = new TreeMap<>();
+        divergence.report(operation.loss(), metrics);
         metrics.put("loss:sum", NonFinite.reported(lossSum));
         metrics.put("non_finite:sum", (double) notFinite);
         metrics.put("tokens:sum", (double) tokens);
         metrics.put("weights:sum", weightSum);
         return new Evaluated(List.copyOf(logprobs), Collections.unmodifiableMap(metrics));
+    }
+
+    /// [#finish], with the shapes of the log-probabilities where they are no vectors.
+    public OperationResult result() {
+        Evaluated values = finish();
+        if (operation.data().stream().allMatch(d -> d.targets().shape().length == 1)) return values;
+        return new OperationResult.EvaluatedMatrix(values, operation.data().stream().map(Datum::targets)
+                .map(t -> t.shape().length == 1 ? 0 : t.shape()[1]).toList());
     }
 
     private String why(long tokens) {

@@ -90,7 +90,8 @@ final class Bf16VerbsTest extends Conformance {
         all.add(of("logSoftmaxBackward", (c, t) -> c.on.logSoftmaxBackward(t[0], t[1], c.positions(), t[2]),
                 s(T, 99), s(T, 1), s(T, 1)));
         all.add(of("lossGradient", (c, t) -> c.on.lossGradient(t[0], t[1], new LossTerms(LossFunction.PPO,
-                t[2], Optional.of(t[3]), 0.8, 1.2, 0)), s(T, 1), s(T, 1), s(T, 1), s(T, 1)));
+                t[2], Optional.of(t[3]), Optional.empty(), 0.8, 1.2, 0)), s(T, 1), s(T, 1), s(T, 1),
+                s(T, 1)));
         all.add(of("adamW", (c, t) -> c.step(t), s(1, 9000),
                 s(1, 9000), s(1, 9000), s(1, 9000)));
         return all.stream();

@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import bios.protocol.run.LossFunction;
 import bios.worker.kernel.Losses;
+import java.util.List;
 import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -58,6 +59,91 @@ final class LossVerbsTest extends Conformance {
         }
     }
 
+    /// Several targets of a row, some twice and some without a weight.
+    @Test void severalTargetsOfARowAddUp() {
+        int rows = 5, n = 300, each = 7;
+        float[] x = random(1, rows * n);
+        float[] d = random(2, rows * each);
+        int[] ids = new int[rows * each];
+        for (int i = 0; i < ids.length; i++) ids[i] = (i * 37 + 3) % n;
+        for (int row = 0; row < rows; row++) {
+            ids[row * each + 4] = ids[row * each + 1];
+            d[row * each + 6] = 0;
+        }
+        double[] at = new double[rows * each], gradient = new double[rows * n];
+        for (int row = 0; row < rows; row++) {
+            double sum = 0;
+            for (int j = 0; j < n; j++) sum += Math.exp(x[row * n + j]);
+            for (int k = 0; k < each; k++) {
+                int i = row * each + k;
+                at[i] = x[row * n + ids[i]] - Math.log(sum);
+                for (int j = 0; j < n; j++)
+                    gradient[row * n + j] += d[i] * ((j == ids[i] ? 1 : 0) - Math.exp(x[row * n + j]) / sum);
+            }
+        }
+        var logits = tensor(on, DType.F32, rows, n, 2, x);
+        var logprobs = on.tensor(1, rows * each).matrix(0, rows, each);
+        var lse = on.tensor(DType.F32, rows, 1);
+        var targets = on.upload(scope, List.of(new HostArray.Ints(1, ids.length, ids))).getFirst()
+                .matrix(0, rows, each);
+        on.logSoftmaxAt(logprobs, lse, logits, targets);
+        double sum = tolerance().sameSign(n) + 6 * Tolerance.ROUNDING;
+        assertClose(at, read(on, logprobs), sum, 2 * Tolerance.ROUNDING, "logprobs");
+        on.logSoftmaxBackward(logits, lse, targets, tensor(on, rows, each, d));
+        assertClose(gradient, read(on, logits), each * (sum + 12 * Tolerance.ROUNDING),
+                4 * Tolerance.ROUNDING, "gradient");
+    }
+
+    @Test void targetsWithoutWeightChangeNoBitOfARow() {
+        int rows = 3, n = 170, each = 4;
+        float[] x = random(3, rows * n);
+        float[] d = random(4, rows);
+        int[] one = {5, 169, 64};
+        int[] many = new int[rows * each];
+        float[] padded = new float[rows * each];
+        for (int row = 0; row < rows; row++) {
+            many[row * each] = one[row];
+            padded[row * each] = d[row];
+        }
+        var alone = tensor(on, rows, n, x);
+        var beside = tensor(on, rows, n, x);
+        var lse = on.tensor(DType.F32, rows, 1);
+        var logprob = on.tensor(DType.F32, rows, 1);
+        var logprobs = on.tensor(DType.F32, rows, each);
+        var ids = VerbFixture.ints(on, scope, one);
+        var more = on.upload(scope, List.of(new HostArray.Ints(rows, each, many))).getFirst();
+        on.logSoftmaxAt(logprob, lse, alone, ids);
+        on.logSoftmaxAt(logprobs, lse, beside, more);
+        for (int row = 0; row < rows; row++)
+            assertEquals(read(on, logprob)[row], read(on, logprobs)[row * each]);
+        on.logSoftmaxBackward(alone, lse, ids, tensor(on, rows, 1, d));
+        on.logSoftmaxBackward(beside, lse, more, tensor(on, rows, each, padded));
+        org.junit.jupiter.api.Assertions.assertArrayEquals(read(on, alone), read(on, beside), 0f);
+    }
+
+    /// A position's own thresholds count instead of the loss's; NaN: it has none.
+    @ParameterizedTest @EnumSource(names = {"PPO", "CISPO"}) void thresholdsOfAPositionAreItsOwn(
+            LossFunction function) {
+        int n = 120;
+        float[] logprobs = random(1, n), sampled = random(2, n), weights = random(3, n);
+        float[] low = new float[n], high = new float[n], expected = new float[n];
+        for (int i = 0; i < n; i++) {
+            low[i] = i % 3 == 0 ? Float.NaN : 0.4f + 0.005f * i;
+            high[i] = i % 4 == 0 ? Float.NaN : 1.05f + 0.01f * i;
+            var own = new Losses(function, i % 3 == 0 ? 0.8 : low[i], i % 4 == 0 ? 1.3 : high[i], 0);
+            expected[i] = (float) own.derivative(logprobs[i], sampled[i], weights[i]);
+        }
+        var terms = new LossTerms(function, tensor(on, 60, 2, weights),
+                Optional.of(tensor(on, 60, 2, sampled)), Optional.of(new LossTerms.Bounds(
+                        tensor(on, 60, 2, low), tensor(on, 60, 2, high))), 0.8, 1.3, 0);
+        var gradient = on.tensor(DType.F32, 60, 2);
+        on.lossGradient(gradient, tensor(on, 60, 2, logprobs), terms);
+        org.junit.jupiter.api.Assertions.assertArrayEquals(expected, read(on, gradient), 0f);
+        var part = on.tensor(DType.F32, 5, 2);
+        on.lossGradient(part, tensor(on, 60, 2, logprobs).rows(20, 5), terms.rows(20, 5));
+        assertEquals(expected[43], read(on, part)[3]);
+    }
+
     @Test void aTargetOutsideTheVocabularyIsRefused() {
         var x = on.tensor(DType.F32, 2, 5);
         var one = on.tensor(DType.F32, 2, 1);
@@ -83,7 +169,8 @@ final class LossVerbsTest extends Conformance {
         for (int i = 0; i < n; i++)
             expected[i] = (float) losses.derivative(logprobs[i], policy ? sampled[i] : 0, weights[i]);
         var terms = new LossTerms(function, tensor(on, DType.F32, n, 1, 1, weights),
-                policy ? Optional.of(tensor(on, n, 1, sampled)) : Optional.empty(), 0.8, 1.3, 0.4);
+                policy ? Optional.of(tensor(on, n, 1, sampled)) : Optional.empty(), Optional.empty(), 0.8,
+                1.3, 0.4);
         var gradient = on.tensor(DType.F32, n, 1);
         on.lossGradient(gradient, tensor(on, n, 1, logprobs), terms);
         org.junit.jupiter.api.Assertions.assertArrayEquals(expected, read(on, gradient), 0f);

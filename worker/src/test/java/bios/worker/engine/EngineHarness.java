@@ -22,6 +22,7 @@ import bios.protocol.run.TensorData;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
+import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
@@ -388,9 +389,13 @@ final class EngineHarness implements AutoCloseable {
         }
 
         void send(Operation operation, Optional<CheckpointManifest> loaded) {
+            send(StoredOperations.inline(operation), loaded);
+        }
+
+        void send(StoredOperation operation, Optional<CheckpointManifest> loaded) {
             position++;
-            engine.tell(new EngineCommand.Execute(id, position, StoredOperations.inline(operation), loaded,
-                    acceptedAtMillis(), replyTo));
+            engine.tell(new EngineCommand.Execute(id, position, operation, loaded, acceptedAtMillis(),
+                    replyTo));
         }
 
         /// The next results, as bits.
@@ -485,6 +490,7 @@ final class EngineHarness implements AutoCloseable {
         return switch (result) {
             case OperationResult.Evaluated(var logprobs, var metrics) -> logprobs.stream()
                     .map(EngineHarness::bits).toList() + bits(metrics);
+            case OperationResult.EvaluatedMatrix(var values, var columns) -> bits(values) + columns;
             case OperationResult.Stepped(var step, var metrics) -> step + bits(metrics);
             case OperationResult.Saved(var m) -> m.contentId() + m.optimizer().map(o -> o.id().sha256())
                     + m.step() + m.settings();

@@ -15,13 +15,16 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
+import bios.protocol.run.StoredOperation;
 import bios.protocol.sampling.SampleTask;
 import bios.worker.engine.EngineHarness.Run;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -106,6 +109,33 @@ class EngineTest {
                 assertEquals(uninterrupted, run.all(all.subList(cut, all.size())));
                 assertEquals(end, run.point().state());
             }
+        }
+    }
+
+    /// What the engine does in the place of a step that failed because a part of its batch was refused.
+    @Test void aGradientSumIsDroppedInItsPlaceAndNothingElseChanges() {
+        List<Operation> all = EngineHarness.operations(6, 2, 0.01);
+        var step = new Operation.OptimStep(Optional.empty());
+        var drop = new StoredOperation.Refused(OperationKind.OPTIM_STEP, Fault.user("bad", "why"));
+        List<String> expected;
+        BlobRef end;
+        try (var harness = EngineHarness.open(folder.resolve("a"))) {
+            Run run = harness.run(1, SMALL);
+            run.all(all);
+            run.skip(3);
+            expected = run.all(List.of(EngineHarness.gradient(7, 2), step));
+            end = run.point().state();
+        }
+        try (var harness = EngineHarness.open(folder.resolve("b"))) {
+            Run run = harness.run(1, SMALL);
+            run.all(all);
+            run.all(List.of(EngineHarness.gradient(8, 2), EngineHarness.gradient(9, 1)));
+            run.send(drop, Optional.empty());
+            var dropped = (OperationResult.Stepped) run.events().expectMessageClass(
+                    EngineEvent.Executed.class, EngineHarness.TIMEOUT).result();
+            assertEquals(new OperationResult.Stepped(2, Map.of("dropped_operations:sum", 2.0)), dropped);
+            assertEquals(expected, run.all(List.of(EngineHarness.gradient(7, 2), step)));
+            assertEquals(end, run.point().state());
         }
     }
 

@@ -97,6 +97,37 @@ class ModelGoldenTest {
         }
     }
 
+    /// PyTorch's cross_entropy, with each target given twice at half its weight beside one without weight.
+    @ParameterizedTest @MethodSource("cases") void crossEntropyOfSeveralTargetsAgrees(String name) {
+        Golden golden = Golden.of(name);
+        try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {
+            ForwardBackward one = operation(golden, LossFunction.CROSS_ENTROPY, false);
+            List<Datum> data = one.data().stream().map(d -> tripled(d)).toList();
+            Evaluated result = new Trainer(model, 48).evaluate(state,
+                    new ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), false));
+            double expected = golden.values("loss.cross_entropy")[0];
+            assertEquals(expected, result.metrics().get("loss:sum"),
+                    (golden.exact() ? 1e-4 : 1e-3) * Math.max(1, Math.abs(expected)));
+            closeTensors(golden, "gradient.cross_entropy.", StateFiles.point(state), ".grad",
+                    gradientTolerance(golden), 0);
+        }
+    }
+
+    private static Datum tripled(Datum datum) {
+        long[] targets = datum.targets().longs();
+        float[] weights = datum.lossInputs().get("weights").floats();
+        long[] ids = new long[3 * targets.length];
+        float[] halves = new float[3 * targets.length];
+        for (int i = 0; i < targets.length; i++) {
+            ids[3 * i] = ids[3 * i + 2] = targets[i];
+            halves[3 * i] = halves[3 * i + 2] = weights[i] / 2;
+        }
+        int[] shape = {targets.length, 3};
+        return new Datum(datum.tokens(), Map.of(
+                "target_tokens", new TensorData(TensorData.DType.INT64, shape, TensorData.of(ids).data()),
+                "weights", new TensorData(TensorData.DType.FLOAT32, shape, TensorData.of(halves).data())));
+    }
+
     /// Twenty steps give PyTorch's adapter, and that adapter gives PyTorch's log-probabilities.
     ///
     /// How an error grows: a gradient is off by ε of the largest one of its matrix, as

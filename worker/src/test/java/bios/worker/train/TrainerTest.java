@@ -12,6 +12,7 @@ import bios.protocol.run.Datum;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
+import bios.protocol.run.OperationResult;
 import bios.protocol.run.TensorData;
 import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
@@ -256,6 +257,85 @@ class TrainerTest {
         assertEquals(-(1.2 * 2 + 0.8 * -1 + 1 * -4), ppo.sum(l, 0), 1e-6);
         Loss far = loss(LossFunction.IMPORTANCE_SAMPLING, Map.of(), new float[] {-1e30f}, new float[] {0});
         assertEquals(0, far.sum(new float[] {0}, 0));
+    }
+
+    /// A datum with three targets for each position beside one with a vector of them: the log-probabilities
+    /// are those of single targets to the bit, the loss is their sum, and the result has both shapes.
+    @Test void severalTargetsOfAPositionAreScoredAsSingleOnes() {
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
+                TrainingState run = Examples.run(Examples.SMALL, model)) {
+            Trainer trainer = new Trainer(model);
+            int[] tokens = {3, 4, 5, 6};
+            long[] ids = {1, 2, 3, 4, 5, 6, 7, 7, 8, 9, 10, 0};
+            float[] weights = {1, 0.5f, -0.25f, 0, 2, 0, 0.5f, 0.5f, 1, 0, 0, 0};
+            Datum vector = Examples.datum(new int[] {9, 8}, new long[] {7, 6}, new float[] {1, 1});
+            Datum matrix = matrix(tokens, 3, ids, weights);
+            OperationResult.EvaluatedMatrix result;
+            var data = List.of(matrix, vector, matrix);
+            try (Evaluation evaluation = trainer.begin(run,
+                    new ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), false))) {
+                while (!evaluation.done()) trainer.pass(List.of(evaluation));
+                result = (OperationResult.EvaluatedMatrix) evaluation.result();
+            }
+            assertEquals(List.of(3, 0, 3), result.columns());
+            List<float[]> logprobs = result.values().logprobs();
+            assertEquals(2, logprobs.get(1).length);
+            assertArrayEquals(logprobs.get(0), logprobs.get(2));
+            double loss = 0;
+            for (int k = 0; k < 3; k++) {
+                long[] own = new long[4];
+                for (int i = 0; i < 4; i++) own[i] = ids[3 * i + k];
+                float[] single = trainer.evaluate(run, new ForwardBackward(
+                        List.of(Examples.datum(tokens, own, new float[4])), LossFunction.CROSS_ENTROPY,
+                        Map.of(), true)).logprobs().getFirst();
+                for (int i = 0; i < 4; i++) {
+                    assertEquals(single[i], logprobs.get(0)[3 * i + k]);
+                    loss -= 2.0 * weights[3 * i + k] * single[i];
+                }
+            }
+            for (float l : logprobs.get(1)) loss -= l;
+            assertEquals(loss, result.values().metrics().get("loss:sum"), 1e-6);
+            assertEquals(10, result.values().metrics().get("tokens:sum"));
+            assertEquals(0, result.values().metrics().get("non_finite:sum"));
+        }
+    }
+
+    private static Datum matrix(int[] tokens, int each, long[] targets, float[] weights) {
+        int[] shape = {tokens.length, each};
+        return new Datum(tokens, Map.of(
+                "target_tokens", new TensorData(TensorData.DType.INT64, shape, TensorData.of(targets).data()),
+                "weights", new TensorData(TensorData.DType.FLOAT32, shape, TensorData.of(weights).data())));
+    }
+
+    @Test void ownThresholdsCountInsteadOfTheSettings() {
+        float[] l = {-1f, -2f, -0.5f};
+        float[] q = {-1.5f, -1f, -0.5f};
+        float[] a = {2f, -1f, 1f};
+        Map<String, Double> settings = Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2);
+        Datum plain = new Datum(new int[3], Map.of("logprobs", TensorData.of(q), "advantages",
+                TensorData.of(a), "target_tokens", TensorData.of(new long[3])));
+        Map<String, TensorData> inputs = new HashMap<>(plain.lossInputs());
+        inputs.put("clip_low_threshold", TensorData.of(0.25f, 0.25f, 0.25f));
+        inputs.put("clip_high_threshold", TensorData.of(1.5f, 1.5f, 1.5f));
+        Loss both = new Loss(LossFunction.PPO, settings, List.of(plain, new Datum(new int[3], inputs)));
+        double expected = -(1.2 * 2 + 0.8 * -1 + 1) - (1.5 * 2 - Math.exp(-1) + 1);
+        assertEquals(expected, both.sum(new float[] {l[0], l[1], l[2], l[0], l[1], l[2]}, 0), 1e-6);
+        assertEquals(0, both.notFinite(new float[6]));
+    }
+
+    @Test void theDivergenceOfTheSamplerIsOverSampledTokens() {
+        Loss loss = loss(LossFunction.PPO, Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2),
+                new float[] {0, -1, -2, 0}, new float[] {0, 1, 0, 0});
+        var divergence = new Divergence();
+        loss.addTo(divergence, new float[] {-7, -1.5f, -1.5f, -9});
+        Map<String, Double> metrics = new HashMap<>();
+        divergence.report(LossFunction.PPO, metrics);
+        assertEquals(0, metrics.get("kl_sample_train_v1:mean"), 1e-12);
+        assertEquals(0.125, metrics.get("kl_sample_train_v2:mean"), 1e-12);
+        assertEquals(Math.cosh(0.5) - 1, metrics.get("kl_sample_train_v3:mean"), 1e-12);
+        metrics.clear();
+        divergence.report(LossFunction.CROSS_ENTROPY, metrics);
+        assertEquals(Map.of(), metrics);
     }
 
     @Test void crossEntropyUsesItsWeightsOrOnes() {

@@ -3,6 +3,7 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.cpu.RowKernel.Kind;
+import bios.worker.kernel.LogSoftmax;
 import bios.worker.kernel.Sampling;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -114,31 +115,38 @@ final class Avx512Rows implements RowVerbs {
 
     @Override public void logSoftmaxAt(HostTensor logprobs, HostTensor lse, HostTensor logits,
             int[] targets) {
-        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        RowVerbs.requireTargets(targets, logprobs, logits);
         int n = logits.columns();
+        int each = logprobs.columns();
         pool.rows(logits.rows(), n, 16, (row, member) -> {
-            require(targets[row] >= 0 && targets[row] < n, "target %d of %d", targets[row], n);
             var room = rooms[member];
             Kernels.along(Kind.LOG_SUM_EXP, at(logits, row), room.address(), 0, 0, 0, n);
             float all = (float) (room.get(FLOAT, 0) + Math.log(sum(room, 64)));
             Rows.set(lse, row, all);
-            float own = logits.memory().get(FLOAT, 4 * ((long) row * logits.stride() + targets[row]));
-            Rows.set(logprobs, row, own - all);
+            for (int k = 0; k < each; k++) {
+                int target = targets[row * each + k];
+                require(target >= 0 && target < n, "target %d of %d", target, n);
+                Rows.set(logprobs, row, k, Rows.get(logits, row, target) - all);
+            }
         });
     }
 
     @Override public void logSoftmaxBackward(HostTensor logits, HostTensor lse, int[] targets,
             HostTensor dlogprobs) {
-        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        RowVerbs.requireTargets(targets, dlogprobs, logits);
         int n = logits.columns();
+        int each = dlogprobs.columns();
         pool.rows(logits.rows(), n, 16, (row, member) -> {
             var room = rooms[member];
-            float d = Rows.get(dlogprobs, row);
+            float[] d = new float[each];
+            Rows.load(d, dlogprobs, row);
             room.set(FLOAT, 0, Rows.get(lse, row));
-            room.set(FLOAT, 4, -d);
+            room.set(FLOAT, 4, -LogSoftmax.sum(d));
             Kernels.along(Kind.SCALED_EXP, at(logits, row), room.address(), 0, 0, 0, n);
-            long at = 4 * ((long) row * logits.stride() + targets[row]);
-            logits.memory().set(FLOAT, at, logits.memory().get(FLOAT, at) + d);
+            for (int k = 0; k < each; k++) {
+                int target = targets[row * each + k];
+                Rows.set(logits, row, target, Rows.get(logits, row, target) + d[k]);
+            }
         });
     }
 

@@ -353,12 +353,12 @@ final class CpuDevice implements Device {
     // ---- loss ----
 
     @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, Tensor targets) {
-        int[] ids = Rows.column(host(targets), logits.rows());
+        int[] ids = Rows.targets(host(targets), host(logprobs));
         fp32.run(f -> rows.logSoftmaxAt(f.write(logprobs), f.write(lse), f.read(logits), ids));
     }
 
     @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, Tensor targets, Tensor dlogprobs) {
-        int[] ids = Rows.column(host(targets), logits.rows());
+        int[] ids = Rows.targets(host(targets), host(dlogprobs));
         fp32.run(f -> rows.logSoftmaxBackward(f.update(logits), f.read(lse), ids, f.read(dlogprobs)));
     }
 
@@ -369,12 +369,20 @@ final class CpuDevice implements Device {
             var from = f.read(logprobs);
             var weights = f.read(terms.weights());
             var sampled = f.read(terms.sampled());
+            var low = f.read(terms.bounds().map(LossTerms.Bounds::low));
+            var high = f.read(terms.bounds().map(LossTerms.Bounds::high));
             RowVerbs.sameShape(to, from);
             RowVerbs.sameShape(to, weights);
-            sampled.ifPresent(q -> RowVerbs.sameShape(to, q));
+            for (var other : List.of(sampled, low, high))
+                other.ifPresent(t -> RowVerbs.sameShape(to, t));
             for (int i = 0; i < to.rows(); i++)
-                Rows.set(to, i, (float) losses.derivative(Rows.get(from, i),
-                        sampled.isPresent() ? Rows.get(sampled.get(), i) : 0, Rows.get(weights, i)));
+                for (int k = 0; k < to.columns(); k++) {
+                    Losses own = low.isEmpty() ? losses
+                            : losses.within(Rows.get(low.get(), i, k), Rows.get(high.get(), i, k));
+                    Rows.set(to, i, k, (float) own.derivative(Rows.get(from, i, k),
+                            sampled.isPresent() ? Rows.get(sampled.get(), i, k) : 0,
+                            Rows.get(weights, i, k)));
+                }
         });
     }
 

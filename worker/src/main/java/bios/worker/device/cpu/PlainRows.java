@@ -9,6 +9,7 @@ import bios.worker.kernel.Rope;
 import bios.worker.kernel.Sampling;
 import bios.worker.kernel.Sums;
 import bios.worker.kernel.SwiGlu;
+import java.util.Arrays;
 
 /// The verbs on rows, implemented by the definitions in [bios.worker.kernel].
 final class PlainRows implements RowVerbs {
@@ -152,26 +153,34 @@ final class PlainRows implements RowVerbs {
 
     @Override public void logSoftmaxAt(HostTensor logprobs, HostTensor lse, HostTensor logits,
             int[] targets) {
-        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        RowVerbs.requireTargets(targets, logprobs, logits);
         int n = logits.columns();
+        int each = logprobs.columns();
         eachRow(logits.rows(), n, (row, space) -> {
-            require(targets[row] >= 0 && targets[row] < n, "target %d of %d", targets[row], n);
             float[] values = space.row(0, n);
             Rows.load(values, logits, row);
             float sum = LogSoftmax.logSumExp(values, n, space.row(1, n));
             Rows.set(lse, row, sum);
-            Rows.set(logprobs, row, values[targets[row]] - sum);
+            for (int k = 0; k < each; k++) {
+                int target = targets[row * each + k];
+                require(target >= 0 && target < n, "target %d of %d", target, n);
+                Rows.set(logprobs, row, k, values[target] - sum);
+            }
         });
     }
 
     @Override public void logSoftmaxBackward(HostTensor logits, HostTensor lse, int[] targets,
             HostTensor dlogprobs) {
-        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        RowVerbs.requireTargets(targets, dlogprobs, logits);
         int n = logits.columns();
+        int each = dlogprobs.columns();
         eachRow(logits.rows(), n, (row, space) -> {
             float[] values = space.row(0, n);
+            float[] d = new float[each];
             Rows.load(values, logits, row);
-            LogSoftmax.backward(values, n, Rows.get(lse, row), targets[row], Rows.get(dlogprobs, row));
+            Rows.load(d, dlogprobs, row);
+            LogSoftmax.backward(values, n, Rows.get(lse, row),
+                    Arrays.copyOfRange(targets, row * each, (row + 1) * each), d);
             Rows.store(logits, row, values);
         });
     }

@@ -22,8 +22,10 @@ interface RowVerbs extends AutoCloseable {
 
     void swigluBackward(HostTensor dgate, HostTensor dup, HostTensor dy, HostTensor gate, HostTensor up);
 
+    /// @param targets as many of each row as `logprobs` has columns, row by row
     void logSoftmaxAt(HostTensor logprobs, HostTensor lse, HostTensor logits, int[] targets);
 
+    /// @param targets as many of each row as `dlogprobs` has columns, row by row
     void logSoftmaxBackward(HostTensor logits, HostTensor lse, int[] targets, HostTensor dlogprobs);
 
     void softmaxBlocks(HostTensor maxima, HostTensor sums, HostTensor logits);
@@ -35,6 +37,13 @@ interface RowVerbs extends AutoCloseable {
         sameShape(maxima, sums);
         require(maxima.rows() == logits.rows()
                 && maxima.columns() == Math.ceilDiv(logits.columns(), Sampling.BLOCK), "shapes of blocks");
+    }
+
+    /// Throws if there are not as many targets as log-probabilities of the rows of `logits`.
+    static void requireTargets(int[] targets, HostTensor logprobs, HostTensor logits) {
+        require(logprobs.rows() == logits.rows() && logprobs.columns() > 0
+                && targets.length == logits.rows() * logprobs.columns(), "%d targets of %d rows",
+                targets.length, logits.rows());
     }
 
     /// Throws if the shapes differ.

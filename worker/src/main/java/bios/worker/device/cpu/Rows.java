@@ -47,6 +47,16 @@ final class Rows {
         return ints(from);
     }
 
+    /// Targets of rows, K of each, row by row.
+    ///
+    /// @param logprobs `[rows, K]`
+    static int[] targets(HostTensor from, HostTensor logprobs) {
+        require(from.rows() == logprobs.rows() && from.columns() == logprobs.columns(),
+                "targets [%d, %d] beside log-probabilities [%d, %d]", from.rows(), from.columns(),
+                logprobs.rows(), logprobs.columns());
+        return ints(from);
+    }
+
     /// Columns from 0 of row `row` of a matrix of [DType#I32] ← from[0..columns).
     static void store(HostTensor to, int row, int[] from) {
         require(to.dtype() == DType.I32, "elements are %s, not I32", to.dtype());
@@ -66,6 +76,14 @@ final class Rows {
 
     static void set(HostTensor to, int row, float value) {
         to.memory().set(ValueLayout.JAVA_FLOAT, offset(to, row, 0), value);
+    }
+
+    static float get(HostTensor from, int row, int column) {
+        return from.memory().get(ValueLayout.JAVA_FLOAT, offset(from, row, column));
+    }
+
+    static void set(HostTensor to, int row, int column, float value) {
+        to.memory().set(ValueLayout.JAVA_FLOAT, offset(to, row, column), value);
     }
 
     private static long offset(HostTensor t, int row, int column) {

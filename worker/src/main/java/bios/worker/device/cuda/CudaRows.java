@@ -6,6 +6,8 @@ import bios.worker.device.DType;
 import bios.worker.device.LossTerms;
 import bios.worker.device.Table;
 import bios.worker.device.Tensor;
+import java.util.List;
+import java.util.Optional;
 
 /// The verbs on rows: memory, norms, rotations, gates and losses. Kernels in rows.cu and loss.cu.
 final class CudaRows {
@@ -35,6 +37,17 @@ final class CudaRows {
         var own = CudaTensor.of(tensor);
         require(own.dtype() == DType.I32 && own.rows() == rows && own.columns() == 1,
                 "[%d, %d] of %s is no column of %d integers", own.rows(), own.columns(), own.dtype(), rows);
+        return own;
+    }
+
+    /// K targets of each of `rows` rows.
+    ///
+    /// @param logprobs `[rows, K]`
+    private static CudaTensor targets(Tensor tensor, Tensor logprobs, int rows) {
+        var own = CudaTensor.of(tensor);
+        CudaTensor.sameShape(own, logprobs);
+        require(own.dtype() == DType.I32 && own.rows() == rows && own.columns() > 0,
+                "[%d, %d] of %s are no targets of %d rows", own.rows(), own.columns(), own.dtype(), rows);
         return own;
     }
 
@@ -148,23 +161,29 @@ final class CudaRows {
 
     void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, Tensor targets) {
         var from = floats(logits);
-        require(logprobs.rows() == from.rows() && lse.rows() == from.rows(), "shapes of logSoftmaxAt");
+        require(lse.rows() == from.rows(), "shapes of logSoftmaxAt");
         kernel("log_softmax_at").with(floats(logprobs)).with(floats(lse)).with(from)
-                .with(column(targets, from.rows())).with(cuda.faults()).launch(from.rows(), BLOCK);
+                .with(targets(targets, logprobs, from.rows())).with(cuda.faults())
+                .launch(from.rows(), BLOCK);
     }
 
     void logSoftmaxBackward(Tensor logits, Tensor lse, Tensor targets, Tensor dlogprobs) {
         var own = floats(logits);
-        require(dlogprobs.rows() == own.rows() && lse.rows() == own.rows(), "shapes of logSoftmaxBackward");
-        kernel("log_softmax_backward").with(own).with(floats(lse)).with(column(targets, own.rows()))
-                .with(floats(dlogprobs)).launch(vectors(own), BLOCK);
+        require(lse.rows() == own.rows(), "shapes of logSoftmaxBackward");
+        kernel("log_softmax_backward").with(own).with(floats(lse))
+                .with(targets(targets, dlogprobs, own.rows())).with(floats(dlogprobs))
+                .launch(vectors(own), BLOCK);
     }
 
     void lossGradient(Tensor dlogprobs, Tensor logprobs, LossTerms terms) {
         var to = floats(dlogprobs);
         CudaTensor.sameShape(to, logprobs);
         CudaTensor.sameShape(to, terms.weights());
-        terms.sampled().ifPresent(q -> CudaTensor.sameShape(to, q));
+        Optional<CudaTensor> sampled = terms.sampled().map(CudaRows::floats);
+        Optional<CudaTensor> low = terms.bounds().map(b -> floats(b.low()));
+        Optional<CudaTensor> high = terms.bounds().map(b -> floats(b.high()));
+        for (Optional<CudaTensor> other : List.of(sampled, low, high))
+            other.ifPresent(t -> CudaTensor.sameShape(to, t));
         int function = switch (terms.function()) {
             case CROSS_ENTROPY -> 0;
             case IMPORTANCE_SAMPLING -> 1;
@@ -173,7 +192,7 @@ final class CudaRows {
             case DRO -> 4;
         };
         kernel("loss_gradient").with(to).with(floats(logprobs)).with(floats(terms.weights()))
-                .withOptional(terms.sampled().map(CudaRows::floats)).with(function).with(terms.low())
-                .with(terms.high()).with(terms.beta()).launch(Cuda.blocks(to.rows(), BLOCK), BLOCK);
+                .withOptional(sampled).withOptional(low).withOptional(high).with(function).with(terms.low())
+                .with(terms.high()).with(terms.beta()).launch(Cuda.blocks(to.elements(), BLOCK), BLOCK);
     }
 }

@@ -1,0 +1,77 @@
+package bios.cluster;
+
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.Consumer;
+
+/// Starts processes, and starts those again that have ended, after a time that grows while they do not stay.
+/// Not thread-safe.
+final class Restarts {
+    private static final long FIRST_BACKOFF_MILLIS = 500;
+    private static final long MAX_BACKOFF_MILLIS = 8_000;
+    /// Who stable so long is started again after the first backoff.
+    private static final long STABLE_MILLIS = 30_000;
+    private static final long POLL_MILLIS = 50;
+
+    private final Consumer<String> say;
+    private final boolean again;
+    private final Map<Member, Restart> all = new HashMap<>();
+
+    private record Restart(long startedAtMillis, long backoffMillis, Optional<Long> dueAtMillis) {}
+
+    /// @param say receives progress messages
+    /// @param again whether ended processes are started again
+    Restarts(Consumer<String> say, boolean again) {
+        this.say = say;
+        this.again = again;
+    }
+
+    /// Starts a process.
+    void start(Member member) {
+        start(member, FIRST_BACKOFF_MILLIS);
+    }
+
+    private void start(Member member, long backoff) {
+        member.start();
+        all.put(member, new Restart(nowMillis(), backoff, Optional.empty()));
+    }
+
+    private static long nowMillis() {
+        return System.nanoTime() / 1_000_000; // edge: backoff between starts
+    }
+
+    /// Notices that a process has ended, or starts it again when it is time.
+    ///
+    /// @return whether it did
+    boolean supervise(Member member) {
+        Restart restart = all.get(member);
+        if (member.isRunning() || !again && restart.dueAtMillis().isPresent()) return false;
+        if (restart.dueAtMillis().isEmpty()) {
+            boolean stable = nowMillis() - restart.startedAtMillis() > STABLE_MILLIS;
+            long backoff = stable ? FIRST_BACKOFF_MILLIS : restart.backoffMillis();
+            all.put(member, new Restart(restart.startedAtMillis(),
+                    Math.min(MAX_BACKOFF_MILLIS, 2 * backoff), Optional.of(nowMillis() + backoff)));
+            say.accept(member.name + " ended with status " + member.status()
+                    + (again ? "; it is restarted" : ""));
+            return true;
+        }
+        if (nowMillis() < restart.dueAtMillis().get()) return false;
+        start(member, restart.backoffMillis());
+        return true;
+    }
+
+    /// Ends processes in order, and those that do not end within a time at once.
+    static void end(List<Member> members, long limitMillis) {
+        members.forEach(Member::terminate);
+        long end = nowMillis() + limitMillis;
+        try {
+            while (members.stream().anyMatch(Member::isRunning) && nowMillis() < end)
+                Thread.sleep(POLL_MILLIS); // edge: waits for processes
+        } catch (InterruptedException _) {
+            Thread.currentThread().interrupt();
+        }
+        members.forEach(Member::kill);
+    }
+}
