@@ -24,7 +24,8 @@ from .service import ServiceClient
 from .types import SamplingParams
 
 #: Commands of the server's launcher.
-SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check")
+SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check",
+                   "keys", "audit")
 #: What ends a turn in the chat templates of the models that Bios serves, next to the end-of-text token.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|return|>")
 PATIENCE_SECONDS = 30.0
@@ -243,7 +244,7 @@ def _show_models(given: argparse.Namespace) -> None:
 
 def _usage(given: argparse.Namespace) -> None:
     transport = _service(given)._session.transport
-    of = f"?run={given.run_id}" if given.run_id else ""
+    of = f"?training_run_id={given.run_id}" if given.run_id else ""
     try:
         if given.csv:
             sys.stdout.write(transport.call("GET", f"/usage{of}", accept="text/csv").body.decode("utf-8"))

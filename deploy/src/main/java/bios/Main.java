@@ -1,5 +1,6 @@
 package bios;
 
+import bios.command.AuditCommand;
 import bios.command.BenchCommand;
 import bios.command.CheckpointsCommand;
 import bios.command.ClusterCommand;
@@ -7,12 +8,14 @@ import bios.command.DemoCommand;
 import bios.command.DoctorCommand;
 import bios.command.FsckCommand;
 import bios.command.GpuCheckCommand;
+import bios.command.KeysCommand;
 import bios.command.ModelsCommand;
 import bios.command.NodeCommand;
 import bios.command.RestoreCommand;
 import bios.command.RunsCommand;
 import bios.command.SchemaCommand;
 import bios.command.UpCommand;
+import bios.command.UsageCommand;
 import bios.protocol.Invalid;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
@@ -23,7 +26,7 @@ import picocli.CommandLine.Command;
         description = "Trains and samples LoRA adapters of open-weight language models.",
         subcommands = {UpCommand.class, ClusterCommand.class, NodeCommand.class, DemoCommand.class,
                 ModelsCommand.class, RunsCommand.class, CheckpointsCommand.class, SchemaCommand.class,
-                FsckCommand.class, RestoreCommand.class,
+                UsageCommand.class, AuditCommand.class, KeysCommand.class, FsckCommand.class, RestoreCommand.class,
                 BenchCommand.class, DoctorCommand.class, GpuCheckCommand.class})
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;

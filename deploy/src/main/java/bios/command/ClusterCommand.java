@@ -55,7 +55,7 @@ public final class ClusterCommand implements Callable<Integer> {
     private boolean spread;
 
     @Option(names = "--keys", paramLabel = "FILE", description =
-            "Accounts: lines of '<account> <key>'. Without it every caller is the account 'default'.")
+            "Accounts and their API keys, see 'bios keys'. Without it every caller is the account 'default'.")
     private Path keys;
 
     @Mixin private ModelOptions models;

@@ -61,7 +61,7 @@ public final class NodeCommand implements Callable<Integer> {
     private Path data;
 
     @Option(names = "--keys", paramLabel = "FILE", description =
-            "Accounts: lines of '<account> <key>'. Without it every caller is the account 'default'.")
+            "Accounts and their API keys, see 'bios keys'. Without it every caller is the account 'default'.")
     private Path keys;
 
     @Option(names = "--threads", paramLabel = "N",

@@ -42,6 +42,20 @@ public final class Remote {
         return send("GET", path, "");
     }
 
+    /// The response of a path below `/api/v1` as text.
+    String text(String path) {
+        try {
+            HttpResponse<String> answer = client().send(request(path).build(), BodyHandlers.ofString());
+            if (answer.statusCode() / 100 != 2)
+                throw refused(answer.statusCode(), JSON.readTree(answer.body()));
+            return answer.body();
+        } catch (IOException failure) {
+            throw unreachable(failure);
+        } catch (InterruptedException _) {
+            throw new CommandFailed("interrupted");
+        }
+    }
+
     /// Sends a request with a JSON body (or none) and returns the JSON response.
     public JsonNode send(String method, String path, String body) {
         HttpRequest request = request(path).header("Content-Type", "application/json")

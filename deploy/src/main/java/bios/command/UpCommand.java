@@ -52,7 +52,7 @@ public final class UpCommand implements Callable<Integer> {
     @Mixin private ModelOptions models;
 
     @Option(names = "--keys", paramLabel = "FILE", description =
-            "Accounts: lines of '<account> <key>'. Without it every caller is the account 'default'.")
+            "Accounts and their API keys, see 'bios keys'. Without it every caller is the account 'default'.")
     private Path keys;
 
     @Option(names = "--threads", paramLabel = "N",

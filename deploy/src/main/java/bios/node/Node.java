@@ -85,6 +85,7 @@ public final class Node {
         Set<ModelName> servable = servable(settings.models());
         Accounts accounts = settings.keys().map(Node::accounts).orElseGet(Accounts::open);
         Config config = NodeConfig.of(settings, servable);
+        refuseStrangers(settings, config);
         Logs.node(NodeConfig.name(config));
         Storage storage = open(config);
         CompletableFuture<Optional<String>> started = new CompletableFuture<>();
@@ -176,6 +177,26 @@ public final class Node {
                     throw new CommandFailed("the cluster has removed this node: it was unreachable, or in a"
                             + " minority of the nodes; restart it");
                 });
+    }
+
+    /// Without keys everybody who reaches the service may use it: on other addresses than those of this
+    /// machine only if the operator says so.
+    private static void refuseStrangers(Settings settings, Config config) {
+        if (settings.keys().isPresent() || !settings.has(Role.COORDINATOR)
+                || config.getBoolean("bios.gateway.open-to-all")) return;
+        Config actors = config.getConfig("bios.gateway.actors");
+        String bound = actors.getString("bind-host").isEmpty() ? actors.getString("host")
+                : actors.getString("bind-host");
+        if (actors.getBoolean("enabled")) refuseStrangers("bios.gateway.actors: " + bound, bound);
+        refuseStrangers("--host " + settings.host(), settings.host());
+    }
+
+    private static void refuseStrangers(String named, String host) {
+        if (Loopback.is(host)) return;
+        throw new CommandFailed(named + " can be reached from other machines, and"
+                + " without --keys everybody there could use the service: make keys with 'bios keys create' and"
+                + " name their file with --keys, or set bios.gateway.open-to-all = true where a proxy or a network"
+                + " lets in only those who may");
     }
 
     private static Storage open(Config config) {

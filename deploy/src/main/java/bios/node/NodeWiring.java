@@ -7,9 +7,13 @@ import bios.coordinator.gateway.Accounts;
 import bios.coordinator.gateway.Gateway;
 import bios.coordinator.gateway.GatewaySettings;
 import bios.coordinator.gateway.Management;
+import bios.coordinator.gateway.ShardedOwners;
 import bios.coordinator.gateway.ShardedRuns;
 import bios.coordinator.gateway.ShardedSessions;
 import bios.coordinator.health.Check;
+import bios.coordinator.owner.OwnerSettings;
+import bios.coordinator.owner.OwnerSharding;
+import bios.coordinator.owner.SamplingUsage;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
@@ -220,15 +224,28 @@ final class NodeWiring {
             now.servedModels().forEach(model -> sharded.startProxy(model.name().slug()));
             return Behaviors.same();
         }), "proxies")));
+        OwnerSettings owners = OwnerSettings.from(config);
+        OwnerSharding.init(system, owners);
+        var shardedOwners = new ShardedOwners(system);
         String name = UUID.randomUUID().toString().replace("-", ""); // edge: a name of its own
         var kept = new PersistentSampleRequestStore(storage.samplingTasks(), task ->
         Thread.ofVirtual().start(task));
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
                 config.getConfig("bios.sampling")), modelDirectory, kept, sharded::keep,
-                System::nanoTime), "sampling"); // edge: monotonic clock
-        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), engineDirectory::get,
-                router, blobs, storage.index(), this::ready, clock, UUID::randomUUID,
+                sampled(name, owners, shardedOwners), System::nanoTime), "sampling"); // edge: monotonic clock
+        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), shardedOwners,
+                engineDirectory::get, router, blobs, storage.index(), this::ready, clock, UUID::randomUUID,
                 new SecureRandom()); // edge: the key of signed URLs
+    }
+
+    /// Counts what is sampled, now and then and when the process is shut down.
+    private SamplingUsage sampled(String name, OwnerSettings owners, ShardedOwners sharded) {
+        var usage = new SamplingUsage(name, clock, sharded::count);
+        system.scheduler().scheduleWithFixedDelay(owners.countEvery(), owners.countEvery(), usage::flush,
+                system.executionContext());
+        CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseServiceRequestsDone(),
+                "sampling-counted", () -> usage.flush().thenApply(_ -> Done.getInstance()));
+        return usage;
     }
 
     private boolean ready() {
@@ -288,10 +305,14 @@ final class NodeWiring {
         Gateway.bind(system, settings.host(), settings.port(), parts, GatewaySettings.of(
                 config.getConfig("bios.gateway")), checks()).whenComplete((binding, failure) -> {
                     open.set(failure == null);
-                    if (failure == null) started.complete(Optional.of("http://" + settings.host() + ":"
+                    if (failure == null) started.complete(Optional.of(scheme() + "://" + settings.host() + ":"
                             + binding.localAddress().getPort()));
                     else started.completeExceptionally(cannotListen(failure));
                 });
+    }
+
+    private String scheme() {
+        return config.getString("bios.gateway.tls.key-store").isBlank() ? "http" : "https";
     }
 
     /// A process without a gateway serves the management endpoints.

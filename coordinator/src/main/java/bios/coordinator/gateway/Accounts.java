@@ -6,12 +6,10 @@ import java.nio.file.Path;
 import java.nio.file.attribute.BasicFileAttributes;
 import java.nio.file.attribute.FileTime;
 import java.security.MessageDigest;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.LongSupplier;
-import java.util.regex.Pattern;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -20,15 +18,28 @@ public sealed interface Accounts {
     /// The account of every caller when the service has no key file.
     String DEFAULT = "default";
 
-    /// The account that `key` belongs to; empty if the key is unknown.
-    Optional<String> of(Optional<String> key);
+    /// The caller that `key` belongs to; empty if the key is unknown.
+    Optional<Caller> caller(Optional<String> key);
 
-    /// Every caller is [#DEFAULT], whatever key is sent.
+    /// The caller of a key by the id of the key; empty if there is no such key any more.
+    Optional<Caller> callerOfKey(String keyId);
+
+    /// The account that `key` belongs to; empty if the key is unknown.
+    default Optional<String> of(Optional<String> key) {
+        return caller(key).map(Caller::account);
+    }
+
+    /// Who sends a request.
+    ///
+    /// @param keyId of the key that was sent, see [ApiKey#id]; empty without keys
+    record Caller(String account, ApiKey.Scope scope, String keyId) {}
+
+    /// Every caller is [#DEFAULT], whatever key is sent, and may do everything.
     static Accounts open() {
         return new Open();
     }
 
-    /// Reads a file of lines `<account> <key>`; empty lines and lines that begin with `#` are ignored. An
+    /// Reads a file of lines, each an [ApiKey]; empty lines and lines that begin with `#` are ignored. An
     /// account may have several keys. A change of the file takes effect within a second; while the changed
     /// file is wrong, the keys before the change are valid.
     ///
@@ -39,33 +50,23 @@ public sealed interface Accounts {
 
     /// The same from lines; `source` names them in messages.
     static Accounts fromLines(String source, List<String> lines) {
-        var keys = new ArrayList<Keyed.ApiKey>();
-        for (int i = 0; i < lines.size(); i++) {
-            String line = lines.get(i).strip();
-            if (line.isEmpty() || line.startsWith("#")) continue;
-            String at = source + ", line " + (i + 1) + ": ";
-            String[] words = line.split("\\s+");
-            if (words.length != 2) throw new IllegalArgumentException(at + "expected '<account> <key>'");
-            if (!Keyed.ACCOUNT.matcher(words[0]).matches())
-                throw new IllegalArgumentException(at + "'" + words[0]
-                        + "' is not an account; use up to 64 letters, digits, '.', '_' or '-'");
-            if (words[1].length() < 8)
-                throw new IllegalArgumentException(at + "the key is shorter than 8 characters");
-            byte[] digest = DerivedIds.sha256(words[1]);
-            if (keys.stream().anyMatch(key -> MessageDigest.isEqual(key.digest(), digest)))
-                throw new IllegalArgumentException(at + "the key is a duplicate");
-            keys.add(new Keyed.ApiKey(words[0], digest));
-        }
+        List<ApiKey> keys = ApiKey.readAll(source, lines);
         if (keys.isEmpty())
             throw new IllegalArgumentException(
             source + " contains no key, so no request could be authenticated");
-        return new Keyed(List.copyOf(keys));
+        return new Keyed(keys);
     }
 
     /// No key is needed.
     record Open() implements Accounts {
-        @Override public Optional<String> of(Optional<String> key) {
-            return Optional.of(DEFAULT);
+        private static final Caller ANYBODY = new Caller(DEFAULT, ApiKey.Scope.OPERATOR, "");
+
+        @Override public Optional<Caller> caller(Optional<String> key) {
+            return Optional.of(ANYBODY);
+        }
+
+        @Override public Optional<Caller> callerOfKey(String keyId) {
+            return Optional.of(ANYBODY);
         }
     }
 
@@ -100,11 +101,19 @@ public sealed interface Accounts {
             return fromLines(file.toString(), Files.readAllLines(file));
         }
 
-        @Override public Optional<String> of(Optional<String> key) {
+        @Override public Optional<Caller> caller(Optional<String> key) {
+            return current().caller(key);
+        }
+
+        @Override public Optional<Caller> callerOfKey(String keyId) {
+            return current().callerOfKey(keyId);
+        }
+
+        private Accounts current() {
             long now = nanos.getAsLong();
             long before = looked.get();
             if (now - before >= LOOK_NANOS && looked.compareAndSet(before, now)) look();
-            return keys.of(key);
+            return keys;
         }
 
         private void look() {
@@ -122,24 +131,25 @@ public sealed interface Accounts {
         }
     }
 
-    /// Stores digests of keys only; compares each in constant time.
+    /// Has digests of keys only; compares each in constant time.
     final class Keyed implements Accounts {
-        private static final Pattern ACCOUNT = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}");
         private final List<ApiKey> keys;
 
-        private record ApiKey(String account, byte[] digest) {}
-
         private Keyed(List<ApiKey> keys) {
-            this.keys = keys;
+            this.keys = List.copyOf(keys);
         }
 
-        @Override public Optional<String> of(Optional<String> key) {
+        @Override public Optional<Caller> caller(Optional<String> key) {
             if (key.isEmpty()) return Optional.empty();
             byte[] shown = DerivedIds.sha256(key.get());
-            String found = null;
+            Caller found = null;
             for (ApiKey candidate : keys)
-                if (MessageDigest.isEqual(candidate.digest(), shown)) found = candidate.account();
+                if (MessageDigest.isEqual(candidate.digest(), shown)) found = candidate.caller();
             return Optional.ofNullable(found);
+        }
+
+        @Override public Optional<Caller> callerOfKey(String keyId) {
+            return keys.stream().filter(key -> key.id().equals(keyId)).map(ApiKey::caller).findFirst();
         }
     }
 }

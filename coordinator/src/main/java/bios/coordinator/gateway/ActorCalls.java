@@ -24,21 +24,23 @@ final class ActorCalls {
 
     private final Gateway.Dependencies parts;
     private final Executor readers;
+    private final Admission admission;
     private final ActorForms forms;
     private final Map<String, Endpoint> endpoints = new HashMap<>();
 
     ActorCalls(Gateway.Dependencies parts, GatewaySettings settings, Executor readers,
-            List<Endpoint> endpoints) {
+            Admission admission, List<Endpoint> endpoints) {
         this.parts = parts;
         this.readers = readers;
+        this.admission = admission;
         this.forms = new ActorForms(new JsonReader(settings.maxNesting(), settings.maxBodyBytes()));
         endpoints.forEach(endpoint ->
                 this.endpoints.put(endpoint.method() + " " + String.join("/", endpoint.pattern()), endpoint));
     }
 
-    /// The account of a key; throws an [ApiException] without one.
-    String account(Optional<String> key) {
-        return parts.accounts().of(key).orElseThrow(() -> ApiException.unauthenticated(key.isPresent()));
+    /// Throws an [ApiException] if nobody has this key.
+    void checkKey(Optional<String> key) {
+        admission.caller(key);
     }
 
     /// The encoded answer to an encoded request; the stage never fails.
@@ -58,11 +60,10 @@ final class ActorCalls {
             LongConsumer heap) {
         try {
             Request request = decode(encoded);
-            String account = account(key);
             ActorForms.Form form = forms.of(request);
             Endpoint endpoint = endpoints.get(form.method() + " " + form.pattern());
-            var call = new ApiRequest(id, account, form.pathParameters(), form.query(), HEADERS, form.body(),
-                    heap);
+            var call = new ApiRequest(id, admission.of(endpoint, key), form.pathParameters(), form.query(),
+                    HEADERS, form.body(), heap);
             Metrics.ACTOR_REQUESTS.labelValues(request.getClass().getSimpleName()).inc();
             CompletionStage<ApiResponse> response = HttpHandler.callHandler(() ->
                     endpoint.handler().answer(call));

@@ -120,7 +120,7 @@ record ActorGateway(Settings settings, ActorCalls calls, RequestMemory memory, G
                 throw new ApiException(ErrorCode.UNSUPPORTED, "the client speaks version "
                         + opening.version() + " of the protocol, this gateway " + ClientMessage.VERSION
                         + "; use the bios-protocol of this service");
-            calls.account(opening.key());
+            calls.checkKey(opening.key());
             if (context.getChildren().size() >= settings.maxSessions())
                 throw new ApiException(ErrorCode.BUSY, "this gateway has " + settings.maxSessions()
                         + " clients, the most that it takes");

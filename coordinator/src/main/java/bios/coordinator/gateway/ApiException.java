@@ -45,14 +45,6 @@ final class ApiException extends RuntimeException {
                 "this endpoint accepts " + String.join(" or ", allowed) + ", not " + method, allowed);
     }
 
-    /// The caller has no account.
-    ///
-    /// @param given whether there was a key
-    static ApiException unauthenticated(boolean given) {
-        return new ApiException(ErrorCode.UNAUTHENTICATED, given ? "the key in X-API-Key is unknown"
-                : "this service needs a key; send it as X-API-Key");
-    }
-
     static ApiException of(Invalid invalid) {
         return new ApiException(ErrorCode.INVALID, ErrorCode.INVALID.wireName(), invalid.field(),
                 invalid.getMessage());

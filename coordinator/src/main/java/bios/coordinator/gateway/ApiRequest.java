@@ -11,17 +11,22 @@ import java.util.regex.Pattern;
 /// An HTTP request with its authenticated account.
 ///
 /// @param id id of this HTTP request; error responses and log lines contain it
-/// @param account account of the caller; the default account for an endpoint without a key
+/// @param caller who sends it; anybody for an endpoint without a key
 /// @param pathParameters path segments at the `*` of the pattern, in order
 /// @param query the first value of each parameter
 /// @param headers the last value of each header, by lower-case name
 /// @param heap is told the bytes that the request takes before they are taken, and throws if they are too
 ///     many
-record ApiRequest(String id, String account, List<String> pathParameters, Map<String, String> query,
+record ApiRequest(String id, Accounts.Caller caller, List<String> pathParameters, Map<String, String> query,
         Map<String, String> headers, Optional<Json> body, LongConsumer heap) {
     /// The media type of protobuf in Tinker, and the registered one.
     static final List<String> PROTOBUF_TYPES = List.of("application/x-protobuf", "application/protobuf");
     private static final Pattern REST = Pattern.compile("bytes=(\\d{1,18})-");
+
+    /// The account of the caller.
+    String account() {
+        return caller.account();
+    }
 
     /// The fields of the body.
     Fields bodyFields() {
@@ -71,6 +76,25 @@ record ApiRequest(String id, String account, List<String> pathParameters, Map<St
     /// The path of a named checkpoint in the scheme that the client understands; empty for a snapshot.
     Optional<String> clientPath(CheckpointManifest manifest) {
         return manifest.path().map(this::clientPath);
+    }
+
+    /// A parameter of the query.
+    Optional<String> parameter(String name) {
+        return Optional.ofNullable(query.get(name));
+    }
+
+    /// A parameter of the query that has one of some values.
+    Optional<String> oneOf(String name, List<String> values) {
+        parameter(name).filter(given -> !values.contains(given)).ifPresent(given -> {
+            throw new ApiException(ErrorCode.INVALID, name,
+                    "'" + given + "' is unknown; expected " + String.join(" or ", values));
+        });
+        return parameter(name);
+    }
+
+    /// Whether the caller asks for what others have published, too.
+    boolean asksForAccessible() {
+        return oneOf("access_scope", List.of("owned", "accessible")).filter("accessible"::equals).isPresent();
     }
 
     /// An integer parameter of the query.

@@ -28,14 +28,16 @@ import java.util.concurrent.Executor;
 final class ArchiveEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
+    private final Audit audit;
     private final SignedUrls urls;
     private final PublicUrl publicUrl;
     private final Executor blockingExecutor;
 
-    ArchiveEndpoints(GatewayServices services, RunClient runs, SignedUrls urls, PublicUrl publicUrl,
-            Executor blockingExecutor) {
+    ArchiveEndpoints(GatewayServices services, RunClient runs, Audit audit, SignedUrls urls,
+            PublicUrl publicUrl, Executor blockingExecutor) {
         this.services = services;
         this.runs = runs;
+        this.audit = audit;
         this.urls = urls;
         this.publicUrl = publicUrl;
         this.blockingExecutor = blockingExecutor;
@@ -48,12 +50,14 @@ final class ArchiveEndpoints {
 
     private CompletionStage<ApiResponse> archiveOrLink(ApiRequest call) {
         CheckpointRef ref = CheckpointRef.of(call.pathParameters());
-        return runs.resolve(call.account(), path(ref)).thenCompose(manifest -> {
+        CompletionStage<CheckpointManifest> found = runs.resolve(call.account(), path(ref));
+        CompletionStage<ApiResponse> answer = found.thenCompose(manifest -> {
             if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, ref));
             ModelInfo model = services.model(FieldPath.BODY, manifest.baseModel().value(), true);
             return tokenizer(model).thenCompose(files -> stream(call, ref, manifest, "bios",
                     adapter -> Archive.inBiosFormat(manifest, adapter, files)));
         });
+        return answer.thenCompose(audit.done(call, "download_checkpoint", path(ref)));
     }
 
     /// The tokenizer's files; an empty map for a base model without a tokenizer.

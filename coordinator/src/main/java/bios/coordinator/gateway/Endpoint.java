@@ -11,9 +11,10 @@ import java.util.concurrent.CompletionStage;
 /// @param pattern path segments below `/api/v1`; `*` matches any segment
 /// @param authenticated whether the caller needs a key
 /// @param readsBody whether the body is parsed; otherwise it is discarded
+/// @param changes whether it creates, changes or deletes something, so that a key for reading is not enough
 /// @param takesProtobuf whether the body may be the message of [ProtoBatch]
-record Endpoint(String method, List<String> pattern, boolean authenticated, boolean readsBody,
-        boolean takesProtobuf, Handler handler) {
+record Endpoint(String method, List<String> pattern, boolean authenticated, boolean changes,
+        boolean readsBody, boolean takesProtobuf, Handler handler) {
     /// Handles a request. It may throw [ApiException] and [bios.protocol.Invalid], and must not block.
     @FunctionalInterface
     interface Handler {
@@ -21,34 +22,39 @@ record Endpoint(String method, List<String> pattern, boolean authenticated, bool
     }
 
     static Endpoint get(String pattern, Handler handler) {
-        return new Endpoint("GET", split(pattern), true, false, false, handler);
+        return new Endpoint("GET", split(pattern), true, false, false, false, handler);
     }
 
     static Endpoint post(String pattern, Handler handler) {
-        return new Endpoint("POST", split(pattern), true, true, false, handler);
+        return new Endpoint("POST", split(pattern), true, true, true, false, handler);
     }
 
     static Endpoint put(String pattern, Handler handler) {
-        return new Endpoint("PUT", split(pattern), true, true, false, handler);
+        return new Endpoint("PUT", split(pattern), true, true, true, false, handler);
     }
 
     static Endpoint delete(String pattern, Handler handler) {
-        return new Endpoint("DELETE", split(pattern), true, false, false, handler);
+        return new Endpoint("DELETE", split(pattern), true, true, false, false, handler);
     }
 
     /// The same endpoint without authentication.
     Endpoint withoutKey() {
-        return new Endpoint(method, pattern, false, readsBody, takesProtobuf, handler);
+        return new Endpoint(method, pattern, false, changes, readsBody, takesProtobuf, handler);
     }
 
     /// The same endpoint with any body, which is discarded.
     Endpoint ignoringBody() {
-        return new Endpoint(method, pattern, authenticated, false, false, handler);
+        return new Endpoint(method, pattern, authenticated, changes, false, false, handler);
     }
 
     /// The same endpoint, whose body may be protobuf too.
     Endpoint orProtobuf() {
-        return new Endpoint(method, pattern, authenticated, readsBody, true, handler);
+        return new Endpoint(method, pattern, authenticated, changes, readsBody, true, handler);
+    }
+
+    /// The same endpoint, which changes nothing though its method is POST.
+    Endpoint thatReads() {
+        return new Endpoint(method, pattern, authenticated, false, readsBody, takesProtobuf, handler);
     }
 
     private static List<String> split(String pattern) {

@@ -36,7 +36,7 @@ final class FutureEndpoints {
     }
 
     List<Endpoint> endpoints() {
-        return List.of(Endpoint.post("retrieve_future", this::retrieve));
+        return List.of(Endpoint.post("retrieve_future", this::retrieve).thatReads());
     }
 
     private CompletionStage<ApiResponse> retrieve(ApiRequest call) {

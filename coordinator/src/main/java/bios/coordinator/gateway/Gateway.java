@@ -41,6 +41,7 @@ public final class Gateway {
     /// @param accounts maps API keys to accounts
     /// @param runs sends commands to runs
     /// @param sessions sends commands to sessions
+    /// @param owners sends commands to accounts
     /// @param directory the current [EngineDirectory], published by [bios.coordinator.fleet.ModelDirectory]
     /// @param router this coordinator's [bios.coordinator.sampling.SamplingRouter]
     /// @param ready whether the service can serve; reported by `api/v1/healthz` and `readyz`
@@ -48,6 +49,7 @@ public final class Gateway {
     /// @param ids generates random ids of sessions and requests
     /// @param random generates the key of signed URLs
     public record Dependencies(Accounts accounts, RunDirectory runs, SessionDirectory sessions,
+            OwnerDirectory owners,
             Supplier<EngineDirectory> directory, ActorRef<SamplingCommand> router, BlobStore blobs,
             RunIndex index,
             BooleanSupplier ready, InstantSource clock, Supplier<UUID> ids, SecureRandom random) {}
@@ -79,29 +81,39 @@ public final class Gateway {
         });
         var services = new GatewayServices(system, parts, settings, blockingExecutor);
         var boundPort = new AtomicInteger(port);
+        var callers = callers(parts, settings);
         List<Endpoint> endpoints = endpoints(parts, settings, services,
-                new PublicUrl(settings.publicUrl(), host, boundPort::get), blockingExecutor);
+                new PublicUrl(settings.publicUrl(), host, boundPort::get,
+                        settings.tls().isPresent() ? "https" : "http"), blockingExecutor);
         var memory = new RequestMemory(settings.maxBytesInWork());
-        var handler = new HttpHandler(system, parts, settings, readers, endpoints, memory);
-        if (settings.actors().enabled())
-            ActorGateway.of(parts, settings, new ActorCalls(parts, settings, readers, endpoints), memory)
-                    .start(system);
+        var admission = new Admission(callers,
+                new RequestRates(settings.limits(), System::nanoTime)); // edge: monotonic clock
+        var handler = new HttpHandler(system, parts, settings, readers, admission, endpoints, memory);
+        if (settings.actors().enabled()) ActorGateway.of(parts, settings,
+                new ActorCalls(parts, settings, readers, admission, endpoints), memory).start(system);
+        var page = new FrontPage(system, services, ApiDocument.of(endpoints));
         var all = new ArrayList<>(checks);
         all.addFirst(Check.models(parts.directory()));
         all.addFirst(Check.that("gateway", parts.ready(), "the service is starting"));
         var management = new Management(system, all);
-        return Http.get(system).newServerAt(host, port)
-                .withSettings(server(system.settings().config(), settings)).bind(answers(management,
-                        new Hub(services, parts.accounts()), handler))
+        var server = Http.get(system).newServerAt(host, port)
+                .withSettings(server(system.settings().config(), settings));
+        return settings.tls().map(server::enableHttps).orElse(server).bind(answers(management,
+                        new Hub(services, callers), page, handler))
                 .thenApply(binding -> {
                     boundPort.set(binding.localAddress().getPort());
                     return binding.addToCoordinatedShutdown(DRAIN, system);
                 });
     }
 
+    private static Callers callers(Dependencies parts, GatewaySettings settings) {
+        return new Callers(parts.accounts(), settings.tokenSecret(), settings.tokenAge(), parts.clock());
+    }
+
     private static Function<HttpRequest, CompletionStage<HttpResponse>> answers(Management management,
-            Hub hub, HttpHandler handler) {
-        return request -> management.answer(request).or(() -> hub.answer(request))
+            Hub hub, FrontPage page, HttpHandler handler) {
+        return request -> management.answer(request).or(() -> page.answer(request))
+                .or(() -> hub.answer(request))
                 .orElseGet(() -> handler.answer(request));
     }
 
@@ -115,15 +127,19 @@ public final class Gateway {
                     return generated;
                 });
         var runs = new RunClient(services);
+        var audit = new Audit(services);
+        var quotas = new Quotas(services);
         var all = new ArrayList<Endpoint>();
-        all.addAll(new ServiceEndpoints(services, parts.ids()).endpoints());
-        all.addAll(new RunEndpoints(services, runs).endpoints());
-        all.addAll(new TrainingEndpoints(services, runs).endpoints());
+        all.addAll(new ServiceEndpoints(services, parts.ids(), callers(parts, settings)).endpoints());
+        all.addAll(new RunEndpoints(services, runs, audit, quotas).endpoints());
+        all.addAll(new TrainingEndpoints(services, runs, audit, quotas).endpoints());
         all.addAll(new FutureEndpoints(services).endpoints());
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
-        all.addAll(new ListingEndpoints(services).endpoints());
-        all.addAll(new RecordEndpoints(services).endpoints());
-        all.addAll(new ArchiveEndpoints(services, runs, new SignedUrls(secret), publicUrl,
+        all.addAll(new ListingEndpoints(services, audit).endpoints());
+        var urls = new SignedUrls(secret);
+        all.addAll(new UsageEndpoints(services).endpoints());
+        all.addAll(new RecordEndpoints(services, urls, publicUrl).endpoints());
+        all.addAll(new ArchiveEndpoints(services, runs, audit, urls, publicUrl,
                 blockingExecutor).endpoints());
         return List.copyOf(all);
     }

@@ -11,6 +11,8 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import bios.protocol.model.UnservedModel;
+import bios.protocol.owner.OwnerCommand;
+import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
@@ -168,6 +170,12 @@ final class GatewayServices {
                 replyTo -> new RunCommand.Describe(account, replyTo));
     }
 
+    /// As above; of another account's run with published checkpoints too, if `accessible`.
+    CompletionStage<RunReply.Described> describe(RunId run, String account, boolean accessible) {
+        return run(account, run, RunReply.Described.class,
+                replyTo -> new RunCommand.Describe(account, accessible, replyTo));
+    }
+
     /// Asks a session and expects a reply of one type.
     <R extends SessionReply> CompletionStage<R> session(String session, Class<R> expected,
             Function<ActorRef<SessionReply>, SessionCommand> message) {
@@ -180,6 +188,15 @@ final class GatewayServices {
             if (reply instanceof SessionReply.Refused(var fault)) throw ApiException.of(fault).aboutSession();
             return expect(expected, reply);
         }));
+    }
+
+    /// Asks the entity of an account.
+    CompletionStage<OwnerReply> owner(String account, Function<ActorRef<OwnerReply>, OwnerCommand> message) {
+        return parts.owners().ask(account, message, settings.askTimeout()).thenApply(reply -> {
+            if (reply instanceof OwnerReply.Unavailable(var why))
+                throw new ApiException(ErrorCode.UNAVAILABLE, why);
+            return reply;
+        });
     }
 
     CompletionStage<SamplingReply> router(Function<ActorRef<SamplingReply>, SamplingCommand> message,

@@ -1,16 +1,21 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.OwnerLimits;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import java.time.Duration;
 import java.util.Optional;
+import org.apache.pekko.http.javadsl.HttpsConnectionContext;
 
 /// The limits of a gateway: block `bios.gateway` of the configuration. `reference.conf` documents each.
 public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers,
         int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
         int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,
-        Duration archiveUrlLifetime, Optional<String> archiveUrlSecret,
+        Duration archiveUrlLifetime, Optional<String> archiveUrlSecret, Optional<String> tokenSecret,
+        Duration tokenAge, OwnerLimits limits, Optional<HttpsConnectionContext> tls,
         ActorGateway.Settings actors) {
+    private static final int SHORTEST_SECRET = 16;
+
     /// Reads the block `bios.gateway`.
     public static GatewaySettings of(Config block) {
         long maxBytesInWork = block.getBytes("max-bytes-in-work");
@@ -25,7 +30,8 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
                 block.getInt("max-topk-prompt-logprobs"),
                 Math.toIntExact(block.getBytes("max-metadata-bytes")), publicUrl(block),
                 block.getDuration("archive-url-age"), text(block, "archive-url-secret"),
-                ActorGateway.Settings.of(block.getConfig("actors")));
+                secret(block), block.getDuration("token-age"), OwnerLimits.of(block.getConfig("limits")),
+                ServerTls.of(block.getConfig("tls")), ActorGateway.Settings.of(block.getConfig("actors")));
     }
 
     private static Optional<String> publicUrl(Config block) {
@@ -35,6 +41,15 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
                     "'" + wrong + "' is no URL; expected one like https://bios.example.org");
         });
         return url;
+    }
+
+    private static Optional<String> secret(Config block) {
+        Optional<String> secret = text(block, "token-secret");
+        secret.filter(given -> given.length() < SHORTEST_SECRET).ifPresent(_ -> {
+            throw new ConfigException.BadValue("bios.gateway.token-secret",
+                    "is shorter than " + SHORTEST_SECRET + " characters");
+        });
+        return secret;
     }
 
     private static Optional<String> text(Config block, String name) {

@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import bios.coordinator.Metrics;
+import bios.coordinator.gateway.Accounts.Caller;
 import bios.protocol.Invalid;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -34,6 +35,7 @@ import org.slf4j.LoggerFactory;
 final class HttpHandler {
     private static final Logger LOG = LoggerFactory.getLogger(HttpHandler.class);
     private static final int SMALL = 1 << 16;
+    private static final Caller ANYBODY = new Caller(Accounts.DEFAULT, ApiKey.Scope.WRITE, "");
 
     private final Gateway.Dependencies parts;
     private final Executor readers;
@@ -42,10 +44,12 @@ final class HttpHandler {
     private final BodyReader bodies;
     private final JsonReader reader;
     private final int maxBodyBytes;
+    private final Admission admission;
 
     HttpHandler(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings, Executor readers,
-            List<Endpoint> endpoints, RequestMemory memory) {
+            Admission admission, List<Endpoint> endpoints, RequestMemory memory) {
         this.parts = parts;
+        this.admission = admission;
         this.readers = readers;
         this.endpoints = endpoints;
         this.materializer = SystemMaterializer.get(system).materializer();
@@ -85,12 +89,13 @@ final class HttpHandler {
     private CompletionStage<HttpResponse> handle(HttpRequest request, RequestMetrics metrics) {
         String id = parts.ids().get().toString();
         Match match;
-        String account;
+        Caller caller;
         Map<String, String> headers = headers(request);
         try {
             match = match(request.method().value(), path(request));
             metrics.route = Optional.of(String.join("/", match.endpoint().pattern()));
-            account = match.endpoint().authenticated() ? account(headers) : Accounts.DEFAULT;
+            caller = match.endpoint().authenticated() ? admission.of(match.endpoint(),
+                    Optional.ofNullable(headers.get("x-api-key"))) : ANYBODY;
             if (match.endpoint().readsBody()) checkType(match.endpoint(), headers);
         } catch (RuntimeException refused) {
             return discardBody(request, problem(id, refused));
@@ -99,7 +104,7 @@ final class HttpHandler {
         if (match.endpoint().readsBody()) {
             boolean zstd = headers.getOrDefault("content-encoding", "").equals("zstd");
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, zstd, () -> {
-                ApiRequest call = call(id, account, match, request, headers,
+                ApiRequest call = call(id, caller, match, request, headers,
                         Optional.of(parse(body, zstd, headers)), body.share()::take);
                 return ApiException.withField(
                         call, callHandler(() -> match.endpoint().handler().answer(call)));
@@ -107,7 +112,7 @@ final class HttpHandler {
         } else {
             reply = request.discardEntityBytes(materializer).completionStage()
                     .thenCompose(_ -> callHandler(() -> match.endpoint().handler()
-                            .answer(call(id, account, match, request, headers, Optional.empty(), _ -> { }))));
+                            .answer(call(id, caller, match, request, headers, Optional.empty(), _ -> { }))));
         }
         return reply.thenCompose(this::render).handle((response, failed) -> failed == null
                 ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
@@ -140,7 +145,7 @@ final class HttpHandler {
         }
     }
 
-    private static ApiRequest call(String id, String account, Match match, HttpRequest request,
+    private static ApiRequest call(String id, Caller caller, Match match, HttpRequest request,
             Map<String, String> headers, Optional<Json> body, LongConsumer heap) {
         var query = new HashMap<String, String>();
         try {
@@ -149,7 +154,7 @@ final class HttpHandler {
         } catch (RuntimeException malformed) {
             throw new ApiException(ErrorCode.INVALID, "query", "is malformed: " + malformed.getMessage());
         }
-        return new ApiRequest(id, account, match.pathParameters(), query, headers, body, heap);
+        return new ApiRequest(id, caller, match.pathParameters(), query, headers, body, heap);
     }
 
     private static Map<String, String> headers(HttpRequest request) {
@@ -194,11 +199,6 @@ final class HttpHandler {
         }
         if (others.isEmpty()) throw noEndpoint("/api/v1/" + String.join("/", path));
         throw ApiException.methodNotAllowed(others, method);
-    }
-
-    private String account(Map<String, String> headers) {
-        return parts.accounts().of(Optional.ofNullable(headers.get("x-api-key")))
-                .orElseThrow(() -> ApiException.unauthenticated(headers.containsKey("x-api-key")));
     }
 
     private static void checkType(Endpoint endpoint, Map<String, String> headers) {

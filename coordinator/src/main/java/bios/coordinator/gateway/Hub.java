@@ -35,7 +35,7 @@ final class Hub {
     private static final int KEPT = 4;
 
     private final GatewayServices services;
-    private final Accounts accounts;
+    private final Callers callers;
     private final Map<ModelName, Repository> kept = Collections.synchronizedMap(
             new LinkedHashMap<>(KEPT, 0.75f, true) {
                 private static final long serialVersionUID = 1;
@@ -45,9 +45,9 @@ final class Hub {
                 }
             });
 
-    Hub(GatewayServices services, Accounts accounts) {
+    Hub(GatewayServices services, Callers callers) {
         this.services = services;
-        this.accounts = accounts;
+        this.callers = callers;
     }
 
     /// What a request asks for: a file, the list of files, or the description of a model.
@@ -82,7 +82,7 @@ final class Hub {
         boolean head = request.method().equals(HttpMethods.HEAD);
         if (!head && !request.method().equals(HttpMethods.GET)) return Optional.empty();
         return wanted(segments(request)).filter(w -> !head || w instanceof Wanted.File).map(wanted -> {
-            if (accounts.of(key(request)).isEmpty())
+            if (callers.of(key(request)).isEmpty())
                 return CompletableFuture.completedStage(problem(401, "",
                         "this service needs a key; set HF_TOKEN to it"));
             return repository(wanted.model()).thenApply(found -> found

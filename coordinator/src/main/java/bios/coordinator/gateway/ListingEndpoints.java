@@ -5,6 +5,7 @@ import bios.protocol.Invalid;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.client.Answer;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.RunCommand;
@@ -18,6 +19,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -27,9 +29,11 @@ final class ListingEndpoints {
     private static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
     private static final int MAX_PAGE = 1000;
     private final GatewayServices services;
+    private final Audit audit;
 
-    ListingEndpoints(GatewayServices services) {
+    ListingEndpoints(GatewayServices services, Audit audit) {
         this.services = services;
+        this.audit = audit;
     }
 
     List<Endpoint> endpoints() {
@@ -45,6 +49,10 @@ final class ListingEndpoints {
                 Endpoint.get("checkpoints", this::checkpoints),
                 Endpoint.delete("training_runs/*/checkpoints/*/*", this::delete),
                 Endpoint.put("training_runs/*/checkpoints/*/*/ttl", this::ttl),
+                Endpoint.post("training_runs/*/checkpoints/*/*/publish", call -> publish(call, true))
+                        .ignoringBody(),
+                Endpoint.delete("training_runs/*/checkpoints/*/*/publish", call -> publish(call, false)),
+                Endpoint.put("sessions/*/project", this::project),
                 Endpoint.get("sessions", this::sessions),
                 Endpoint.get("sessions/*", this::session));
     }
@@ -56,7 +64,9 @@ final class ListingEndpoints {
     private CompletionStage<ApiResponse> runs(ApiRequest call) {
         int limit = call.intParameter("limit", 20, 1, MAX_PAGE);
         int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
-        return services.runBlocking(() -> services.index().runs(call.account(), limit, offset))
+        ListingFilter filter = ListingFilter.of(call);
+        call.asksForAccessible();
+        return services.runBlocking(() -> filter.runs(services.index(), call.account(), limit, offset))
                 .thenApply(page -> new ApiResponse.Typed(() -> new Answer.Runs(page.items().stream()
                         .map(ResponseBodies::run).toList(), page.total()), () ->
                         ResponseBodies.listing("training_runs", page.items(), run ->
@@ -66,7 +76,10 @@ final class ListingEndpoints {
     private CompletionStage<ApiResponse> checkpoints(ApiRequest call) {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
         int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
-        return services.runBlocking(() -> services.index().checkpoints(call.account(), limit, offset))
+        ListingFilter filter = ListingFilter.of(call);
+        long now = services.clock().millis();
+        return services.runBlocking(() ->
+                filter.checkpoints(services.index(), call.account(), limit, offset, now))
                 .thenApply(page -> new ApiResponse.Typed(() -> new Answer.Checkpoints(
                         ResponseBodies.checkpoints(page.items()), page.total()), () ->
                         ResponseBodies.listing("checkpoints", page.items(), c ->
@@ -74,18 +87,19 @@ final class ListingEndpoints {
     }
 
     private CompletionStage<ApiResponse> run(ApiRequest call) {
-        return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account())
-                .thenApply(run -> {
+        return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account(),
+                call.asksForAccessible()).thenApply(run -> {
                     var summary = new RunSummary(run.config(), run.lora(), run.step(),
-                            run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted());
+                            run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted(),
+                            run.usage());
                     return new ApiResponse.Typed(() -> ResponseBodies.run(summary), () ->
                             new ApiResponse.JsonBody(200, ResponseBodies.run(call, summary), false));
                 });
     }
 
     private CompletionStage<ApiResponse> checkpointsOfRun(ApiRequest call) {
-        return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account())
-                .thenApply(run -> {
+        return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account(),
+                call.asksForAccessible()).thenApply(run -> {
                     List<CheckpointManifest> newest = run.checkpoints().stream()
                             .filter(c -> c.name().isPresent())
                             .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
@@ -132,6 +146,10 @@ final class ListingEndpoints {
 
     /// A checkpoint named by three segments of the path.
     record CheckpointRef(RunId run, CheckpointKind kind, CheckpointName name) {
+        CheckpointPath path() {
+            return new CheckpointPath(run, Optional.of(kind), name);
+        }
+
         static CheckpointRef of(List<String> parts) {
             RunId run = RunEndpoints.runId(parts.get(0));
             for (CheckpointKind kind : CheckpointKind.values())
@@ -158,7 +176,9 @@ final class ListingEndpoints {
         CheckpointRef target = CheckpointRef.of(call.pathParameters());
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
-                        target.kind(), target.name(), replyTo)).thenApply(_ -> new ApiResponse.NoContent());
+                        target.kind(), target.name(), replyTo))
+                .thenCompose(audit.done(call, "delete_checkpoint", target.path()))
+                .thenApply(_ -> new ApiResponse.NoContent());
     }
 
     private CompletionStage<ApiResponse> ttl(ApiRequest call) {
@@ -170,7 +190,32 @@ final class ListingEndpoints {
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.SetExpiry(call.account(),
                         target.kind(), target.name(), expires, replyTo))
+                .thenCompose(audit.done(call, "set_checkpoint_ttl", target.path()))
                         .thenApply(_ -> new ApiResponse.NoContent());
+    }
+
+    private CompletionStage<ApiResponse> publish(ApiRequest call, boolean published) {
+        CheckpointRef target = CheckpointRef.of(call.pathParameters());
+        return services.run(call.account(), target.run(), RunReply.Done.class,
+                replyTo -> new RunCommand.Publish(call.account(), target.kind(), target.name(), published,
+                        replyTo)).thenCompose(audit.done(call, published ? "publish_checkpoint"
+                                : "unpublish_checkpoint", target.path()))
+                .thenApply(_ -> new ApiResponse.NoContent());
+    }
+
+    /// Moves a session and its runs to a project. A repeated call moves what an interrupted one has left.
+    private CompletionStage<ApiResponse> project(ApiRequest call) {
+        Fields fields = call.bodyFields();
+        Optional<String> project = ServiceEndpoints.project(fields);
+        fields.requireAllRead();
+        return services.session(call.pathParameters().getFirst(), SessionReply.Described.class, replyTo ->
+                new SessionCommand.SetProject(call.account(), project, replyTo)).thenCompose(session -> {
+                    CompletionStage<?> moved = CompletableFuture.completedStage(null);
+                    for (RunId run : session.runs()) moved = moved.thenCompose(_ -> services.run(
+                            call.account(), run, RunReply.Done.class, replyTo ->
+                                    new RunCommand.SetProject(call.account(), project, replyTo)));
+                    return moved.thenApply(_ -> new ApiResponse.NoContent());
+                });
     }
 
     /// The sessions that have runs; newest first.

@@ -15,11 +15,16 @@ import java.util.function.IntSupplier;
 /// @param configured `bios.gateway.public-url`
 /// @param boundHost the address that the server listens on
 /// @param boundPort its port
-record PublicUrl(Optional<String> configured, String boundHost, IntSupplier boundPort) {
+/// @param scheme of the server
+record PublicUrl(Optional<String> configured, String boundHost, IntSupplier boundPort, String scheme) {
+    PublicUrl(Optional<String> configured, String boundHost, IntSupplier boundPort) {
+        this(configured, boundHost, boundPort, "http");
+    }
+
     /// Scheme, host and port without a slash at the end; empty for relative URLs.
     String root(String hostHeader) {
         return configured.map(url -> url.replaceAll("/+$", ""))
-                .orElseGet(() -> isOwn(hostHeader) ? "http://" + hostHeader : "");
+                .orElseGet(() -> isOwn(hostHeader) ? scheme + "://" + hostHeader : "");
     }
 
     private boolean isOwn(String hostHeader) {

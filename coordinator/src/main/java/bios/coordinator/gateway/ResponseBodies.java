@@ -9,6 +9,7 @@ import bios.protocol.client.Answer;
 import bios.protocol.client.Problem;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
 import bios.protocol.run.HistoryEntry;
@@ -195,6 +196,7 @@ final class ResponseBodies {
                 "last_sampler_checkpoint", last(call, run, CheckpointKind.SAMPLER),
                 "user_metadata", JsonWriter.strings(run.config().userMetadata()),
                 "lora_alpha", run.lora().alpha(), "target_modules", targets(run.lora()), "step", run.step(),
+                "project_id", run.config().project(),
                 "parent_path", run.config().parent()
                 .map(path -> call.clientPath(CheckpointPath.parse(path))));
     }
@@ -226,7 +228,7 @@ final class ResponseBodies {
                 "checkpoint_type", checkpoint.kind().name().toLowerCase(Locale.ROOT),
                 "time", time(checkpoint.createdAtMillis()), "path", path.biosUri(), "tinker_path",
                 path.tinkerUri(),
-                "size_bytes", checkpoint.bytes(), "public", false,
+                "size_bytes", checkpoint.bytes(), "public", checkpoint.readableByAll(),
                 "expires_at", checkpoint.expiresAtMillis().map(ResponseBodies::time), "step",
                 checkpoint.step(),
                 "metadata", JsonWriter.raw(checkpoint.userMetadata()));
@@ -234,15 +236,21 @@ final class ResponseBodies {
 
     /// Times in milliseconds, rounded down to microseconds.
     static Map<String, Object> timing(OperationTiming timing) {
-        return ApiResponse.object("seq_id", timing.seq(), "operation", switch (timing.kind()) {
+        return ApiResponse.object("seq_id", timing.seq(), "operation", operation(timing.kind()),
+                "journal_ms", millis(timing.journalNanos()), "queue_ms", millis(timing.queueNanos()),
+                "engine_ms", millis(timing.engineNanos()));
+    }
+
+    /// The name of the call that submits such an operation.
+    static String operation(OperationKind kind) {
+        return switch (kind) {
             case FORWARD -> "forward";
             case FORWARD_BACKWARD -> "forward_backward";
             case OPTIM_STEP -> "optim_step";
             case SAVE_STATE -> "save_weights";
             case SAVE_SAMPLER_WEIGHTS -> "save_weights_for_sampler";
             case LOAD_STATE -> "load_weights";
-        }, "journal_ms", millis(timing.journalNanos()), "queue_ms", millis(timing.queueNanos()),
-                "engine_ms", millis(timing.engineNanos()));
+        };
     }
 
     /// Details of history entries that are numbers.

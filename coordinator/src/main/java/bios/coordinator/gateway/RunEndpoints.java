@@ -23,19 +23,23 @@ final class RunEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
     private final OperationReader reader;
+    private final Audit audit;
+    private final Quotas quotas;
 
-    RunEndpoints(GatewayServices services, RunClient runs) {
+    RunEndpoints(GatewayServices services, RunClient runs, Audit audit, Quotas quotas) {
         this.services = services;
         this.runs = runs;
+        this.audit = audit;
+        this.quotas = quotas;
         this.reader = new OperationReader(services.settings());
     }
 
     List<Endpoint> endpoints() {
         return List.of(Endpoint.post("create_model", this::createModel),
                 Endpoint.post("load_training_client", this::loadTrainingClient),
-                Endpoint.post("get_info", this::info),
+                Endpoint.post("get_info", this::info).thatReads(),
                 Endpoint.post("unload_model", this::unload),
-                Endpoint.post("weights_info", this::weightsInfo));
+                Endpoint.post("weights_info", this::weightsInfo).thatReads());
     }
 
     /// Parses a run id; a malformed id is refused like an unknown run.
@@ -66,15 +70,18 @@ final class RunEndpoints {
                 .thenApply(_ -> ResponseBodies.future(config.run() + ":create", config.run()));
     }
 
-    /// Checks the owner of the session, creates the run, then adds it to the session.
+    /// Checks the owner of the session, creates the run in its project, then adds it to the session.
     private CompletionStage<RunReply.Described> create(ApiRequest call, RunConfig config) {
         return services.session(config.session(), SessionReply.Described.class,
                 replyTo -> new SessionCommand.Describe(call.account(), replyTo))
-                .thenCompose(_ -> services.run(call.account(), config.run(), RunReply.Described.class,
-                        replyTo -> new RunCommand.Create(config, replyTo)))
+                .thenCompose(session -> quotas.checkRuns(call.account(), config.run()).thenCompose(_ ->
+                        services.run(call.account(), config.run(), RunReply.Described.class, replyTo ->
+                                new RunCommand.Create(config.in(session.project()), replyTo))))
                 .thenCompose(run -> services.session(config.session(), SessionReply.Described.class,
                         replyTo -> new SessionCommand.AddRun(call.account(), config.run(), replyTo))
-                        .thenApply(_ -> run));
+                        .thenApply(_ -> run))
+                .thenCompose(audit.done(call, "create_model", Optional.of(config.run()), Optional.empty(),
+                        "create " + config.run()));
     }
 
     private CompletionStage<ApiResponse> loadTrainingClient(ApiRequest call) {
@@ -134,6 +141,7 @@ final class RunEndpoints {
         fields.requireAllRead();
         return services.run(call.account(), run, RunReply.Done.class,
                 replyTo -> new RunCommand.Unload(call.account(), replyTo))
+                .thenCompose(audit.done(call, "unload_model", run))
                 .thenApply(_ -> ResponseBodies.future(run + ":unload", run));
     }
 

@@ -23,32 +23,49 @@ final class ServiceEndpoints {
             Pattern.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}");
     /// Largest text of one `tokenize`, in UTF-8: it travels to a worker as one message.
     private static final int MAX_TEXT_BYTES = 4 << 20;
+    private static final int MAX_PROJECT = 256;
     private final GatewayServices services;
     private final Supplier<UUID> ids;
+    private final Callers callers;
 
-    ServiceEndpoints(GatewayServices services, Supplier<UUID> ids) {
+    ServiceEndpoints(GatewayServices services, Supplier<UUID> ids, Callers callers) {
         this.services = services;
         this.ids = ids;
+        this.callers = callers;
     }
 
     List<Endpoint> endpoints() {
         return List.of(Endpoint.get("healthz", _ -> health()).withoutKey(),
-                Endpoint.post("client/config", _ -> at(ApiResponse.ok("pjwt_auth_enabled", false,
+                Endpoint.post("client/config", _ -> at(ApiResponse.ok("pjwt_auth_enabled",
+                        callers.givesTokens(),
                         "credential_default_source", "api_key", "use_pyqwest_transport", false,
                         "proto_compress_fwdbwd", false, "parallel_fwdbwd_chunks", true,
                         "fwdbwd_max_chunk_len", Math.min(1024, services.settings().maxDatums()),
-                        "fwdbwd_max_chunk_bytes_count", 5_000_000))).ignoringBody(),
+                        "fwdbwd_max_chunk_bytes_count", 5_000_000))).ignoringBody().thatReads(),
+                Endpoint.post("auth/token", this::token).ignoringBody().thatReads(),
+                Endpoint.get("whoami", call -> at(ApiResponse.ok("account", call.account(), "scope",
+                        call.caller().scope().word()))),
                 Endpoint.post("client/dynamic_config",
-                        _ -> at(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody(),
+                        _ -> at(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody().thatReads(),
                 Endpoint.get("get_server_capabilities", _ -> at(capabilities(services.directory()))),
                 Endpoint.post("create_session", this::createSession),
                 Endpoint.post("session_heartbeat", this::heartbeat),
-                Endpoint.post("telemetry", _ -> at(ApiResponse.ok("status", "accepted"))).ignoringBody(),
-                Endpoint.post("tokenize", this::tokenize), Endpoint.post("detokenize", this::detokenize));
+                Endpoint.post("telemetry", _ -> at(ApiResponse.ok("status", "accepted"))).ignoringBody()
+                        .thatReads(),
+                Endpoint.post("tokenize", this::tokenize).thatReads(),
+                Endpoint.post("detokenize", this::detokenize).thatReads());
     }
 
     private static CompletionStage<ApiResponse> at(ApiResponse reply) {
         return CompletableFuture.completedStage(reply);
+    }
+
+    /// A token in exchange for the key of the request.
+    private CompletionStage<ApiResponse> token(ApiRequest call) {
+        if (!callers.givesTokens())
+            throw new ApiException(ErrorCode.UNSUPPORTED, "this service gives no tokens"
+                    + " (bios.gateway.token-secret is not set); send the key itself");
+        return at(ApiResponse.ok("jwt", callers.token(call.caller())));
     }
 
     private CompletionStage<ApiResponse> health() {
@@ -79,7 +96,7 @@ final class ServiceEndpoints {
         String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
         String version = fields.optionalString("sdk_version").orElse("");
-        fields.optionalString("project_id");
+        Optional<String> project = project(fields);
         Optional<String> given = fields.optionalString("session_id");
         fields.requireAllRead();
         if (tags.size() > 64) throw fields.at("tags").invalid("has " + tags.size() + " entries; at most 64");
@@ -91,9 +108,19 @@ final class ServiceEndpoints {
         String session = given.orElseGet(() -> ids.get().toString());
         return services.session(session, SessionReply.Described.class,
                 replyTo -> new SessionCommand.Open(call.account(), tags, metadata, version,
-                        services.clock().millis(), replyTo))
+                        services.clock().millis(), project, replyTo))
                 .thenApply(_ -> ApiResponse.typed(new Answer.SessionOpened(session), "type", "create_session",
                         "session_id", session));
+    }
+
+    /// The name of a project in the field `project_id`.
+    static Optional<String> project(Fields fields) {
+        Optional<String> project = fields.optionalString("project_id");
+        project.filter(name -> name.isBlank() || name.length() > MAX_PROJECT).ifPresent(name -> {
+            throw fields.at("project_id").invalid("has " + name.length() + " characters; expected 1 to "
+                    + MAX_PROJECT);
+        });
+        return project;
     }
 
     private void limit(FieldPath at, long characters) {

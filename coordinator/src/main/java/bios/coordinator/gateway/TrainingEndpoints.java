@@ -2,6 +2,7 @@ package bios.coordinator.gateway;
 
 import bios.protocol.Fault;
 import bios.protocol.Invalid;
+import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.model.ModelInfo;
@@ -19,10 +20,14 @@ final class TrainingEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
     private final OperationReader reader;
+    private final Audit audit;
+    private final Quotas quotas;
 
-    TrainingEndpoints(GatewayServices services, RunClient runs) {
+    TrainingEndpoints(GatewayServices services, RunClient runs, Audit audit, Quotas quotas) {
         this.services = services;
         this.runs = runs;
+        this.audit = audit;
+        this.quotas = quotas;
         this.reader = new OperationReader(services.settings());
     }
 
@@ -96,8 +101,19 @@ final class TrainingEndpoints {
         Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS);
         fields.bool("overwrite", true);
         fields.requireAllRead();
-        return runs.submit(call, target.run(), target.seq(),
-                new Operation.SaveState(name, metadata, ttl), "");
+        return save(call, target, CheckpointKind.TRAINING, name,
+                new Operation.SaveState(name, metadata, ttl));
+    }
+
+    /// Submits the save of a named checkpoint, if the account may store more.
+    private CompletionStage<ApiResponse> save(ApiRequest call, Target target, CheckpointKind kind,
+            CheckpointName name, Operation operation) {
+        String event = kind == CheckpointKind.TRAINING ? "save_weights" : "save_weights_for_sampler";
+        var path = new CheckpointPath(target.run(), Optional.of(kind), name);
+        return quotas.checkStored(call.account())
+                .thenCompose(_ -> runs.submit(call, target.run(), target.seq(), operation, ""))
+                .thenCompose(audit.done(call, event, Optional.of(target.run()), Optional.of(path),
+                        "save " + target.run() + " " + target.seq()));
     }
 
     private static CheckpointName name(Fields fields) {
@@ -116,8 +132,8 @@ final class TrainingEndpoints {
             throw fields.at("path").invalid("give exactly one of path (a lasting checkpoint) and"
                     + " sampling_session_seq_id (a snapshot for this session)");
         if (name.isPresent())
-            return runs.submit(call, target.run(), target.seq(),
-                    new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
+            return save(call, target, CheckpointKind.SAMPLER, name.get(),
+                    new Operation.SaveSamplerWeights(name, ttl, Optional.empty()));
         // A retried save may have another sampler number, so the number is not part of the operation.
         return services.describe(target.run(), call.account()).thenCompose(run -> {
             String session = run.config().session();

@@ -2,6 +2,7 @@ package bios.coordinator.run;
 
 import bios.coordinator.run.RunEvent.CheckpointDeleted;
 import bios.coordinator.run.RunEvent.ExpirySet;
+import bios.coordinator.run.RunEvent.PublicationSet;
 import bios.coordinator.run.RunEvent.SnapshotsReleased;
 import bios.coordinator.run.RunEvent.Unnamed;
 import bios.coordinator.run.TrainingRun.Decision;
@@ -119,10 +120,32 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     /// The checkpoint to which a path refers at a time. A path with two parts refers to a training state or,
     /// if there is none, to sampler weights.
     Optional<CheckpointManifest> resolve(CheckpointPath path, long nowMillis) {
+        return resolve(path, nowMillis, _ -> true);
+    }
+
+    /// The published checkpoint to which a path refers at a time, for the other accounts.
+    Optional<CheckpointManifest> resolvePublished(CheckpointPath path, long nowMillis) {
+        return resolve(path, nowMillis, CheckpointManifest::readableByAll);
+    }
+
+    private Optional<CheckpointManifest> resolve(CheckpointPath path, long nowMillis,
+            Predicate<CheckpointManifest> readable) {
         Optional<CheckpointManifest> found = path.kind().isPresent()
-                ? newest(path.kind().get(), path.name()) : newest(CheckpointKind.TRAINING, path.name())
-                .or(() -> newest(CheckpointKind.SAMPLER, path.name()));
+                ? newest(path.kind().get(), path.name()).filter(readable)
+                : newest(CheckpointKind.TRAINING, path.name()).filter(readable)
+                .or(() -> newest(CheckpointKind.SAMPLER, path.name()).filter(readable));
         return found.filter(manifest -> !expired(manifest, nowMillis));
+    }
+
+    /// Whether a checkpoint or snapshot has the content of `manifest`, whatever has been set on it since.
+    boolean holds(CheckpointManifest manifest) {
+        return all().anyMatch(m -> m.kind() == manifest.kind() && m.name().equals(manifest.name())
+                && sameBlobs(m, manifest));
+    }
+
+    /// Whether weights are those of a published checkpoint, or of an earlier version of one.
+    boolean publishes(BlobId adapter) {
+        return all().anyMatch(m -> m.readableByAll() && m.adapter().id().equals(adapter));
     }
 
     /// Whether weights are those of a checkpoint or snapshot.
@@ -137,7 +160,12 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
 
     /// The reply about the use of weights that a sampler is pinned to.
     RunReply answer(BlobId adapter) {
-        return holds(adapter) ? new RunReply.Done() : new RunReply.Refused(Reason.EXPIRED, EXPIRED);
+        return holds(adapter) ? new RunReply.Done() : expired();
+    }
+
+    /// The reply about weights that the caller can no longer use.
+    RunReply expired() {
+        return new RunReply.Refused(Reason.EXPIRED, EXPIRED);
     }
 
     private static RunReply answer(Optional<CheckpointManifest> manifest, String otherwise) {
@@ -153,6 +181,13 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     /// Sets when a name expires; empty: never.
     Decision decideExpiry(CheckpointKind kind, CheckpointName name, Optional<Long> atMillis) {
         return ofKnown(kind, name, new ExpirySet(kind, name, atMillis));
+    }
+
+    /// Makes a name readable by every account, or by its owner only; idempotent.
+    Decision decidePublication(CheckpointKind kind, CheckpointName name, boolean published) {
+        boolean same = newest(kind, name).filter(m -> m.readableByAll() == published).isPresent();
+        return same ? new Decision.Duplicate()
+                : ofKnown(kind, name, new PublicationSet(kind, name, published));
     }
 
     private Decision ofKnown(CheckpointKind kind, CheckpointName name, RunEvent event) {
@@ -200,9 +235,16 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
                 .filter(n -> expired(n, nowMillis)).isEmpty(), s -> !expired(s.manifest(), nowMillis));
     }
 
+    /// A name is published as it is now: versions that it replaced, and those that replace it, are not.
+    Checkpoints publication(CheckpointKind kind, CheckpointName name, boolean published) {
+        CheckpointManifest newest = newest(kind, name).orElse(null);
+        return new Checkpoints(versions.stream().map(v -> !named(v, kind, name) || published && v != newest
+                ? v : v.published(published)).toList(), snapshots);
+    }
+
     Checkpoints expiry(CheckpointKind kind, CheckpointName name, Optional<Long> at) {
         return new Checkpoints(versions.stream().map(v -> named(v, kind, name)
-                ? expiring(v, at) : v).toList(), snapshots);
+                ? v.expiring(at) : v).toList(), snapshots);
     }
 
     /// The next time at which a checkpoint expires; empty: no checkpoint expires.
@@ -231,11 +273,5 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
 
     private static boolean expired(CheckpointManifest manifest, long nowMillis) {
         return manifest.expiresAtMillis().filter(at -> at <= nowMillis).isPresent();
-    }
-
-    private static CheckpointManifest expiring(CheckpointManifest m, Optional<Long> at) {
-        return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(),
-                m.adapter(), m.optimizer(), m.step(), m.settings(), m.optimizerType(), m.userMetadata(),
-                m.parent(), m.createdAtMillis(), at, m.baseFingerprint());
     }
 }

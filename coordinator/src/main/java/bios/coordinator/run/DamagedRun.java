@@ -28,6 +28,8 @@ final class DamagedRun {
             case RunCommand.CheckOwner c -> answer(c.replyTo(), damaged);
             case RunCommand.Describe c -> answer(c.replyTo(), damaged);
             case RunCommand.DeleteCheckpoint c -> answer(c.replyTo(), damaged);
+            case RunCommand.Publish c -> answer(c.replyTo(), damaged);
+            case RunCommand.SetProject c -> answer(c.replyTo(), damaged);
             case RunCommand.SetExpiry c -> answer(c.replyTo(), damaged);
             case RunCommand.Unload c -> answer(c.replyTo(), damaged);
             case RunCommand.GetHistory c -> answer(c.replyTo(), damaged);

@@ -112,6 +112,22 @@ public sealed interface RunEvent {
         }
     }
 
+    /// A checkpoint was made readable by every account, or by its owner only.
+    record PublicationSet(CheckpointKind kind, CheckpointName name, boolean published,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        PublicationSet(CheckpointKind kind, CheckpointName name, boolean published) {
+            this(kind, name, published, Optional.empty());
+        }
+    }
+
+    /// Operations up to `position` have used this much since those that were counted before; none of them is
+    /// executed again.
+    record UsageCounted(long position, long trainedTokens, long evaluatedTokens, long deviceNanos,
+            long timeMillis) implements RunEvent {}
+
+    /// The run was moved to a project, or out of any.
+    record ProjectSet(Optional<String> project) implements RunEvent {}
+
     /// The checkpoints that were expired at `timeMillis` were removed.
     record CheckpointsExpired(long timeMillis,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
@@ -233,6 +249,8 @@ public sealed interface RunEvent {
                     new CheckpointDeleted(kind, name, before.or(() -> stamp));
             case ExpirySet(var kind, var name, var at, var before) ->
                     new ExpirySet(kind, name, at, before.or(() -> stamp));
+            case PublicationSet(var kind, var name, var published, var before) ->
+                    new PublicationSet(kind, name, published, before.or(() -> stamp));
             case CheckpointsExpired(var time, var before) ->
                     new CheckpointsExpired(time, before.or(() -> stamp));
             case RecoveryPointReached(var at, var state, var step, var lora, var results, var pages,
@@ -245,7 +263,8 @@ public sealed interface RunEvent {
             case RunClosed(var time, var before) -> new RunClosed(time, before.or(() -> stamp));
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, ReplayFinished _,
                     ReplayBegan _, OperationAttempted _, BlobsAbandoned _, WeightsReleased _, BlobsFreed _,
-                    HistoryRecorded _, EntityBegan _ -> this;
+                    HistoryRecorded _, EntityBegan _, ProjectSet _, UsageCounted _ ->
+                    this;
         };
     }
 }

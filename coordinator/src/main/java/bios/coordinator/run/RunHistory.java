@@ -88,6 +88,9 @@ final class RunHistory {
             case ExpirySet(var kind, var name, var at, var stamp) -> stamp.map(s ->
                     runEntry(s, Kind.EXPIRY_SET, Map.of("checkpoint", checkpointText(kind, name),
                             "expires_at", at.map(millis -> "" + millis).orElse("never"))));
+            case PublicationSet(var kind, var name, var published, var stamp) -> stamp.map(s -> runEntry(s,
+                    published ? Kind.CHECKPOINT_PUBLISHED : Kind.CHECKPOINT_UNPUBLISHED,
+                    Map.of("checkpoint", checkpointText(kind, name))));
             case CheckpointsExpired(var time, var stamp) ->
                     expiryEntry(run, time, stamp.orElse(new Stamp(time, "")));
             case RecoveryPointReached e -> e.stamp().map(s -> operationEntry(run, e.position(), s,
@@ -97,7 +100,7 @@ final class RunHistory {
             case HistoryRecorded(var entry) -> Optional.of(entry);
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
                     ReplayBegan _, ReplayFinished _, BlobsAbandoned _, WeightsReleased _,
-                    BlobsFreed _, EntityBegan _ -> Optional.empty();
+                    BlobsFreed _, EntityBegan _, ProjectSet _, UsageCounted _ -> Optional.empty();
         };
     }
 

@@ -43,6 +43,7 @@ final class RunMaintenance {
     private long shownStep;
     private long shownRequest;
     private Optional<String> shownCorrupted = Optional.empty();
+    private long shownTokens;
     private long lastVersion;
     private boolean listing;
     /// Whether the last listing found no blob without an owner.
@@ -92,12 +93,13 @@ final class RunMaintenance {
     /// Writes the row if that is due. [SelfMessage.Indexed] follows.
     ///
     /// @param step optimizer steps known to be applied
+    /// @param meter knows what the run has used
     /// @param sequence the sequence number of the run's last event
-    void index(TrainingRun run, long step, long sequence) {
+    void index(TrainingRun run, long step, RunMeter meter, long sequence) {
         if (run.config().isEmpty()) return;
         Optional<String> corrupted = RunHistory.corrupted(run.history());
         dirty |= urgent || step != shownStep || run.lastRequestMillis() != shownRequest
-                || !corrupted.equals(shownCorrupted);
+                || !corrupted.equals(shownCorrupted) || meter.tokens() != shownTokens;
         if (writing || !dirty || waiting && !urgent) return;
         writing = true;
         dirty = false;
@@ -105,9 +107,10 @@ final class RunMaintenance {
         shownStep = step;
         shownRequest = run.lastRequestMillis();
         shownCorrupted = corrupted;
+        shownTokens = meter.tokens();
         var row = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(), step,
                 run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
-                corrupted);
+                corrupted, Optional.of(meter.now(context.now())).filter(used -> !used.none()));
         long first = sequence * VERSIONS;
         long version = Math.clamp(lastVersion + 1, first, first + VERSIONS - 1);
         lastVersion = version;

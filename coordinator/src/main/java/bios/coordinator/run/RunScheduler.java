@@ -283,7 +283,9 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     unloading = false;
                     effects.add(new RunEffect.AnswerUnload());
                 }
-                case RunCreated _, OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _,
+                case RunCreated _, PublicationSet _, ProjectSet _, UsageCounted _, OperationAccepted _,
+                        LoadResolved _,
+                        LoadApplied _, ErrorSeen _,
                         CheckpointDeleted _, ExpirySet _, CheckpointsExpired _, SnapshotsReleased _,
                         WorkerDied _, ReplayBegan _, OperationAttempted _, ReplayFinished _,
                         BlobsAbandoned _, WeightsReleased _, BlobsFreed _, HistoryRecorded _ -> {}

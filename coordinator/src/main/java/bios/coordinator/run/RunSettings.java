@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.coordinator.OwnerLimits;
 import com.typesafe.config.Config;
 import java.time.Duration;
 
@@ -9,7 +10,14 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
         int pointSteps, long pointBytes, int pointOperations, int pointMaxOperations, long pointMaxBytes,
         long snapshotBytes, int maxResults, long maxResultBytes, long resultMemoryBytes, long nodeResultBytes,
         int attempts, Duration idleAfter, Duration leaveWithin, Duration retryAfter, Duration restAfter,
-        Duration sweepAfter, Duration lease, int newestSnapshots, int maxUnnamed, int history) {
+        Duration sweepAfter, Duration lease, int newestSnapshots, int maxUnnamed, int history,
+        OwnerLimits limits) {
+    /// Most bytes of unfinished operations of an owner on this node.
+    public long maxUnfinishedBytesOf(String owner) {
+        long own = limits.of(owner).queuedBytes();
+        return own > 0 ? own : maxUnfinishedBytesPerOwner;
+    }
+
     /// How often a use that goes on is confirmed.
     public Duration leaseRenewal() {
         return lease.dividedBy(4);
@@ -31,6 +39,6 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
                 c.getDuration("retry-after"), c.getDuration("rest-after"),
                 c.getDuration("sweep-after"), c.getDuration("unnamed-weights.lease"),
                 c.getInt("unnamed-weights.newest-snapshots"), c.getInt("unnamed-weights.max-count"),
-                c.getInt("history"));
+                c.getInt("history"), OwnerLimits.of(root.getConfig("bios.gateway.limits")));
     }
 }

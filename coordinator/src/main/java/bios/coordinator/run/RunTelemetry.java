@@ -33,7 +33,7 @@ final class RunTelemetry {
         this.context = context;
         model = context.id().slug();
         nanos = context.environment().nanos();
-        timings = new Timings(nanos);
+        timings = new Timings(nanos, context::now);
     }
 
     Timings timings() {

@@ -16,13 +16,16 @@ final class Timings {
     private record Started(long seq, OperationKind kind, long arrived, long stored, long worked) {}
 
     private final LongSupplier nanos;
+    private final LongSupplier millis;
     private final TreeMap<Long, Started> started = new TreeMap<>();
     private final Deque<OperationTiming> newest = new ArrayDeque<>();
     private long arrived;
 
     /// @param nanos monotonic clock
-    Timings(LongSupplier nanos) {
+    /// @param millis wall clock, to say when
+    Timings(LongSupplier nanos, LongSupplier millis) {
         this.nanos = nanos;
+        this.millis = millis;
     }
 
     /// Records the arrival of an operation, which is stored or refused before the next one arrives.
@@ -48,7 +51,7 @@ final class Timings {
         long sinceStored = nanos.getAsLong() - s.stored();
         if (newest.size() == MAX_TIMINGS) newest.removeFirst();
         newest.addLast(new OperationTiming(s.seq(), s.kind(), s.stored() - s.arrived(),
-                Math.max(0, sinceStored - s.worked()), s.worked()));
+                Math.max(0, sinceStored - s.worked()), s.worked(), millis.getAsLong()));
     }
 
     /// Discards operations up to `position`: they get no outcome any more.

@@ -19,6 +19,7 @@ import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.HistoryEntry;
+import bios.protocol.run.RunUsage;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import com.fasterxml.jackson.annotation.JsonInclude;
@@ -55,6 +56,7 @@ import java.util.stream.Stream;
 /// @param executedUpTo operations up to this position were executed to their end; a lower bound
 /// @param deaths the last known end of each worker, by its register
 /// @param setAside the operation that is not tried again by itself
+/// @param usage what its operations up to the recovery point have used; empty: nothing is counted yet
 public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted,
         IntervalSet known,
         @JsonProperty("line") List<PendingOperation> pending, RecoveryPoint recovery, boolean trained,
@@ -65,14 +67,15 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         @JsonInclude(JsonInclude.Include.NON_EMPTY) List<HistoryEntry> history,
         @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> executedUpTo,
         @JsonInclude(JsonInclude.Include.NON_EMPTY) Map<String, WorkerDeath> deaths,
-        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<SetAside> setAside) {
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<SetAside> setAside,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<RunUsage> usage) {
     /// The run before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             IntervalSet.EMPTY, List.of(),
             new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of()),
             false,
             Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of(),
-            Optional.empty(), Map.of(), Optional.empty());
+            Optional.empty(), Map.of(), Optional.empty(), Optional.empty());
 
     /// The fault of an `optim_step` without a gradient. It does not block later operations.
     public static final String NO_GRADIENT = "no_gradient";
@@ -185,9 +188,16 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         deaths = deaths == null ? Map.of() : Map.copyOf(deaths);
         executedUpTo = executedUpTo == null ? Optional.empty() : executedUpTo;
         setAside = setAside == null ? Optional.empty() : setAside;
+        usage = usage == null ? Optional.empty() : usage; // absent in snapshots of earlier builds
     }
 
     // Decisions
+
+    /// Moves the run to a project.
+    Decision setProject(Optional<String> project) {
+        return config.orElseThrow().project().equals(project) ? new Decision.Duplicate()
+                : new Decision.Accept(List.of(new ProjectSet(project)));
+    }
 
     /// Creates the run, once.
     Decision create(RunConfig wanted) {
@@ -225,10 +235,12 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         if (load.ofOwner() >= settings.maxUnfinishedPerOwner())
             return new Decision.Refuse(Reason.TOO_MANY, load.ofOwner()
                     + " operations of this account are not finished; wait for some of them");
-        if (load.bytesOfOwner() + operation.bytes() > settings.maxUnfinishedBytesPerOwner()
+        long bytesOfOwner = settings.maxUnfinishedBytesOf(config.map(RunConfig::owner).orElse(""));
+        if (load.bytesOfOwner() + operation.bytes() > bytesOfOwner
                 && load.ofOwner() > 0)
-            return new Decision.Refuse(Reason.TOO_MANY, load.bytesOfOwner()
-                    + " bytes of this account's operations are not finished; wait for some of them");
+            return new Decision.Refuse(Reason.TOO_MANY, load.bytesOfOwner() + " bytes of this account's"
+                    + " operations are not finished, and " + bytesOfOwner + " is its limit (queued-bytes);"
+                    + " wait for some of them");
         if (PendingOperation.saves(operation.kind()) && isFull(operation, settings))
             return new Decision.Refuse(Reason.LIMIT, "the run has " + settings.maxCheckpoints()
                     + " checkpoints, which is the limit (bios.run.max-checkpoints); delete some, give them an"
@@ -271,7 +283,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     RunEvent load(long position, CheckpointManifest manifest, boolean optimizer) {
         RunConfig own = config.orElseThrow();
         String path = manifest.path().map(Object::toString).orElse("the snapshot " + manifest.contentId());
-        if (manifest.run().equals(own.run()) && checkpoints.all().noneMatch(m -> m.equals(manifest)))
+        if (manifest.run().equals(own.run()) && !checkpoints.holds(manifest))
             return refuse(position, "checkpoint_not_found", path + " was deleted");
         if (!manifest.baseModel().equals(own.baseModel()))
             return refuse(position, "base_model_mismatch",
@@ -485,6 +497,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case CheckpointDeleted(var kind, var name, _) -> withCheckpoints(checkpoints.delete(kind, name));
             case ExpirySet(var kind, var name, var at, _) ->
                     withCheckpoints(checkpoints.expiry(kind, name, at));
+            case PublicationSet(var kind, var name, var published, _) ->
+                    withCheckpoints(checkpoints.publication(kind, name, published));
+            case UsageCounted e -> withUsage(e);
+            case ProjectSet(var project) -> withConfig(config.map(c -> c.in(project)));
             case CheckpointsExpired(var now, _) -> withCheckpoints(checkpoints.expire(now));
             case SnapshotsReleased(var session) -> withCheckpoints(checkpoints.release(session));
             case RecoveryPointReached e -> applyRecoveryPoint(e);
@@ -519,7 +535,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         require(config.isEmpty(), "run %s is created twice", created.run());
         return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, pending,
                 recovery, trained, checkpoints, blocking, suspect, garbage, created.createdAtMillis(), closed,
-                history, executedUpTo, deaths, setAside);
+                history, executedUpTo, deaths, setAside, usage);
     }
 
     private TrainingRun applyAccepted(OperationAccepted e) {
@@ -529,7 +545,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 new Outcome.Open()));
         return new TrainingRun(config, lora, e.position(), known.with(e.seq()), longer, recovery, trained,
                 checkpoints, blocking, suspect, garbage, e.timeMillis(), closed, history,
-                later(e.executed().orElse(0L)), deaths, setAside);
+                later(e.executed().orElse(0L)), deaths, setAside, usage);
     }
 
     private TrainingRun withOutcome(long position, Outcome now) {
@@ -591,7 +607,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 Optional.of(e.lora()), e.results(), e.pages());
         var next = new TrainingRun(config, lora, accepted, known, pending.subList(passed, pending.size()),
                 point, changed, checkpoints, blocking, suspect, garbage, lastRequestMillis, closed, history,
-                executedUpTo, deaths, setAside);
+                executedUpTo, deaths, setAside, usage);
         if (suspect.filter(s -> s.position() <= e.position()).isPresent()) next = next.unsuspected();
         return next.collectGarbage(this);
     }
@@ -612,7 +628,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 Optional.empty(), List.of());
         return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
                 Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true,
-                history, executedUpTo, deaths, Optional.empty()).collectGarbage(this);
+                history, executedUpTo, deaths, Optional.empty(), usage).collectGarbage(this);
     }
 
     /// Adds the blobs to the garbage to which `before` refers and this run does not, and removes blobs to
@@ -631,40 +647,58 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun withPending(List<PendingOperation> now) {
         return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
                 blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside);
+                setAside, usage);
+    }
+
+    private TrainingRun withConfig(Optional<RunConfig> now) {
+        return new TrainingRun(now, lora, accepted, known, pending, recovery, trained, checkpoints,
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
+                setAside, usage);
+    }
+
+    private TrainingRun withUsage(UsageCounted e) {
+        RunUsage more = usage.orElse(RunUsage.NONE).plus(e.position(), e.trainedTokens(),
+                e.evaluatedTokens(), e.deviceNanos(), e.timeMillis());
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
+                setAside, Optional.of(more));
     }
 
     private TrainingRun withLora(Optional<LoraSpec> now) {
         return new TrainingRun(config, now, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside);
+                setAside, usage);
     }
 
     private TrainingRun withCheckpoints(Checkpoints now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, blocking,
                 suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside).collectGarbage(this);
+                setAside, usage).collectGarbage(this);
     }
 
     private TrainingRun withBlocking(Optional<BlockingFailure> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, now,
-                suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside);
+                suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside,
+                usage);
     }
 
     private TrainingRun withSuspect(Optional<Suspect> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, now, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside);
+                blocking, now, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside,
+                usage);
     }
 
     private TrainingRun withGarbage(List<BlobId> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, now, lastRequestMillis, closed, history, executedUpTo, deaths, setAside);
+                blocking, suspect, now, lastRequestMillis, closed, history, executedUpTo, deaths, setAside,
+                usage);
     }
 
     private TrainingRun with(Optional<Long> executed, Map<String, WorkerDeath> deaths,
             Optional<SetAside> setAside) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, history, executed, deaths, setAside);
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executed, deaths, setAside,
+                usage);
     }
 
     private TrainingRun withoutSetAside() {
@@ -673,6 +707,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun withHistory(List<HistoryEntry> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, now, executedUpTo, deaths, setAside);
+                blocking, suspect, garbage, lastRequestMillis, closed, now, executedUpTo, deaths, setAside,
+                usage);
     }
 }

@@ -10,6 +10,7 @@ import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.Operation;
@@ -28,6 +29,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Function;
 import java.util.function.Supplier;
+import java.util.stream.Stream;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.PostStop;
@@ -73,6 +75,7 @@ public final class TrainingRunEntity
     private final RunMaintenance maintenance;
     private final WeightLeases leases;
     private final RunTelemetry telemetry;
+    private final RunMeter meter = new RunMeter();
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
     private long lastSnapshot;
@@ -187,6 +190,7 @@ public final class TrainingRunEntity
                 new SelfMessage.Step(new RunInput.EngineStopped()));
         restartIdleTimer(run);
         results.initialize(run);
+        meter.begin(run);
         if (run.config().isPresent()) telemetry.countActive(scheduler.unfinished(run));
         step(run, new RunInput.Recovered());
         if (!scheduler.active()) context.tell(new SelfMessage.Begin());
@@ -228,15 +232,19 @@ public final class TrainingRunEntity
             case RunCommand.Retrieve c -> forOwner(run, c.owner(), c.replyTo(), () -> retrieve(run, c));
             case RunCommand.CheckOwner(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, RunReply.Done::new);
-            case RunCommand.Describe(var owner, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> describe(run));
+            case RunCommand.Describe(var owner, var accessible, var replyTo) ->
+                accessible && !ownedBy(run, owner) && !published(run).isEmpty()
+                        ? Effect().reply(replyTo, describe(run, published(run)))
+                        : replyToOwner(run, owner, replyTo, () -> describe(run));
             case RunCommand.Resolve(var owner, var path, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> find(run, path));
+                Effect().reply(replyTo, find(run, owner, path));
             case RunCommand.KeepWeights(var owner, var adapter, var loaded, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> {
-                    leases.use(adapter, loaded);
-                    return run.checkpoints().answer(adapter);
-                });
+                Effect().reply(replyTo, keep(run, owner, adapter, loaded));
+            case RunCommand.Publish(var owner, var kind, var name, var published, var replyTo) ->
+                decideForOwner(run, owner, replyTo,
+                        () -> run.checkpoints().decidePublication(kind, name, published));
+            case RunCommand.SetProject(var owner, var project, var replyTo) ->
+                decideForOwner(run, owner, replyTo, () -> run.setProject(project));
             case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
                 decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideDelete(kind, name));
             case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
@@ -266,8 +274,16 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> forOwner(TrainingRun run, String owner,
             ActorRef<RunReply> replyTo, Supplier<ReplyEffect<RunEvent, TrainingRun>> effect) {
-        boolean own = run.config().filter(c -> c.owner().equals(owner)).isPresent();
-        return own ? effect.get() : refuse(replyTo, Reason.NOT_FOUND, "there is no run " + id);
+        return ownedBy(run, owner) ? effect.get() : Effect().reply(replyTo, unknown());
+    }
+
+    private static boolean ownedBy(TrainingRun run, String owner) {
+        return run.config().filter(c -> c.owner().equals(owner)).isPresent();
+    }
+
+    /// The reply to other accounts, which is that about a run that does not exist.
+    private RunReply unknown() {
+        return new RunReply.Refused(Reason.NOT_FOUND, "there is no run " + id);
     }
 
     private ReplyEffect<RunEvent, TrainingRun> replyToOwner(TrainingRun run, String owner,
@@ -295,16 +311,38 @@ public final class TrainingRunEntity
         };
     }
 
-    private RunReply find(TrainingRun run, CheckpointPath path) {
-        RunReply answer = run.checkpoints().answer(path, context.now());
+    private RunReply find(TrainingRun run, String owner, CheckpointPath path) {
+        RunReply answer = ownedBy(run, owner) ? run.checkpoints().answer(path, context.now())
+                : run.checkpoints().resolvePublished(path, context.now())
+                        .<RunReply>map(RunReply.Resolved::new).orElseGet(this::unknown);
         if (answer instanceof RunReply.Resolved(var manifest)) leases.use(manifest.adapter().id(), false);
         return answer;
     }
 
+    /// The use of weights: by their owner, by those who were given published ones, and by runs that have
+    /// loaded them when they might and may have to load them again.
+    private RunReply keep(TrainingRun run, String owner, BlobId adapter, boolean loaded) {
+        if (run.config().isEmpty()) return unknown();
+        Checkpoints held = run.checkpoints();
+        if (!ownedBy(run, owner) && !held.publishes(adapter) && !(loaded && held.holds(adapter)))
+            return held.expired();
+        leases.use(adapter, loaded);
+        return held.answer(adapter);
+    }
+
+    private List<CheckpointManifest> published(TrainingRun run) {
+        return run.checkpoints().current(context.now()).stream().filter(CheckpointManifest::readableByAll)
+                .toList();
+    }
+
     private RunReply describe(TrainingRun run) {
+        return describe(run, run.checkpoints().current(context.now()));
+    }
+
+    private RunReply describe(TrainingRun run, List<CheckpointManifest> checkpoints) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
-                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
-                RunHistory.corrupted(run.history()));
+                run.lastRequestMillis(), checkpoints, run.closed(), RunHistory.corrupted(run.history()),
+                Optional.of(meter.now(context.now())).filter(used -> !used.none()));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
@@ -565,6 +603,7 @@ public final class TrainingRunEntity
             case RunEffect.Finish(var outcome, var first) -> {
                 results.add(outcome);
                 telemetry.recordOutcome(outcome.position(), first);
+                run.at(outcome.position()).ifPresent(done -> meter.finished(done.kind(), outcome));
             }
             case RunEffect.ShowSave(var position) ->
                 maintenance.awaitShown(lastSequenceNumber(context.actor()), position);
@@ -575,7 +614,11 @@ public final class TrainingRunEntity
             }
             case RunEffect.Passivate(var resident) -> passivate(run, resident);
             case RunEffect.Stop _ -> context.tell(new SelfMessage.Stop());
-            case RunEffect.Report(var occurrence) -> telemetry.report(run, occurrence);
+            case RunEffect.Report(var occurrence) -> {
+                if (occurrence instanceof RunEffect.Occurrence.Measured(var at, var worked))
+                    meter.measured(at, worked);
+                telemetry.report(run, occurrence);
+            }
         }
     }
 
@@ -588,7 +631,7 @@ public final class TrainingRunEntity
     }
 
     private void index(TrainingRun run) {
-        maintenance.index(run, results.step(), lastSequenceNumber(context.actor()));
+        maintenance.index(run, results.step(), meter, lastSequenceNumber(context.actor()));
     }
 
     private void passivate(TrainingRun run, boolean resident) {
@@ -611,7 +654,8 @@ public final class TrainingRunEntity
             return;
         }
         if (path.run().equals(id)) {
-            deliver(loadInput(epoch, position, optimizer, find(run, path)));
+            deliver(loadInput(epoch, position, optimizer,
+                    find(run, run.config().orElseThrow().owner(), path)));
             return;
         }
         var unavailable = Fault.server("checkpoint_unavailable",
@@ -639,7 +683,8 @@ public final class TrainingRunEntity
 
     private EffectBuilder<RunEvent, TrainingRun> persist(List<RunEvent> events) {
         var stamp = new RunEvent.Stamp(context.now(), context.node());
-        List<RunEvent> stamped = events.stream().map(event -> event.stamped(stamp)).toList();
+        List<RunEvent> stamped = events.stream().flatMap(this::withUsage).map(event -> event.stamped(stamp))
+                .toList();
         long began = telemetry.now();
         return Effect().persist(stamped).thenRun((TrainingRun now) -> {
             telemetry.recordJournalWrite(began);
@@ -651,6 +696,16 @@ public final class TrainingRunEntity
             List<RunEvent> more = step(now, new RunInput.Stored(stamped));
             require(more.isEmpty(), "events cannot be persisted here: %s", more);
         });
+    }
+
+    /// An event, behind the usage of the operations that are never executed again after it.
+    private Stream<RunEvent> withUsage(RunEvent event) {
+        Optional<UsageCounted> used = switch (event) {
+            case RecoveryPointReached e -> meter.upTo(e.position(), context.now());
+            case RunClosed _ -> meter.upTo(Long.MAX_VALUE, context.now());
+            default -> Optional.empty();
+        };
+        return Stream.concat(used.stream(), Stream.of(event));
     }
 
     /// Handles an event that was persisted, apart from the scheduler's decisions.
@@ -683,6 +738,8 @@ public final class TrainingRunEntity
                 maintenance.indexAtOnce();
                 maintenance.scheduleExpiry(run);
             }
+            case UsageCounted _ -> meter.stored(run);
+            case PublicationSet _, ProjectSet _ -> maintenance.indexAtOnce();
             case ExpirySet _ -> {
                 maintenance.indexAtOnce();
                 maintenance.scheduleExpiry(run);

@@ -331,6 +331,12 @@ final class SampleDispatcher<E> {
         return all;
     }
 
+    /// A request that is known.
+    Optional<SampleRequestStore.StoredRequest> request(String task) {
+        return Optional.ofNullable(requests.get(task)).map(request ->
+                new SampleRequestStore.StoredRequest(request.owner, request.task));
+    }
+
     /// The number of unfinished requests.
     int unfinished() {
         return unfinished;

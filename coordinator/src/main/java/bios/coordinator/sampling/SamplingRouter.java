@@ -11,6 +11,7 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import bios.protocol.wire.LargeReply;
@@ -85,6 +86,7 @@ public final class SamplingRouter {
     private final LongSupplier nanos;
     private final SampleRequestStore store;
     private final WeightKeeper keeper;
+    private final SampleMeter meter;
     private final Duration requestAge;
     private final SampleDispatcher<ActorRef<EngineCommand>> dispatcher;
     private final Map<String, List<Waiter>> waiters = new HashMap<>();
@@ -92,12 +94,13 @@ public final class SamplingRouter {
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
 
     private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings,
-            SampleRequestStore store, WeightKeeper keeper, LongSupplier nanos) {
+            SampleRequestStore store, WeightKeeper keeper, SampleMeter meter, LongSupplier nanos) {
         this.context = context;
         this.prefix = PREFIX + name + ":";
         this.nanos = nanos;
         this.store = store;
         this.keeper = keeper;
+        this.meter = meter;
         this.dispatcher = new SampleDispatcher<>(settings);
         this.requestAge = settings.requestAge();
     }
@@ -110,6 +113,13 @@ public final class SamplingRouter {
     public static Behavior<SamplingCommand> create(String name, SamplingSettings settings,
             ActorRef<ModelDirectory.Command> modelDirectory, SampleRequestStore store, WeightKeeper keeper,
             LongSupplier nanos) {
+        return create(name, settings, modelDirectory, store, keeper, SampleMeter.NONE, nanos);
+    }
+
+    /// As above, with a meter of the finished requests.
+    public static Behavior<SamplingCommand> create(String name, SamplingSettings settings,
+            ActorRef<ModelDirectory.Command> modelDirectory, SampleRequestStore store, WeightKeeper keeper,
+            SampleMeter meter, LongSupplier nanos) {
         Behavior<Command> inner = Behaviors.setup(context -> Behaviors.withTimers(timers -> {
             timers.startTimerWithFixedDelay(new Tick(), TICK);
             timers.startTimerWithFixedDelay(new KeepWeights(), RunSettings.from(
@@ -119,7 +129,7 @@ public final class SamplingRouter {
                     context.messageAdapter(EngineDirectory.class, EnginesChanged::new)));
             context.getSystem().receptionist().tell(Receptionist.register(SamplingCommand.key(name),
                     context.getSelf().unsafeUpcast()));
-            var router = new SamplingRouter(context, name, settings, store, keeper, nanos);
+            var router = new SamplingRouter(context, name, settings, store, keeper, meter, nanos);
             return Behaviors.receiveMessage(router::on);
         }));
         return Behaviors.transformMessages(SamplingCommand.class, inner, outer ->
@@ -296,7 +306,7 @@ public final class SamplingRouter {
 
     private void engineReplied(String task, EngineReply reply) {
         boolean finished = switch (reply) {
-            case EngineReply.Sampled(_, var result) -> dispatcher.complete(task, result, now());
+            case EngineReply.Sampled(_, var result) -> complete(task, result);
             case EngineReply.RequestFailed(var fault) when fault.code().equals("blob_missing") -> {
                 lookForWeights(task, fault);
                 yield false;
@@ -308,6 +318,13 @@ public final class SamplingRouter {
                             "the worker sent an unexpected reply"), now());
         };
         if (finished) replyToWaiters(task);
+    }
+
+    private boolean complete(String task, SampleResult result) {
+        boolean first = dispatcher.complete(task, result, now());
+        if (first) dispatcher.request(task).ifPresent(done ->
+                meter.finished(done.owner(), done.task(), result));
+        return first;
     }
 
     /// Weights are missing: if their run has released them, that is the reason.

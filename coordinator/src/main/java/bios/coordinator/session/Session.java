@@ -1,5 +1,6 @@
 package bios.coordinator.session;
 
+import bios.coordinator.session.SessionEvent.ProjectSet;
 import bios.coordinator.session.SessionEvent.RunAdded;
 import bios.coordinator.session.SessionEvent.SamplerDropped;
 import bios.coordinator.session.SessionEvent.SamplerPinned;
@@ -71,6 +72,18 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
                 : List.of(new SamplerDropped(usedLongestAgo.getAsLong()), new SamplerPinned(seq, sampler)));
     }
 
+    /// The project of the session.
+    Optional<String> project() {
+        return opened.flatMap(SessionOpened::project);
+    }
+
+    /// Moves the session to a project; idempotent.
+    Decision setProject(String owner, Optional<String> project) {
+        if (!ownedBy(owner)) return notFound();
+        return project().equals(project) ? acceptWithoutEvent()
+                : new Decision.Accept(List.of(new ProjectSet(project)));
+    }
+
     /// Accepts if `owner` owns the session.
     Decision checkOwner(String owner) {
         return ownedBy(owner) ? acceptWithoutEvent() : notFound();
@@ -109,6 +122,8 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     Session apply(SessionEvent event) {
         return switch (event) {
             case SessionOpened e -> new Session(Optional.of(e), runs, samplers, false);
+            case ProjectSet(var project) -> new Session(opened.map(o -> new SessionOpened(o.owner(), o.tags(),
+                    o.userMetadata(), o.sdkVersion(), o.timeMillis(), project)), runs, samplers, ended);
             case RunAdded(var run) -> {
                 var more = new ArrayList<>(runs);
                 more.add(run);

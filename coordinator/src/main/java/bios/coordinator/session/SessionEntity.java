@@ -134,6 +134,7 @@ public final class SessionEntity
             case SessionCommand.OpenSampler c -> c.replyTo();
             case SessionCommand.FindSampler c -> c.replyTo();
             case SessionCommand.Describe c -> c.replyTo();
+            case SessionCommand.SetProject c -> c.replyTo();
         }).tell(refused);
         return true;
     }
@@ -175,9 +176,11 @@ public final class SessionEntity
 
     private ReplyEffect<SessionEvent, Session> onCommand(Session session, SessionCommand command) {
         return switch (command) {
-            case SessionCommand.Open(var owner, var tags, var metadata, var sdk, var now, var replyTo) ->
-                    carryOut(session.open(new SessionOpened(owner, tags, metadata, sdk, now)), replyTo,
-                            this::describe);
+            case SessionCommand.Open(var owner, var tags, var metadata, var sdk, var now, var project,
+                    var replyTo) -> carryOut(session.open(new SessionOpened(owner, tags, metadata, sdk, now,
+                            project)), replyTo, this::describe);
+            case SessionCommand.SetProject(var owner, var project, var replyTo) ->
+                    carryOut(session.setProject(owner, project), replyTo, this::describe);
             case SessionCommand.Heartbeat(var owner, var replyTo) ->
                     carryOut(session.checkOwner(owner), replyTo, this::describe);
             case SessionCommand.AddRun(var owner, var run, var replyTo) ->
@@ -211,7 +214,7 @@ public final class SessionEntity
 
     private SessionReply describe(Session session) {
         return new SessionReply.Described(id, session.runs(),
-                session.samplers().keySet().stream().map(this::samplerId).toList());
+                session.samplers().keySet().stream().map(this::samplerId).toList(), session.project());
     }
 
     private SessionReply sampler(Session session, long seq) {

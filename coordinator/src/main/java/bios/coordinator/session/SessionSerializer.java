@@ -14,6 +14,7 @@ public final class SessionSerializer extends StoredSerializer {
             StoredType.first("session-sampler-pinned", SessionEvent.SamplerPinned.class),
             StoredType.first("session-sampler-dropped", SessionEvent.SamplerDropped.class),
             StoredType.first("session-ended", SessionEvent.SessionEnded.class),
+            StoredType.first("session-project-set", SessionEvent.ProjectSet.class),
             StoredType.first("session", Session.class)));
 
     /// Called by Pekko.

@@ -56,12 +56,13 @@ class DoorsTest {
     private static RealService service;
     private static BiosClient client;
     private static String run;
+    private static int port;
     private static String sampler;
 
     @BeforeAll static void start() throws Exception {
-        int port = freePort();
+        port = freePort();
         service = new RealService(folder, Accounts.fromLines("keys",
-                List.of("alice tml-alice-key", "bob tml-bob-key")),
+                List.of("alice tml-alice-key", "bob tml-bob-key", "alice tml-alice-reads read")),
                 "long-poll = 2 s, actors { enabled = on, port = " + port + " }");
         service.key = "tml-alice-key";
         client = BiosClient.connect(ClientSettings.of("127.0.0.1:" + port).withKey("tml-alice-key")
@@ -322,6 +323,17 @@ class DoorsTest {
                 .runWith(Sink.seq(), streams.system())).getFirst().kind());
         streams.shutdownTestKit();
         assertEquals(12, done(service.get("training_runs/" + own.id() + "/timings")).get("timings").size());
+    }
+
+    @Test void aKeyForReadingOnlyReads() throws Exception {
+        try (var reader = BiosClient.connect(ClientSettings.of("127.0.0.1:" + port)
+                .withKey("tml-alice-reads"))) {
+            assertEquals(run, get(reader.run(new RunId(run), 1).describe()).run());
+            assertEquals(1, get(reader.models()).size());
+            for (Request change : List.of(new Request.Unload(run), new Request.OpenSession(SESSION, List.of(),
+                    "{}", "x"), new Request.Submit(run, 1, new Operation.OptimStep(Optional.empty()))))
+                assertEquals("read_only_key", ((Answer.Refused) get(reader.request(change))).why().code());
+        }
     }
 
     @Test void modelsAndTokenizersAreThere() throws Exception {

@@ -95,7 +95,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
             case RunCommand.Retrieve(_, long seq, _, _) ->
                     existing(run, () -> retrieve(id, run, seq));
             case RunCommand.CheckOwner(_, _) -> existing(run, RunReply.Done::new);
-            case RunCommand.Describe(_, _) -> existing(run, () -> described(run));
+            case RunCommand.Describe _ -> existing(run, () -> described(run));
             case RunCommand.Resolve(_, var path, _) -> existing(run, () ->
                     run.checkpoints.stream().filter(c -> c.name().equals(Optional.of(path.name()))
                             && path.kind().map(k -> k == c.kind()).orElse(true))
@@ -108,14 +108,16 @@ final class FakeRuns implements RunDirectory, RunIndex {
             case RunCommand.DeleteCheckpoint(_, var kind, var name, _) -> existing(run, () ->
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));
-            case RunCommand.SetExpiry(_, _, _, _, _) -> existing(run, RunReply.Done::new);
+            case RunCommand.SetExpiry _, RunCommand.Publish _, RunCommand.SetProject _ ->
+                existing(run, RunReply.Done::new);
             case RunCommand.Retry _, RunCommand.GiveUp _ -> existing(run, () ->
                     new RunReply.Refused(Reason.CONFLICT, "no operation is set aside"));
             case RunCommand.ReportDeath _, RunCommand.Leave _ ->
                     throw new IllegalStateException("not from the gateway");
             case RunCommand.GetTimings(_, _) -> existing(run, () -> new RunReply.Timings(List.of(
-                    new OperationTiming(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
-                    new OperationTiming(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
+                    new OperationTiming(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000,
+                            9),
+                    new OperationTiming(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000, 9))));
             case RunCommand.GetHistory(_, _) -> existing(run, () -> new RunReply.History(List.of(
                     new HistoryEntry(1_000, Optional.of("node-1"), HistoryEntry.Kind.CREATED,
                             Optional.empty(),
@@ -144,7 +146,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
 
     private static RunReply described(Run run) {
         return new RunReply.Described(run.config, run.config.lora(), run.step,
-                run.config.createdAtMillis() + 5, run.checkpoints, run.closed, run.corrupted);
+                run.config.createdAtMillis() + 5, run.checkpoints, run.closed, run.corrupted,
+                Optional.empty());
     }
 
     private RunReply submit(RunId id, Run run, RunCommand.Submit c) {
@@ -225,7 +228,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
-                        r.checkpoints, r.closed, r.corrupted)).toList();
+                        r.checkpoints, r.closed, r.corrupted, Optional.empty())).toList();
         return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 

@@ -10,6 +10,7 @@ import java.util.HashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
@@ -44,7 +45,8 @@ final class FakeSessions implements SessionDirectory {
                 yield opened(id, session, c.seq());
             }
             case SessionCommand.FindSampler c -> opened(id, session, c.seq());
-            case SessionCommand.Open _, SessionCommand.Heartbeat _, SessionCommand.Describe _ ->
+            case SessionCommand.Open _, SessionCommand.Heartbeat _, SessionCommand.Describe _,
+                    SessionCommand.SetProject _ ->
                     described(id, session);
         };
     }
@@ -57,6 +59,7 @@ final class FakeSessions implements SessionDirectory {
 
     private static SessionReply described(String id, Session session) {
         return new SessionReply.Described(id, List.copyOf(session.runs()),
-                session.samplers().keySet().stream().map(n -> id + ":sample:" + n).toList());
+                session.samplers().keySet().stream().map(n -> id + ":sample:" + n).toList(),
+                Optional.empty());
     }
 }

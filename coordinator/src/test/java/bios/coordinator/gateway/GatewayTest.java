@@ -513,6 +513,6 @@ class GatewayTest {
         assertEquals(400, service.get("audit?event_type=some").status());
         assertEquals(0, service.get("billing/usage/events?starting_on=2026-01-01T00:00:00Z").json()
                 .get("data").size());
-        assertEquals("failed", service.get("sessions/" + SESSION + "/trace_export").text("status"));
+        assertEquals("ready", service.get("sessions/" + SESSION + "/trace_export").text("status"));
     }
 }

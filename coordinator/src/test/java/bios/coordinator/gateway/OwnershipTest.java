@@ -159,6 +159,9 @@ class OwnershipTest {
         cases.put("GET sessions", new Case.Listing("sessions"));
         cases.put("GET audit", new Case.Listing("audit"));
         cases.put("GET billing/usage/events", new Case.Without());
+        cases.put("GET usage", new Case.Listing("usage"));
+        cases.put("GET whoami", new Case.Without());
+        cases.put("POST auth/token", new Case.Without());
         cases.put("POST create_session", new Case.Making(ids ->
                 call("create_session", "{'session_id': '" + ids.session() + "'}")));
         sessions(cases);
@@ -178,6 +181,10 @@ class OwnershipTest {
         cases.put("GET sessions/*", owned(ids -> get("sessions/" + ids.session())));
         cases.put("GET sessions/*/trace_export", owned(ids ->
                 get("sessions/" + ids.session() + "/trace_export")));
+        cases.put("GET traces/*", owned(ids -> get("traces/" + ids.session() + "?token=" + signed("traces/"
+                + ids.session(), ids))));
+        cases.put("PUT sessions/*/project", owned(ids -> new Request("PUT", "sessions/" + ids.session()
+                + "/project", "{\"project_id\": \"p\"}")));
         cases.put("POST create_model", owned(ids -> call("create_model", "{'session_id': '" + ids.session()
                 + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}")));
         cases.put("POST load_training_client", owned(
@@ -266,11 +273,21 @@ class OwnershipTest {
                 ids -> get(checkpoint(ids) + "/archive"),
                 ids -> new Request("GET", checkpoint(ids) + "/archive", "", "Accept", "application/gzip")));
         cases.put("GET archives/*/*/*", owned(ids -> get("archives/" + ids.run() + "/weights/a?token="
-                + new SignedUrls(SECRET.getBytes(StandardCharsets.UTF_8)).sign(ids.run() + "/weights/a",
-                        ids.reader(), service.clock.millis() + 60_000))));
+                + signed(ids.run() + "/weights/a", ids))));
+        cases.put("POST " + pattern + "/publish", owned(ids ->
+                new Request("POST", checkpoint(ids) + "/publish", "")));
+        // It was published by its owner above: that does not let others change it.
+        cases.put("DELETE " + pattern + "/publish", owned(ids ->
+                new Request("DELETE", checkpoint(ids) + "/publish", "")));
         cases.put("PUT " + pattern + "/ttl", owned(ids ->
                 new Request("PUT", checkpoint(ids) + "/ttl", "{\"ttl_seconds\": 1000}")));
         cases.put("DELETE " + pattern, owned(ids -> new Request("DELETE", checkpoint(ids), "")));
+    }
+
+    /// A token with which the reader may download.
+    private static String signed(String path, OwnedIds ids) {
+        return new SignedUrls(SECRET.getBytes(StandardCharsets.UTF_8)).sign(path, ids.reader(),
+                service.clock.millis() + 60_000);
     }
 
     private static String checkpoint(OwnedIds ids) {

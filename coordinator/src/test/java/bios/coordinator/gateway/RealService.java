@@ -2,6 +2,9 @@ package bios.coordinator.gateway;
 
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
+import bios.coordinator.owner.OwnerSettings;
+import bios.coordinator.owner.OwnerSharding;
+import bios.coordinator.owner.SamplingUsage;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
@@ -46,6 +49,7 @@ final class RealService extends TestClient implements AutoCloseable {
     private final Storage storage;
     private final ActorTestKit kit;
     private final ServerBinding binding;
+    private SamplingUsage usage;
     private final ExecutorService blocking = Executors.newVirtualThreadPerTaskExecutor();
 
     RealService(Path folder, Accounts accounts, String gatewaySettings) {
@@ -59,6 +63,7 @@ final class RealService extends TestClient implements AutoCloseable {
                 bios.storage.folder = "%s"
                 bios.run.shards = 4
                 bios.session.shards = 4
+                bios.owner { shards = 4, count-every = 100 ms }
                 """.formatted(TrainingRunSharding.role(MODEL.slug()), folder));
         Config config = Storage.withPekkoPersistence(given).withFallback(ConfigFactory.load()).resolve();
         storage = Storage.open(config);
@@ -90,14 +95,25 @@ final class RealService extends TestClient implements AutoCloseable {
             return Behaviors.same();
         });
         var sharded = new ShardedRuns(system, runs);
+        var owners = OwnerSettings.from(config);
+        OwnerSharding.init(system, owners);
+        var shardedOwners = new ShardedOwners(system);
+        usage = new SamplingUsage("r1-" + UUID.randomUUID(), clock, shardedOwners::count);
+        system.scheduler().scheduleWithFixedDelay(owners.countEvery(), owners.countEvery(), usage::flush,
+                system.executionContext());
         ActorRef<SamplingCommand> router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(modelDirectory),
-                new PersistentSampleRequestStore(storage.samplingTasks(), blocking), sharded::keep,
+                new PersistentSampleRequestStore(storage.samplingTasks(), blocking), sharded::keep, usage,
                 System::nanoTime));
-        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system),
+        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), shardedOwners,
                 () -> directory, router, storage.blobs(), storage.index(), () ->
                 true, clock, UUID::randomUUID,
                 new SecureRandom(new byte[] {1}));
+    }
+
+    /// The counts of sampling are at the accounts.
+    void counted() {
+        usage.flush().toCompletableFuture().join();
     }
 
     /// The blobs below `scope`.

@@ -64,7 +64,8 @@ final class TestService extends TestClient implements AutoCloseable {
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(modelDirectory),
                 SampleRequestStore.NONE, KeptWeights.ALL, () -> 1_000_000_000_000L));
         var ids = new Random(7);
-        var parts = new Gateway.Dependencies(accounts, runs, sessions, directory::get, router, blobs, runs,
+        var parts = new Gateway.Dependencies(accounts, runs, sessions, new FakeOwners(), directory::get,
+                router, blobs, runs,
                 () ->
                 true,
                 () -> Instant.ofEpochMilli(1_700_000_000_000L),

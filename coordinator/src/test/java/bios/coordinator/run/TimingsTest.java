@@ -10,7 +10,7 @@ import org.junit.jupiter.api.Test;
 
 class TimingsTest {
     private final AtomicLong nanos = new AtomicLong(1000);
-    private final Timings timings = new Timings(nanos::get);
+    private final Timings timings = new Timings(nanos::get, () -> 9);
 
     private void stored(long position, long journal) {
         timings.recordArrival();
@@ -19,7 +19,7 @@ class TimingsTest {
     }
 
     private static OperationTiming timing(long seq, long journal, long queue, long engine) {
-        return new OperationTiming(seq, OperationKind.OPTIM_STEP, journal, queue, engine);
+        return new OperationTiming(seq, OperationKind.OPTIM_STEP, journal, queue, engine, 9);
     }
 
     @Test void thePartsAddUpToTheTimeFromArrivalToResult() {

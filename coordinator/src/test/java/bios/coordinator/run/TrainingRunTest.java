@@ -454,6 +454,11 @@ class TrainingRunTest {
         all.addAll(List.of(new OperationAccepted(1, 5, new StoredOperation.Refused(
                 OperationKind.FORWARD_BACKWARD, wrong), "ab", 9), refused, refused.blocked(2, wrong),
                 refused.apply(refused.blocked(2, wrong))));
+        all.addAll(List.of(new PublicationSet(CheckpointKind.TRAINING, name, true, Optional.of(stamp)),
+                new ProjectSet(Optional.of("p")), new CheckpointCommitted(1, manifest.published(true),
+                        Optional.empty()), new RunCreated(RunHarness.config(true).in(Optional.of("p"))),
+                new UsageCounted(3, 10, 4, 5000, 7_200_000), created(true).apply(
+                        new UsageCounted(3, 10, 4, 5000, 7_200_000))));
         return all;
     }
 }

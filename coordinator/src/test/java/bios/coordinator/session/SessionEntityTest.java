@@ -81,7 +81,8 @@ class SessionEntityTest {
     }
 
     private SessionReply open(ActorRef<SessionCommand> session) {
-        return ask(session, r -> new SessionCommand.Open("alice", List.of("t"), "{}", "1", 5, r));
+        return ask(session, r -> new SessionCommand.Open("alice", List.of("t"), "{}", "1", 5,
+                Optional.empty(), r));
     }
 
     @Test void aSessionRemembersRunsAndSamplersOverARestart() {
@@ -95,7 +96,8 @@ class SessionEntityTest {
                 ask(session, r -> new SessionCommand.OpenSampler("alice", 7, SAMPLER, r)));
         kit.stop(session);
         var again = spawn(Duration.ofHours(1));
-        assertEquals(new SessionReply.Described("s-1", List.of(RUN), List.of("s-1:sample:7")), open(again));
+        assertEquals(new SessionReply.Described("s-1", List.of(RUN), List.of("s-1:sample:7"),
+                Optional.empty()), open(again));
         var other = new Sampler(new ModelName("other"), Optional.empty(), Optional.empty());
         assertEquals(new SessionReply.SamplerOpened("s-1:sample:7", SAMPLER),
                 ask(again, r -> new SessionCommand.OpenSampler("alice", 7, other, r)),

@@ -3,6 +3,7 @@ package bios.persistence.index;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunUsage;
 import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.List;
 import java.util.Optional;
@@ -15,11 +16,14 @@ import java.util.Optional;
 /// @param checkpoints newest version of each, oldest first
 /// @param closed whether the run was unloaded
 /// @param corrupted what of its state was found to be not finite, if no checkpoint was saved or loaded since
+/// @param usage what its operations have used
 public record RunSummary(RunConfig config, LoraSpec lora, long step, long lastRequestMillis,
         List<CheckpointManifest> checkpoints, boolean closed,
-        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> corrupted) {
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> corrupted,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<RunUsage> usage) {
     public RunSummary {
         checkpoints = List.copyOf(checkpoints);
         if (corrupted == null) corrupted = Optional.empty(); // absent in rows of an earlier build
+        if (usage == null) usage = Optional.empty(); // the same
     }
 }

@@ -23,13 +23,26 @@ import java.util.Optional;
 /// @param expiresAtMillis when it is deleted automatically, epoch milliseconds; empty: never
 /// @param baseFingerprint of the base model that the weights belong to; empty in checkpoints of builds
 ///     without fingerprints
+/// @param published whether every account may read it; empty: only its owner
 public record CheckpointManifest(RunId run, CheckpointKind kind, Optional<CheckpointName> name,
         ModelName baseModel, LoraSpec lora, String contentId, BlobRef adapter, Optional<BlobRef> optimizer,
         long step, AdamParams settings, String optimizerType, String userMetadata, Optional<String> parent,
         long createdAtMillis, Optional<Long> expiresAtMillis,
-        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> baseFingerprint) {
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> baseFingerprint,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> published) {
     public CheckpointManifest {
         if (baseFingerprint == null) baseFingerprint = Optional.empty();
+        if (published == null) published = Optional.empty(); // absent in earlier builds
+    }
+
+    /// A checkpoint that only its owner may read.
+    public CheckpointManifest(RunId run, CheckpointKind kind, Optional<CheckpointName> name,
+            ModelName baseModel, LoraSpec lora, String contentId, BlobRef adapter,
+            Optional<BlobRef> optimizer, long step, AdamParams settings, String optimizerType,
+            String userMetadata, Optional<String> parent, long createdAtMillis,
+            Optional<Long> expiresAtMillis, Optional<String> baseFingerprint) {
+        this(run, kind, name, baseModel, lora, contentId, adapter, optimizer, step, settings, optimizerType,
+                userMetadata, parent, createdAtMillis, expiresAtMillis, baseFingerprint, Optional.empty());
     }
 
     /// A checkpoint without a fingerprint.
@@ -40,6 +53,25 @@ public record CheckpointManifest(RunId run, CheckpointKind kind, Optional<Checkp
             Optional<Long> expiresAtMillis) {
         this(run, kind, name, baseModel, lora, contentId, adapter, optimizer, step, settings, optimizerType,
                 userMetadata, parent, createdAtMillis, expiresAtMillis, Optional.empty());
+    }
+
+    /// Whether every account may read it.
+    public boolean readableByAll() {
+        return published.orElse(false);
+    }
+
+    /// The same checkpoint, expiring at a time.
+    public CheckpointManifest expiring(Optional<Long> atMillis) {
+        return new CheckpointManifest(run, kind, name, baseModel, lora, contentId, adapter, optimizer, step,
+                settings, optimizerType, userMetadata, parent, createdAtMillis, atMillis, baseFingerprint,
+                published);
+    }
+
+    /// The same checkpoint, readable by every account or by its owner only.
+    public CheckpointManifest published(boolean now) {
+        return new CheckpointManifest(run, kind, name, baseModel, lora, contentId, adapter, optimizer, step,
+                settings, optimizerType, userMetadata, parent, createdAtMillis, expiresAtMillis,
+                baseFingerprint, Optional.of(now).filter(readable -> readable));
     }
 
     /// Total bytes of its blobs.

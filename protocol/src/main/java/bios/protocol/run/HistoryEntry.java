@@ -58,7 +58,11 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         /// The owner has requested that the operation that was set aside is tried again.
         RETRIED,
         /// Acknowledged events were lost or damaged in the journal, and an operator gave them up.
-        DATA_LOST
+        DATA_LOST,
+        /// A checkpoint is readable by every account.
+        CHECKPOINT_PUBLISHED,
+        /// A checkpoint is readable by its owner only.
+        CHECKPOINT_UNPUBLISHED
     }
 
     public HistoryEntry {

@@ -8,5 +8,6 @@ package bios.protocol.run;
 /// @param queueNanos time of waiting: for earlier operations, for other runs, for threads, and of a save for
 ///     its blobs
 /// @param engineNanos device time; includes the whole time of a pass that is shared with other runs
+/// @param finishedMillis when it had its result, epoch milliseconds
 public record OperationTiming(long seq, OperationKind kind, long journalNanos, long queueNanos,
-        long engineNanos) {}
+        long engineNanos, long finishedMillis) {}

@@ -37,9 +37,17 @@ public sealed interface RunCommand extends Message {
     record CheckOwner(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Describes run and checkpoints. Reply: [RunReply.Described].
-    record Describe(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+    ///
+    /// @param accessible whether another account may be told of a run with published checkpoints, and of
+    ///     these checkpoints only
+    record Describe(String owner, boolean accessible, ActorRef<RunReply> replyTo) implements RunCommand {
+        /// As the owner only may.
+        public Describe(String owner, ActorRef<RunReply> replyTo) {
+            this(owner, false, replyTo);
+        }
+    }
 
-    /// Finds a committed checkpoint. Reply: [RunReply.Resolved].
+    /// Finds a committed checkpoint; every account finds a published one. Reply: [RunReply.Resolved].
     record Resolve(String owner, CheckpointPath path, ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Says that weights of the run are in use: they stay for another lease, whatever becomes of their name.
@@ -56,6 +64,14 @@ public sealed interface RunCommand extends Message {
     /// Sets the expiry time, or removes it if it is empty. Reply: [RunReply.Done].
     record SetExpiry(String owner, CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis,
             ActorRef<RunReply> replyTo) implements RunCommand {}
+
+    /// Makes a checkpoint readable by every account, or by its owner only. Reply: [RunReply.Done].
+    record Publish(String owner, CheckpointKind kind, CheckpointName name, boolean published,
+            ActorRef<RunReply> replyTo) implements RunCommand {}
+
+    /// Moves the run to a project, or out of any if it is empty. Reply: [RunReply.Done].
+    record SetProject(String owner, Optional<String> project, ActorRef<RunReply> replyTo)
+            implements RunCommand {}
 
     /// Deletes the ephemeral snapshots of a session that has ended. Reply: [RunReply.Done].
     record ReleaseSnapshots(String owner, String session, ActorRef<RunReply> replyTo) implements RunCommand {}
@@ -108,8 +124,10 @@ public sealed interface RunCommand extends Message {
         /// @param closed whether the run was unloaded
         /// @param corrupted what of its state was found to be not finite, if no checkpoint was saved or
         ///     loaded since
+        /// @param usage what its operations have used; empty: nothing
         record Described(RunConfig config, LoraSpec lora, long step, long lastRequestMillis,
-                List<CheckpointManifest> checkpoints, boolean closed, Optional<String> corrupted)
+                List<CheckpointManifest> checkpoints, boolean closed, Optional<String> corrupted,
+                Optional<RunUsage> usage)
                 implements RunReply {}
 
         /// A checkpoint.

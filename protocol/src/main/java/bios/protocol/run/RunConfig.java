@@ -16,11 +16,22 @@ import java.util.Optional;
 /// @param createdAtMillis epoch milliseconds
 /// @param fingerprint of the base model that the run trains on, see [bios.protocol.model.ModelInfo]; empty
 ///     in runs of builds without fingerprints
+/// @param project the project that it belongs to, by its owner's name for it
 public record RunConfig(RunId run, String owner, ModelName baseModel, LoraSpec lora, boolean loraChosen,
         Optional<String> parent, String userMetadata, String session, long createdAtMillis,
-        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> fingerprint) {
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> fingerprint,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> project) {
     public RunConfig {
         if (fingerprint == null) fingerprint = Optional.empty();
+        if (project == null) project = Optional.empty(); // absent in earlier builds
+    }
+
+    /// A run without a project.
+    public RunConfig(RunId run, String owner, ModelName baseModel, LoraSpec lora, boolean loraChosen,
+            Optional<String> parent, String userMetadata, String session, long createdAtMillis,
+            Optional<String> fingerprint) {
+        this(run, owner, baseModel, lora, loraChosen, parent, userMetadata, session, createdAtMillis,
+                fingerprint, Optional.empty());
     }
 
     /// A run without a fingerprint.
@@ -30,9 +41,16 @@ public record RunConfig(RunId run, String owner, ModelName baseModel, LoraSpec l
                 Optional.empty());
     }
 
-    /// Whether this describes the same run, whenever and on whichever weights it was created.
+    /// The same run in a project, or in none.
+    public RunConfig in(Optional<String> now) {
+        return new RunConfig(run, owner, baseModel, lora, loraChosen, parent, userMetadata, session,
+                createdAtMillis, fingerprint, now);
+    }
+
+    /// Whether this describes the same run, whenever, on whichever weights and in whichever project it was
+    /// created.
     public boolean sameAs(RunConfig other) {
         return new RunConfig(run, owner, baseModel, lora, loraChosen, parent, userMetadata, session,
-                other.createdAtMillis, other.fingerprint).equals(other);
+                other.createdAtMillis, other.fingerprint, other.project).equals(other);
     }
 }

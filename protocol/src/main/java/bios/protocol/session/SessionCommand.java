@@ -14,8 +14,14 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// client opened. `owner` is the caller's account; other accounts get [SessionReply.Refused].
 public sealed interface SessionCommand extends Message {
     /// Opens the session. Idempotent. Reply: [SessionReply.Described].
+    ///
+    /// @param project of the runs that are created in it
     record Open(String owner, List<String> tags, String userMetadata, String sdkVersion, long nowMillis,
-            ActorRef<SessionReply> replyTo) implements SessionCommand {}
+            Optional<String> project, ActorRef<SessionReply> replyTo) implements SessionCommand {}
+
+    /// Moves the session to a project. Reply: [SessionReply.Described].
+    record SetProject(String owner, Optional<String> project, ActorRef<SessionReply> replyTo)
+            implements SessionCommand {}
 
     /// The client is alive. Reply: [SessionReply.Described].
     record Heartbeat(String owner, ActorRef<SessionReply> replyTo) implements SessionCommand {}
@@ -44,7 +50,8 @@ public sealed interface SessionCommand extends Message {
     sealed interface SessionReply extends Reply {
         record SamplerOpened(String samplerId, Sampler sampler) implements SessionReply {}
 
-        record Described(String session, List<RunId> runs, List<String> samplers) implements SessionReply {}
+        record Described(String session, List<RunId> runs, List<String> samplers, Optional<String> project)
+                implements SessionReply {}
 
         record Refused(Fault fault) implements SessionReply {}
     }

@@ -13,6 +13,7 @@ import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
 import bios.protocol.model.UnservedModel;
+import bios.protocol.owner.OwnerCommand;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Datum;
 import bios.protocol.run.DeathReport;
@@ -24,6 +25,7 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
+import bios.protocol.run.RunUsage;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.TensorData;
@@ -55,6 +57,7 @@ public final class ProtocolTypes implements WireTypes {
         sessionCommands(registry);
         sessionReplies(registry);
         largeReplies(registry);
+        owners(registry);
     }
 
     private static void model(Registry registry) {
@@ -96,6 +99,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(58, HistoryEntry.class);
         registry.add(59, HistoryEntry.Kind.class);
         registry.add(38, StoredOperation.Refused.class);
+        registry.add(36, RunUsage.class);
+        registry.add(37, RunUsage.Hour.class);
         registry.add(39, OperationResult.EvaluatedMatrix.class);
     }
 
@@ -126,6 +131,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(116, DeathReport.class);
         registry.add(119, RunCommand.Leave.class);
         registry.add(120, RunCommand.KeepWeights.class);
+        registry.add(121, RunCommand.Publish.class);
+        registry.add(122, RunCommand.SetProject.class);
     }
 
     private static void runReplies(Registry registry) {
@@ -203,12 +210,27 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(334, SessionCommand.FindSampler.class);
         registry.add(335, SessionCommand.Describe.class);
         registry.add(336, SessionCommand.Sampler.class);
+        registry.add(337, SessionCommand.SetProject.class);
     }
 
     private static void sessionReplies(Registry registry) {
         registry.add(350, SessionCommand.SessionReply.SamplerOpened.class);
         registry.add(351, SessionCommand.SessionReply.Described.class);
         registry.add(352, SessionCommand.SessionReply.Refused.class);
+    }
+
+    private static void owners(Registry registry) {
+        registry.add(370, OwnerCommand.CountSampling.class);
+        registry.add(371, OwnerCommand.Record.class);
+        registry.add(372, OwnerCommand.GetAudit.class);
+        registry.add(373, OwnerCommand.GetUsage.class);
+        registry.add(374, OwnerCommand.SampleUse.class);
+        registry.add(375, OwnerCommand.AuditEntry.class);
+        registry.add(376, OwnerCommand.SampledTotal.class);
+        registry.add(380, OwnerCommand.OwnerReply.Done.class);
+        registry.add(381, OwnerCommand.OwnerReply.Audit.class);
+        registry.add(382, OwnerCommand.OwnerReply.Sampled.class);
+        registry.add(383, OwnerCommand.OwnerReply.Unavailable.class);
     }
 
     private static void largeReplies(Registry registry) {

@@ -20,6 +20,9 @@ import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunUsage;
+import bios.protocol.owner.OwnerCommand;
+import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
@@ -76,6 +79,7 @@ class WireGoldenTest {
         engineMessages(all);
         sessionMessages(all);
         samplingMessages(all);
+        ownerMessages(all);
         all.add(new LargeReply(7, 100, nobody()));
         all.add(new Outbox.FetchPart(7, 1, nobody()));
         all.add(new Outbox.Part(7, 1, new byte[] {1, 2}));
@@ -99,6 +103,8 @@ class WireGoldenTest {
                 CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/weights/a"), nobody()));
         all.add(new RunCommand.KeepWeights("owner", Samples.BLOB.id(), true, nobody()));
         all.add(new RunCommand.DeleteCheckpoint("owner", CheckpointKind.SAMPLER, name, nobody()));
+        all.add(new RunCommand.Publish("owner", CheckpointKind.SAMPLER, name, true, nobody()));
+        all.add(new RunCommand.SetProject("owner", Optional.of("p"), nobody()));
         all.add(new RunCommand.SetExpiry("owner", CheckpointKind.SAMPLER, name, Optional.of(7L), nobody()));
         all.add(new RunCommand.ReleaseSnapshots("owner", "session-1", nobody()));
         all.add(new RunCommand.Unload("owner", nobody()));
@@ -110,13 +116,14 @@ class WireGoldenTest {
         all.add(new RunReply.Failed(request, Fault.user("weights_only", "holds no optimizer")));
         all.add(new RunReply.Pending(request, 3));
         all.add(new RunReply.Described(Samples.CONFIG, Samples.LORA, 12, 99,
-                List.of(Samples.MANIFEST), true, Optional.of("tensor 'a' has NaN at [0, 1]")));
+                List.of(Samples.MANIFEST), true, Optional.of("tensor 'a' has NaN at [0, 1]"),
+                Optional.of(RunUsage.NONE.plus(7, 5, 3, 1000, 7_200_000))));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
         all.add(new RunCommand.GetTimings("owner", nobody()));
         all.add(new RunCommand.Leave());
         all.add(new RunReply.Timings(List.of(
-                new OperationTiming(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
+                new OperationTiming(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000, 9))));
         all.add(new RunReply.Stalled(request, Fault.server("blob_damaged", "blob a/b is damaged")));
         all.add(new RunCommand.GetHistory("owner", nobody()));
         all.add(new RunReply.History(List.of(new HistoryEntry(9, Optional.of("node-1"),
@@ -176,14 +183,17 @@ class WireGoldenTest {
         var sampler = new SessionCommand.Sampler(new ModelName("m"),
                 Optional.of("bios://usf-finance-9f2c4be01a77/sampler_weights/a"),
                 Optional.of(new SampleTask.Adapter("ab", Samples.LORA, Samples.BLOB)));
-        all.add(new SessionCommand.Open("owner", List.of("tag"), "{}", "1.0", 7, nobody()));
+        all.add(new SessionCommand.Open("owner", List.of("tag"), "{}", "1.0", 7, Optional.of("p"),
+                nobody()));
+        all.add(new SessionCommand.SetProject("owner", Optional.empty(), nobody()));
         all.add(new SessionCommand.Heartbeat("owner", nobody()));
         all.add(new SessionCommand.AddRun("owner", Samples.RUN, nobody()));
         all.add(new SessionCommand.OpenSampler("owner", 1, sampler, nobody()));
         all.add(new SessionCommand.FindSampler("owner", 1, nobody()));
         all.add(new SessionCommand.Describe("owner", nobody()));
         all.add(new SessionReply.SamplerOpened("session:sample:1", sampler));
-        all.add(new SessionReply.Described("session", List.of(Samples.RUN), List.of("session:sample:1")));
+        all.add(new SessionReply.Described("session", List.of(Samples.RUN), List.of("session:sample:1"),
+                Optional.of("p")));
         all.add(new SessionReply.Refused(Fault.user("not_found", "no such session")));
     }
 
@@ -202,6 +212,21 @@ class WireGoldenTest {
         all.add(new SamplingReply.Foreign("sample:router:task"));
         all.add(new SamplingReply.Gone("sample:router:task"));
         all.add(new SamplingReply.Refused(Fault.user("queue_full", "wait")));
+    }
+
+    private static void ownerMessages(List<Message> all) {
+        all.add(new OwnerCommand.CountSampling("writer", 2, List.of(new OwnerCommand.SampleUse(-5,
+                Optional.of("run"), "m", "session", 3, 4)), 7, nobody()));
+        var entry = new OwnerCommand.AuditEntry(7, "save_weights", Optional.of("run"), Optional.of("path"),
+                "key");
+        all.add(new OwnerCommand.Record(entry, "save run 7", nobody()));
+        all.add(new OwnerCommand.GetAudit(1, 2, nobody()));
+        all.add(new OwnerCommand.GetUsage(nobody()));
+        all.add(new OwnerReply.Done());
+        all.add(new OwnerReply.Audit(List.of(entry), 1));
+        var total = new OwnerCommand.SampledTotal(Optional.empty(), "m", "session", -1, 2, 3, 4);
+        all.add(new OwnerReply.Sampled(List.of(total), List.of(total)));
+        all.add(new OwnerReply.Unavailable("damaged"));
     }
 
     private static String nameOf(Message message) {
@@ -242,7 +267,7 @@ class WireGoldenTest {
         var said = new HashSet<Class<?>>();
         for (Class<?> root : Set.of(RunCommand.class, RunReply.class, EngineCommand.class,
                 EngineEvent.class, EngineReply.class,
-                SessionCommand.class, SessionReply.class, SamplingCommand.class, SamplingReply.class))
+                OwnerCommand.class, OwnerReply.class, SessionCommand.class, SessionReply.class, SamplingCommand.class, SamplingReply.class))
             said.addAll(List.of(root.getPermittedSubclasses()));
         assertEquals(Set.of(), difference(said, shown));
     }

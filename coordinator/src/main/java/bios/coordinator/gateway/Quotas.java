@@ -1,0 +1,89 @@
+package bios.coordinator.gateway;
+
+import bios.coordinator.OwnerLimits;
+import bios.persistence.index.RunIndex;
+import bios.persistence.index.RunSummary;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.run.RunId;
+import java.util.Collections;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.function.Consumer;
+
+/// Keeps accounts within the limits of their runs and of the bytes that they store, as the index shows them.
+final class Quotas {
+    private static final int REMEMBERED = 10_000;
+    private final GatewayServices services;
+    private final OwnerLimits limits;
+    /// Runs that were created here lately, which the index may not show yet, and their accounts.
+    private final Map<RunId, String> created = Collections.synchronizedMap(new LinkedHashMap<>() {
+        private static final long serialVersionUID = 1;
+
+        @Override protected boolean removeEldestEntry(Map.Entry<RunId, String> eldest) {
+            return size() > REMEMBERED;
+        }
+    });
+
+    Quotas(GatewayServices services) {
+        this.services = services;
+        this.limits = services.settings().limits();
+    }
+
+    /// Fails if the account has as many runs as it may have, apart from `run`.
+    CompletionStage<Void> checkRuns(String account, RunId run) {
+        long most = limits.of(account).runs();
+        if (most == 0) return CompletableFuture.completedStage(null);
+        return services.<Void>runBlocking(() -> {
+            Set<RunId> open = new HashSet<>();
+            Set<RunId> listed = new HashSet<>();
+            forEachRun(account, summary -> {
+                listed.add(summary.config().run());
+                if (!summary.closed()) open.add(summary.config().run());
+            });
+            synchronized (created) {
+                created.forEach((id, owner) -> {
+                    if (owner.equals(account) && !listed.contains(id)) open.add(id);
+                });
+            }
+            open.remove(run);
+            if (open.size() >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
+                    + "' has " + open.size() + " runs, and " + most + " is its limit"
+                    + " (bios.gateway.limits.runs); unload those that are finished, their checkpoints stay");
+            created.put(run, account);
+            return null;
+        });
+    }
+
+    /// Fails if the account stores as many bytes as it may store.
+    CompletionStage<Void> checkStored(String account) {
+        long most = limits.of(account).storedBytes();
+        if (most == 0) return CompletableFuture.completedStage(null);
+        return services.<Void>runBlocking(() -> {
+            long[] bytes = {0};
+            forEachRun(account, summary -> bytes[0] += stored(summary, services.clock().millis()));
+            if (bytes[0] >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
+                    + "' stores " + bytes[0] + " bytes of checkpoints, and " + most + " is its limit"
+                    + " (bios.gateway.limits.stored-bytes); delete some, or let them expire");
+            return null;
+        });
+    }
+
+    /// Bytes of the checkpoints of a run that have not expired.
+    static long stored(RunSummary run, long nowMillis) {
+        return run.checkpoints().stream().filter(c -> c.expiresAtMillis().filter(at -> at <= nowMillis)
+                .isEmpty()).mapToLong(CheckpointManifest::bytes).sum();
+    }
+
+    private void forEachRun(String account, Consumer<RunSummary> each) {
+        for (long from = 0;; from += RunIndex.MAX_PAGE) {
+            List<RunSummary> items = services.index().runs(account, RunIndex.MAX_PAGE, from).items();
+            items.forEach(each);
+            if (items.size() < RunIndex.MAX_PAGE) return;
+        }
+    }
+}

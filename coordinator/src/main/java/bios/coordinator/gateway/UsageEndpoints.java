@@ -1,0 +1,203 @@
+package bios.coordinator.gateway;
+
+import bios.persistence.index.RunIndex;
+import bios.persistence.index.RunSummary;
+import bios.protocol.owner.OwnerCommand;
+import bios.protocol.owner.OwnerCommand.OwnerReply;
+import bios.protocol.owner.OwnerCommand.SampledTotal;
+import bios.protocol.run.RunUsage;
+import java.time.Instant;
+import java.time.OffsetDateTime;
+import java.time.format.DateTimeParseException;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.concurrent.CompletionStage;
+
+/// What the runs of an account have used, in all and by the hour. Training is counted by each run, sampling
+/// by the account that samples; bytes are those of the checkpoints that there are now.
+final class UsageEndpoints {
+    private static final long HOUR_MILLIS = 3_600_000;
+    private static final double NANOS = 1e9;
+    private final GatewayServices services;
+
+    UsageEndpoints(GatewayServices services) {
+        this.services = services;
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(Endpoint.get("usage", this::usage),
+                Endpoint.get("billing/usage/events", this::hours));
+    }
+
+    /// One line of the usage: of a run, or of a base model that was sampled itself.
+    private record Line(Optional<String> run, String baseModel, Optional<String> project, String session,
+            RunUsage trained, long requests, long prefilled, long sampled, long bytes) {
+        static Line of(RunSummary run, long now) {
+            return new Line(Optional.of(run.config().run().value()), run.config().baseModel().value(),
+                    run.config().project(), run.config().session(), run.usage().orElse(RunUsage.NONE), 0, 0,
+                    0, Quotas.stored(run, now));
+        }
+
+        static Line of(SampledTotal total) {
+            return new Line(total.run(), total.baseModel(), Optional.empty(), "", RunUsage.NONE, 0, 0, 0, 0);
+        }
+
+        Line plus(SampledTotal total) {
+            return new Line(run, baseModel, project, session, trained, requests + total.requests(),
+                    prefilled + total.prefilled(), sampled + total.sampled(), bytes);
+        }
+
+        Map<String, Object> body() {
+            var body = ApiResponse.object("training_run_id", run, "base_model", baseModel, "project_id",
+                    project, "session_id", Optional.of(session).filter(s -> !s.isEmpty()));
+            body.putAll(sums(List.of(this)));
+            return body;
+        }
+    }
+
+    private static Map<String, Object> sums(List<Line> lines) {
+        return ApiResponse.object("tokens_trained", sum(lines, l -> l.trained().trainedTokens()),
+                "tokens_evaluated", sum(lines, l -> l.trained().evaluatedTokens()),
+                "tokens_prefilled", sum(lines, Line::prefilled), "tokens_sampled", sum(lines, Line::sampled),
+                "sampling_requests", sum(lines, Line::requests),
+                "device_seconds", sum(lines, l -> l.trained().deviceNanos()) / NANOS,
+                "stored_bytes", sum(lines, Line::bytes));
+    }
+
+    private static long sum(List<Line> lines, java.util.function.ToLongFunction<Line> of) {
+        return lines.stream().mapToLong(of).sum();
+    }
+
+    /// The account that is asked about: the caller's, or for operators any.
+    static String account(ApiRequest call) {
+        String wanted = call.parameter("owner").orElse(call.account());
+        if (!wanted.equals(call.account()) && call.caller().scope() != ApiKey.Scope.OPERATOR)
+            throw new ApiException(ErrorCode.OPERATORS_ONLY, "owner",
+                    "another account's records need a key of scope operator");
+        if (!wanted.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,63}"))
+            throw new ApiException(ErrorCode.INVALID, "owner", "is no account");
+        return wanted;
+    }
+
+    private CompletionStage<OwnerReply.Sampled> sampled(String account) {
+        return services.owner(account, OwnerCommand.GetUsage::new).thenApply(reply ->
+                (OwnerReply.Sampled) reply);
+    }
+
+    private CompletionStage<ApiResponse> usage(ApiRequest call) {
+        String account = account(call);
+        ListingFilter filter = ListingFilter.of(call);
+        boolean csv = call.oneOf("format", List.of("json", "csv")).filter("csv"::equals).isPresent()
+                || call.accepts("text/csv");
+        return sampled(account).thenCompose(sampled -> services.runBlocking(() -> {
+            List<Line> lines = lines(account, filter, sampled.totals());
+            if (csv) return new ApiResponse.Binary("text/csv; charset=UTF-8", () -> csv(lines), true);
+            var body = ApiResponse.object("owner", account);
+            body.putAll(sums(lines));
+            body.put("runs", lines.stream().filter(l -> l.run().isPresent()).map(Line::body).toList());
+            body.put("base_models", lines.stream().filter(l -> l.run().isEmpty()).map(Line::body).toList());
+            return new ApiResponse.JsonBody(200, body, true);
+        }));
+    }
+
+    private List<Line> lines(String account, ListingFilter filter, List<SampledTotal> sampled) {
+        var lines = new LinkedHashMap<String, Line>();
+        long now = services.clock().millis();
+        for (long from = 0;; from += RunIndex.MAX_PAGE) {
+            List<RunSummary> page = filter.runs(services.index(), account, RunIndex.MAX_PAGE, from).items();
+            page.forEach(run -> lines.put(run.config().run().value(), Line.of(run, now)));
+            if (page.size() < RunIndex.MAX_PAGE) break;
+        }
+        for (SampledTotal total : sampled) {
+            String key = total.run().orElse("base model " + total.baseModel());
+            // A filter chooses runs of the account; what else was sampled is in the whole usage only.
+            if (filter.isEmpty() || lines.containsKey(key))
+                lines.put(key, lines.getOrDefault(key, Line.of(total)).plus(total));
+        }
+        return List.copyOf(lines.values());
+    }
+
+    private static byte[] csv(List<Line> lines) {
+        var text = new StringBuilder();
+        text.append(String.join(",", Line.of(new SampledTotal(Optional.empty(), "", "", 0, 0, 0, 0)).body()
+                .keySet())).append("\r\n");
+        for (Line line : lines) {
+            var cells = new ArrayList<String>();
+            line.body().values().forEach(value -> cells.add(cell(value == null ? "" : value.toString())));
+            text.append(String.join(",", cells)).append("\r\n");
+        }
+        return text.toString().getBytes(java.nio.charset.StandardCharsets.UTF_8);
+    }
+
+    /// A cell of a CSV file. A text that a spreadsheet would take for a formula is marked as text.
+    private static String cell(String text) {
+        String safe = text.matches("[=+@\\t\\r].*|-[^0-9.].*") ? "'" + text : text;
+        return safe.matches("(?s).*[\",\\r\\n].*") ? "\"" + safe.replace("\"", "\"\"") + "\"" : safe;
+    }
+
+    // By the hour
+
+    /// Usage in the form of Tinker's clients: an event for each hour, run or base model, and kind of usage.
+    private CompletionStage<ApiResponse> hours(ApiRequest call) {
+        String account = account(call);
+        long from = time(call, "starting_on").map(Instant::toEpochMilli).orElse(0L);
+        long to = time(call, "ending_before").map(Instant::toEpochMilli).orElse(Long.MAX_VALUE);
+        return sampled(account).thenCompose(sampled -> services.runBlocking(() -> {
+            var events = new TreeMap<Long, List<Map<String, Object>>>();
+            var sessions = new TreeMap<String, Object>();
+            for (RunSummary run : runs(account)) {
+                for (RunUsage.Hour hour : run.usage().orElse(RunUsage.NONE).hours())
+                    add(events, hour.hour(), run.config().baseModel().value(), run.config().session(),
+                            run.config().project(), account, "training",
+                            hour.trainedTokens() + hour.evaluatedTokens());
+                sessions.put(run.config().session(), Map.of("user_metadata", Map.of()));
+            }
+            for (SampledTotal total : sampled.hours()) {
+                add(events, total.hour(), total.baseModel(), total.session(), Optional.empty(), account,
+                        "sampling_prefill", total.prefilled());
+                add(events, total.hour(), total.baseModel(), total.session(), Optional.empty(), account,
+                        "sampling_sample", total.sampled());
+            }
+            return new ApiResponse.JsonBody(200, ApiResponse.object("data", events.entrySet().stream()
+                    .filter(e -> e.getKey() * HOUR_MILLIS >= from && e.getKey() * HOUR_MILLIS < to)
+                    .flatMap(e -> e.getValue().stream()).toList(), "sessions", sessions), true);
+        }));
+    }
+
+    private List<RunSummary> runs(String account) {
+        var all = new ArrayList<RunSummary>();
+        for (long from = 0;; from += RunIndex.MAX_PAGE) {
+            List<RunSummary> page = services.index().runs(account, RunIndex.MAX_PAGE, from).items();
+            all.addAll(page);
+            if (page.size() < RunIndex.MAX_PAGE) return all;
+        }
+    }
+
+    private static void add(TreeMap<Long, List<Map<String, Object>>> events, long hour, String baseModel,
+            String session, Optional<String> project, String account, String kind, long tokens) {
+        if (tokens == 0) return;
+        var info = ApiResponse.object("type", kind);
+        if (kind.equals("sampling_prefill")) info.put("cached", false);
+        info.put("token_count", tokens);
+        events.computeIfAbsent(hour, _ -> new ArrayList<>()).add(ApiResponse.object("bucket_start",
+                ResponseBodies.time(hour * HOUR_MILLIS), "bucket_end",
+                ResponseBodies.time((hour + 1) * HOUR_MILLIS), "base_model", baseModel, "user_id", account,
+                "user_name", account, "session_id", Optional.of(session).filter(s -> !s.isEmpty()),
+                "project_id", project, "event_info", info));
+    }
+
+    private static Optional<Instant> time(ApiRequest call, String name) {
+        return call.parameter(name).map(text -> {
+            try {
+                return OffsetDateTime.parse(text).toInstant();
+            } catch (DateTimeParseException _) {
+                throw new ApiException(ErrorCode.INVALID, name,
+                        "'" + text + "' is no time like 2026-01-31T00:00:00Z");
+            }
+        });
+    }
+}
