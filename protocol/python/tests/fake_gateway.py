@@ -18,6 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 LATER = object()
 
 
+def refused_part(run, body):
+    raise Refused(400, "invalid", "refused by the test")
+
+
 class Refused(Exception):
     def __init__(self, status, code, message, field=None):
         super().__init__(message)
@@ -51,6 +55,7 @@ class State:
         self.heartbeats = 0
         self.files = {}           # path below the address -> content
         self.ranges = True        # whether downloads can go on where they broke off
+        self.usage = True         # whether usage is counted
 
     def fault(self, pattern, action, count=1):
         """`action`: 'drop' (before anything happened), 'lose' (after it happened), or (status, headers)."""
@@ -66,7 +71,7 @@ class State:
 
     # -- calls -----------------------------------------------------------------------------------------------
 
-    def call(self, method, path, query, body):
+    def call(self, method, path, query, body, accept=""):
         with self.lock:
             name = path.strip("/")
             if path.startswith("~"):
@@ -80,7 +85,7 @@ class State:
             if name.startswith("samplers/"):
                 sampler = self.samplers[name[len("samplers/"):]]
                 return {"sampler_id": name[9:], "base_model": sampler["base_model"]}
-            return self.rest(method, name.split("/"), query, body)
+            return self.rest(method, name.split("/"), query, body, accept)
 
     def unknown(self, body):
         raise Refused(404, "not_found", "no such call")
@@ -145,7 +150,9 @@ class State:
             if known != kind or first != body:
                 raise Refused(400, "sequence_reused", "another operation has this number", "seq_id")
             return {"request_id": request_id, "model_id": run.id}
-        if self.refuse_operation and self.refuse_operation(kind, body):
+        if body.get("part"):
+            act = refused_part
+        elif self.refuse_operation and self.refuse_operation(kind, body):
             raise Refused(400, "invalid", "refused by the test", "data[0]")
         run.operations.append((seq, kind, body))
         if kind == "load_weights":
@@ -303,7 +310,7 @@ class State:
 
     # -- listing ---------------------------------------------------------------------------------------------
 
-    def rest(self, method, parts, query, body):
+    def rest(self, method, parts, query, body, accept=""):
         if parts == ["training_runs"]:
             runs = [self.run_view(r) for r in reversed(list(self.runs.values()))]
             offset, limit = int(query.get("offset", 0)), int(query.get("limit", 20))
@@ -312,6 +319,14 @@ class State:
         if parts == ["checkpoints"]:
             every = [self.checkpoint_view(c) for c in reversed(list(self.checkpoints.values()))]
             return {"checkpoints": every, "cursor": {"offset": 0, "limit": 100, "total_count": len(every)}}
+        if parts == ["whoami"]:
+            return {"account": "ann", "scope": "write"}
+        if parts == ["usage"] and self.usage:
+            if "text/csv" in accept:
+                return b"training_run_id,tokens_trained\r\nr,5\r\n"
+            return {"owner": "ann", "tokens_trained": 5, "base_models": [{"base_model": "m", "tokens_sampled": 7}], "runs": [
+                {"training_run_id": query.get("training_run_id", "r"), "base_model": "m", "tokens_trained": 5, "news": 1,
+                 "device_seconds": 1.5, "stored_bytes": 2_000_000, "project_id": None}]}
         if parts == ["audit"]:
             return {"entries": [{"timestamp": "2026-01-02T03:04:05Z", "event": "create_model", "model_id": "x", **query}]}
         if parts[0] == "sessions" and parts[2:] == ["project"]:
@@ -419,7 +434,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(status, {"error": "test", "category": "server", "message": "trouble on order"}, headers)
             return
         try:
-            result, status = state.call(self.command, path, dict(p.split("=") for p in query.split("&") if p), body), 200
+            result, status = state.call(self.command, path, dict(p.split("=") for p in query.split("&") if p), body,
+                                        self.headers.get("Accept", "")), 200
         except Refused as e:
             result, status = {"error": e.code, "category": "user", "message": str(e), "detail": str(e),
                               "field": e.field, "request_id": "http-1"}, e.status

@@ -64,7 +64,20 @@ class CommandLineTest(GatewayCase):
         self.assertEqual(self.run_command("nonsense")[0], 2)
         self.assertEqual(self.run_command("runs", "show")[0], 2)
         self.assertEqual(self.run_command("checkpoints", "delete", "nonsense")[0], 2)
+        self.state.usage = False
         self.assertIn("does not count usage", self.run_command("usage")[2])
+
+    def test_usage(self):
+        lines = [line.split() for line in self.run_command("usage", "--run", "r-1")[1].splitlines()]
+        self.assertEqual(lines[1], ["r-1", "m", "5", "0", "0", "0", "1.5", "s", "2.0", "MB"])
+        self.assertEqual(lines[-1], ["all", "-", "5", "0", "0", "7", "1.5", "s", "2.0", "MB"])
+        self.assertEqual(json.loads(self.run_command("usage", "--json")[1])["base_models"][0]["tokens_sampled"], 7)
+        self.assertEqual(self.run_command("usage", "--csv")[1], "training_run_id,tokens_trained\r\nr,5\r\n")
+        rest = self.service().create_rest_client()
+        usage = rest.get_usage("r-2", owner="a b").result()
+        self.assertEqual((usage.owner, usage.runs[0].training_run_id, usage.total("tokens_sampled")), ("ann", "r-2", 7))
+        self.assertIn("usage of ann", usage._repr_html_())
+        self.assertEqual(rest.whoami().result().account, "ann")
 
     def test_login_is_remembered_and_checked(self):
         with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import unittest
+from unittest import mock
 
 from case import HERE, MODEL, GatewayCase, datum
 import bios
@@ -29,6 +30,9 @@ class TrainingTest(GatewayCase):
         self.assertEqual([seq for seq, _, _ in run.operations], list(range(1, 12)))
 
     def test_two_thousand_unawaited_calls_use_one_connection_and_leave_nothing_behind(self):
+        beat = mock.patch.object(bios.session, "HEARTBEAT_SECONDS", 3600.0)  # a slow test would see a heartbeat's connection
+        beat.start()
+        self.addCleanup(beat.stop)
         client = self.training()
         batch = [datum()]
         before = len(self.server.connections)
@@ -116,8 +120,11 @@ class TrainingTest(GatewayCase):
     def test_a_refused_part_says_what_was_taken_before_it(self):
         client = self.training()
         self.state.refuse_operation = lambda kind, body: body["seq_id"] == 2
-        with self.assertRaisesRegex(bios.BadRequestError, "first 1024 of 1500 datums"):
+        with self.assertRaisesRegex(bios.BadRequestError, "first 1024 of 1500 datums .* drops their gradient"):
             client.forward_backward([datum()] * 1500, "cross_entropy")
+        self.assertTrue(self.run_of(client).operations[1][2]["part"])
+        with self.assertRaisesRegex(bios.RequestFailedError, "refused by the test"):
+            client.optim_step().result()
 
     def test_a_refused_call_leaves_a_gap_and_the_run_goes_on(self):
         client = self.training()

@@ -13,7 +13,7 @@ from unittest import mock
 
 from case import HERE, MODEL, GatewayCase, datum
 import bios
-from bios import _transport
+from bios import _transport, types
 
 
 class TroubleTest(GatewayCase):
@@ -99,6 +99,36 @@ class TroubleTest(GatewayCase):
             with self.assertRaisesRegex(kind, "trouble on order"):
                 self.service().get_server_capabilities()
             self.assertEqual(len(self.state.calls), seen + 1)
+
+    def test_an_interrupt_leaves_the_run_usable(self):
+        client = self.training()
+        future = client.forward_backward([datum()], "cross_entropy")
+        exchange = bios._transport.Transport.exchange
+        for at, after in (("/retrieve_future", False), ("/forward_backward", False), ("/forward_backward", True),
+                          ("/optim_step", True), ("/save_weights_for_sampler", False)):
+            left = [1]
+            client.forward_backward([datum()], "cross_entropy").result()
+            if at == "/save_weights_for_sampler":
+                client.optim_step().result()
+
+            def interrupted(transport, method, path, *args, **kwargs):
+                if path != at or not left:
+                    return exchange(transport, method, path, *args, **kwargs)
+                left.clear()
+                if after:  # Ctrl-C amid the answer
+                    exchange(transport, method, path, *args, **kwargs)
+                raise KeyboardInterrupt
+
+            call = {"/retrieve_future": future.result, "/optim_step": client.optim_step,
+                    "/forward_backward": lambda: client.forward_backward([datum()], "cross_entropy"),
+                    "/save_weights_for_sampler": lambda: client.sample([1, 2], types.SamplingParams(max_tokens=2))}[at]
+            with mock.patch.object(bios._transport.Transport, "exchange", interrupted):
+                with self.assertRaises(KeyboardInterrupt):
+                    call()
+            client.forward_backward([datum()], "cross_entropy").result()
+            self.assertGreater(client.optim_step().result().step, 0)
+            self.assertEqual(len(client.sample([1, 2], types.SamplingParams(max_tokens=2)).result().sequences), 1)
+        self.assertGreater(future.result().metrics["loss:sum"], 0)
 
     def test_a_timeout_leaves_the_future_usable(self):
         client = self.training()

@@ -122,10 +122,26 @@ class Loops:
             renderer_name=RENDERER, lora_rank=8, log_path=self.log("on-policy"), base_url=self.url, save_every=1,
             eval_every=0, max_steps=STEPS)))
 
+    def off_policy_distillation(self) -> None:
+        from tinker_cookbook.distillation import train_off_policy as train
+        from tinker_cookbook.distillation.datasets import TeacherConfig
+        from tinker_cookbook.supervised.data import FromConversationFileBuilder
+
+        chats = [{"messages": [{"role": "user", "content": f"What comes after {i}?"},
+                               {"role": "assistant", "content": f"After {i} comes {i + 1}."}]} for i in range(12)]
+        data = train.DatasetWithTeacher(
+            dataset_builder=FromConversationFileBuilder(file_path=self.rows("lessons.jsonl", chats),
+                                                        common_config=self.common(4)),
+            teacher_config=TeacherConfig(base_model=NAME))
+        asyncio.run(train.main(train.Config(
+            learning_rate=1e-3, dataset_configs=[data], model_name=NAME, recipe_name="off-policy", renderer_name=RENDERER,
+            lora_rank=8, n_teacher_targets=4, batch_size=4, save_every=1, eval_every=0, max_steps=STEPS,
+            log_path=self.log("off-policy"), base_url=self.url)))
+
     def all(self) -> Dict[str, Callable[[], None]]:
         """The loops by the name of their folder."""
         return {"supervised": self.supervised, "dpo": self.dpo, "rl": self.rl, "multi-turn": self.multi_turn,
-                "on-policy": self.on_policy_distillation}
+                "on-policy": self.on_policy_distillation, "off-policy": self.off_policy_distillation}
 
 
 def proved(folder: Path, client: Any) -> str:

@@ -19,6 +19,7 @@ from . import config, export
 from ._progress import size
 from ._transport import VERSION, RetryPolicy
 from .errors import APIStatusError, BiosError, InvalidArgumentError
+from .rest import usage_url
 from .sampling import SamplingClient
 from .service import ServiceClient
 from .types import SamplingParams
@@ -98,6 +99,8 @@ def _settings(commands: Any) -> None:
     usage = _command(commands, "usage", _usage, "show what was trained, sampled and stored")
     usage.add_argument("--csv", action="store_true", help="print CSV")
     usage.add_argument("--run", dest="run_id", help="only this run")
+    usage.add_argument("--project", help="only this project's runs")
+    usage.add_argument("--owner", help="another account's, for operators")
 
 
 def _listings(commands: Any) -> None:
@@ -181,7 +184,9 @@ def _json(value: Any) -> None:
 
 
 def _facts(rows: Mapping[str, Any]) -> None:
-    _table(["", ""], list(rows.items()))
+    width = max(map(len, rows), default=0)
+    for name, value in rows.items():
+        print(f"{name.ljust(width)}  {_cell(value)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -243,24 +248,24 @@ def _show_models(given: argparse.Namespace) -> None:
 
 
 def _usage(given: argparse.Namespace) -> None:
-    transport = _service(given)._session.transport
-    of = f"?training_run_id={given.run_id}" if given.run_id else ""
+    service = _service(given)
     try:
         if given.csv:
-            sys.stdout.write(transport.call("GET", f"/usage{of}", accept="text/csv").body.decode("utf-8"))
+            path = usage_url(given.run_id, given.project, given.owner)
+            sys.stdout.write(service._session.transport.call("GET", path, accept="text/csv").body.decode("utf-8"))
             return
-        found = transport.get(f"/usage{of}")
+        found = service.create_rest_client().get_usage(given.run_id, project_id=given.project, owner=given.owner).result()
     except APIStatusError as e:
         if e.code == "no_such_call":
             raise BiosError("this service does not count usage") from None
         raise
     if given.json:
         return _json(found)
-    rows: List[Dict[str, Any]] = next((v for v in found.values() if isinstance(v, list)), [])
-    flat = [{k: v for k, v in row.items() if not isinstance(v, (dict, list))} for row in rows] or [
-        {k: v for k, v in found.items() if not isinstance(v, (dict, list))}]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    _table([name.upper() for name in names], [[row.get(name) for name in names] for row in flat])
+    names = ["tokens_trained", "tokens_evaluated", "tokens_prefilled", "tokens_sampled", "device_seconds", "stored_bytes"]
+    rows = [[u.training_run_id or "(base model)", u.base_model, *(getattr(u, name) for name in names)] for u in found.lines]
+    rows.append(["all", None, *(found.total(name) for name in names)])
+    _table(["RUN", "BASE MODEL", "TRAINED", "EVALUATED", "PROMPTS", "SAMPLED", "DEVICE", "STORED"], [
+        [*row[:6], f"{row[6]:.1f} s", size(row[7])] for row in rows])
 
 
 # ---------------------------------------------------------------------------------------------------------------

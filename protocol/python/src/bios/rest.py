@@ -15,7 +15,7 @@ from .paths import CheckpointPath
 from .session import Session
 from .types import (AuditLogResponse, CheckpointArchiveUrlResponse, CheckpointsListResponse, GetSamplerResponse,
                     GetSessionResponse, ListSessionsResponse, RunHistoryResponse, TrainingRun,
-                    TrainingRunIds, TrainingRunsResponse, WeightsInfoResponse)
+                    TrainingRunIds, TrainingRunsResponse, UsageResponse, WeightsInfoResponse, WhoamiResponse)
 
 T = TypeVar("T")
 
@@ -360,16 +360,16 @@ class RestClient:
         """``list_sessions`` for asyncio."""
         return await self.list_sessions(limit, offset)
 
-    def assign_session_project(self, session_id: str, project_id: str) -> Future[None]:
-        """Puts a session, with its runs, into a project."""
+    def assign_session_project(self, session_id: str, project_id: Optional[str]) -> Future[None]:
+        """Puts a session, with its runs, into a project; None: into none."""
         url = f"/sessions/{_word(session_id, 'session_id')}/project"
 
         def put() -> None:
-            self._transport.call("PUT", url, {"project_id": _text(project_id, "project_id")})
+            self._transport.call("PUT", url, {"project_id": project_id})
 
         return self._job(put)
 
-    async def assign_session_project_async(self, session_id: str, project_id: str) -> None:
+    async def assign_session_project_async(self, session_id: str, project_id: Optional[str]) -> None:
         """``assign_session_project`` for asyncio."""
         await self.assign_session_project(session_id, project_id)
 
@@ -394,6 +394,26 @@ class RestClient:
     async def get_audit_log_async(self, event_type: str = "all", day: Optional[str] = None) -> AuditLogResponse:
         """``get_audit_log`` for asyncio."""
         return await self.get_audit_log(event_type, day)
+
+    def get_usage(self, training_run_id: Optional[str] = None, *, project_id: Optional[str] = None,
+                  owner: Optional[str] = None) -> Future[UsageResponse]:
+        """What was trained, sampled and stored: ``.runs``, ``.base_models``, ``.total(name)``. Of a run or a project alone, if
+        one is named; ``owner``: another account's, for operators."""
+        url = usage_url(training_run_id, project_id, owner)
+        return self._job(lambda: UsageResponse.from_wire(self._transport.get(url)))
+
+    async def get_usage_async(self, training_run_id: Optional[str] = None, *, project_id: Optional[str] = None,
+                              owner: Optional[str] = None) -> UsageResponse:
+        """``get_usage`` for asyncio."""
+        return await self.get_usage(training_run_id, project_id=project_id, owner=owner)
+
+    def whoami(self) -> Future[WhoamiResponse]:
+        """The account of the key that is used."""
+        return self._job(lambda: WhoamiResponse.from_wire(self._transport.get("/whoami")))
+
+    async def whoami_async(self) -> WhoamiResponse:
+        """``whoami`` for asyncio."""
+        return await self.whoami()
 
     # --------------------------------------------------------------------------------------------------------
 
@@ -433,6 +453,13 @@ class RestClient:
         return f"RestClient({self._transport.base_url})"
 
 
+def usage_url(training_run_id: Optional[str], project_id: Optional[str], owner: Optional[str]) -> str:
+    """The path of a usage query."""
+    asked = {"training_run_id": training_run_id, "project_id": project_id, "owner": owner}
+    given = "&".join(f"{name}={quote(value, safe='')}" for name, value in asked.items() if value is not None)
+    return "/usage" + (f"?{given}" if given else "")
+
+
 def _begun(part: str, tag: str) -> Rest:
     """What an earlier download has left."""
     try:
@@ -445,12 +472,6 @@ def _begun(part: str, tag: str) -> Rest:
 def _close(bar: Optional[Bar]) -> None:
     if bar is not None:
         bar.close()
-
-
-def _text(value: Any, field: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InvalidArgumentError(field, f"expected a string, got {value!r}")
-    return value
 
 
 def _path(training_run_id: Any, checkpoint_id: Any) -> str:

@@ -169,6 +169,12 @@ class ServiceClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> "ServiceClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
     def _create(self, call: str, body: Dict[str, Any], what: str, base_model: Optional[str]) -> TrainingClient:
         session = self._session
         body = {"session_id": session.id, "model_seq_id": session.next_model(), **body}

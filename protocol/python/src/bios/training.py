@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequen
 
 from ._threads import Line, aside
 from ._transport import encode
-from .errors import APIStatusError, InvalidArgumentError, MissingExtraError
+from .errors import APIStatusError, BiosError, InvalidArgumentError, MissingExtraError
 from .futures import Future, Joined, RequestFuture, in_batch
 from .paths import CheckpointPath, checkpoint_name
 from .sampling import Prompt, SamplingClient, request, source, texts
@@ -307,14 +307,14 @@ class TrainingClient:
             for part in parts:
                 number = self._number()
                 head = encode({"model_id": self._model_id, "seq_id": number})[:-1]
-                body = b'%s,"%s_input":{"data":[%s],%s}' % (head, call.encode(), b",".join(part), tail)
+                body = b',"%s_input":{"data":[%s],%s}' % (call.encode(), b",".join(part), tail)
                 try:
-                    answer = self._session.transport.call("POST", f"/{call}", encoded=body)
+                    answer = self._session.transport.call("POST", f"/{call}", encoded=head + body)
                 except APIStatusError as e:
                     _count_from(e, sent)
                     if sent and call == "forward_backward":
-                        _add_note(e, f"the first {sent} of {len(items)} datums had been accepted; their gradient stays"
-                                     " until the next optim_step or load_state")
+                        _add_note(e, f"the first {sent} of {len(items)} datums had been accepted; "
+                                  + self._refuse(head + b',"part":true' + body))
                     raise
                 futures.append(RequestFuture(self._session, f"{call} {number} of {self._model_id}",
                                              ForwardBackwardOutput.from_wire, request_id(answer.json()), first_datum=sent))
@@ -322,6 +322,15 @@ class TrainingClient:
             return futures[0] if len(futures) == 1 else Joined(futures, combine)
 
         return post
+
+    def _refuse(self, body: bytes) -> str:
+        """Gives a part that was refused its place in the order, where it fails: the next step fails too and drops what the
+        parts before it have added, so that they are never applied alone."""
+        try:
+            self._session.transport.call("POST", "/forward_backward", encoded=body)
+        except BiosError:
+            return "their gradient stays until the next optim_step or load_state"
+        return "the next optim_step fails and drops their gradient"
 
     def _custom(self, data: Any, fn: Optional[CustomLoss], kind: str = "logprobs",
                 ) -> Callable[[], Future[ForwardBackwardOutput]]:

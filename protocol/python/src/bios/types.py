@@ -25,8 +25,8 @@ __all__ = [
     "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnType", "ModelData", "ModelInput", "ModelInputChunk", "OptimStepResponse",
     "RunHistoryResponse", "RunNote", "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
     "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult",
-    "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel",
-    "WeightsInfoResponse",
+    "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel", "UsageLine",
+    "UsageResponse", "WeightsInfoResponse", "WhoamiResponse",
 ]
 
 TensorDtype = Literal["int64", "float32"]
@@ -1028,6 +1028,73 @@ class AuditLogResponse:
     def from_wire(cls, wire: Mapping[str, Any]) -> "AuditLogResponse":
         """Parses the JSON object of the protocol."""
         return cls([dict(entry) for entry in wire.get("entries") or []])
+
+
+@dataclass(frozen=True)
+class UsageLine:
+    """What a run has used, or a base model that was sampled itself (then ``training_run_id`` is None). Tokens: trained on,
+    evaluated without a gradient, read as prompts, and drawn."""
+
+    base_model: str
+    training_run_id: Optional[str] = None
+    project_id: Optional[str] = None
+    session_id: Optional[str] = None
+    tokens_trained: int = 0
+    tokens_evaluated: int = 0
+    tokens_prefilled: int = 0
+    tokens_sampled: int = 0
+    sampling_requests: int = 0
+    device_seconds: float = 0.0
+    stored_bytes: int = 0
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "UsageLine":
+        """Parses the JSON object of the protocol."""
+        return cls(**{n: wire[n] for n in cls.__dataclass_fields__ if wire.get(n) is not None})
+
+
+@dataclass(frozen=True)
+class UsageResponse:
+    """What an account has used: a line for each run, and for each base model that was sampled itself."""
+
+    owner: str
+    runs: List[UsageLine]
+    base_models: List[UsageLine]
+
+    @property
+    def lines(self) -> List[UsageLine]:
+        """All of them."""
+        return self.runs + self.base_models
+
+    def total(self, name: str) -> float:
+        """The sum of a number over all lines, e.g. ``tokens_trained``."""
+        found: float = sum(getattr(line, name) for line in self.lines)
+        return found
+
+    def _repr_html_(self) -> str:
+        names = ["tokens_trained", "tokens_evaluated", "tokens_prefilled", "tokens_sampled", "device_seconds", "stored_bytes"]
+        rows = [[u.training_run_id or "(base model)", u.base_model, *(getattr(u, n) for n in names)] for u in self.lines]
+        rows.append(["all", None, *(self.total(n) for n in names)])
+        return _notebook.grid(f"usage of {self.owner}", ["run", "base model", *(n.replace("_", " ") for n in names)], rows)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "UsageResponse":
+        """Parses the JSON object of the protocol."""
+        return cls(wire["owner"], [UsageLine.from_wire(u) for u in wire.get("runs") or []],
+                   [UsageLine.from_wire(u) for u in wire.get("base_models") or []])
+
+
+@dataclass(frozen=True)
+class WhoamiResponse:
+    """Whose key is used, and what it may do."""
+
+    account: str
+    scope: Optional[str] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "WhoamiResponse":
+        """Parses the JSON object of the protocol."""
+        return cls(wire["account"], wire.get("scope"))
 
 
 @dataclass(frozen=True)

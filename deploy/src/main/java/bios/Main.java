@@ -24,10 +24,12 @@ import picocli.CommandLine.Command;
 @Command(name = "bios", mixinStandardHelpOptions = true, version = "bios 0.1.0",
         synopsisSubcommandLabel = "COMMAND",
         description = "Trains and samples LoRA adapters of open-weight language models.",
+        footer = {"", "This is the server's launcher. The commands of users (login, export, sample, chat)",
+            "come with the Python package: pip install ./protocol/python"},
         subcommands = {UpCommand.class, ClusterCommand.class, NodeCommand.class, DemoCommand.class,
                 ModelsCommand.class, RunsCommand.class, CheckpointsCommand.class, SchemaCommand.class,
-                UsageCommand.class, AuditCommand.class, KeysCommand.class, FsckCommand.class, RestoreCommand.class,
-                BenchCommand.class, DoctorCommand.class, GpuCheckCommand.class})
+                UsageCommand.class, AuditCommand.class, KeysCommand.class, FsckCommand.class,
+                RestoreCommand.class, BenchCommand.class, DoctorCommand.class, GpuCheckCommand.class})
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 

@@ -82,9 +82,14 @@ final class EndToEndIT {
                 "--checks", "bits,ceilings,train");
     }
 
-    /// The long form: `emulated_gpu.py --parts up,cluster --runs 8`.
-    @Test void ofSeveralCardsOneIsLostAndEveryRunHasTheBitsOfOneInPeace() throws Exception {
-        python("deploy/src/test/python/emulated_gpu.py", "--parts", "up,cluster", "--runs", "2");
+    /// The long form: `emulated_gpu.py --parts cluster --runs 8`.
+    @Test void inAClusterThatLosesACardEveryRunHasTheBitsOfOneInPeace() throws Exception {
+        python("deploy/src/test/python/emulated_gpu.py", "--parts", "cluster", "--runs", "2");
+    }
+
+    /// The long form: `emulated_gpu.py --parts up --runs 8`.
+    @Test void aServerOfSeveralCardsLosesOneAndThenAllOfItselfButNoBit() throws Exception {
+        python("deploy/src/test/python/emulated_gpu.py", "--parts", "up", "--runs", "2");
     }
 
     @Test void everyListingOfTheUsersPageRuns() throws Exception {

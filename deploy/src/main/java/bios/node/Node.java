@@ -194,9 +194,9 @@ public final class Node {
     private static void refuseStrangers(String named, String host) {
         if (Loopback.is(host)) return;
         throw new CommandFailed(named + " can be reached from other machines, and"
-                + " without --keys everybody there could use the service: make keys with 'bios keys create' and"
-                + " name their file with --keys, or set bios.gateway.open-to-all = true where a proxy or a network"
-                + " lets in only those who may");
+                + " without --keys everybody there could use the service: make keys with 'bios keys create'"
+                + " and name their file with --keys, or set bios.gateway.open-to-all = true where a proxy or"
+                + " a network lets in only those who may");
     }
 
     private static Storage open(Config config) {

@@ -137,10 +137,10 @@ final class ApiDocument {
         Schema future = ref("Future");
         Field ttl = may("ttl_seconds", integer(1, 100L * 365 * 24 * 3600));
         all.add(post("forward_backward", "Loss and gradient of a batch").taking(operation(
-                must("forward_backward_input", ref("Batch")), may("forward_only", bool())))
-                .answering(future));
+                must("forward_backward_input", ref("Batch")), may("forward_only", bool()),
+                may("part", bool()))).answering(future));
         all.add(post("forward", "Loss of a batch").taking(operation(must("forward_input", ref("Batch")),
-                may("forward_only", bool()))).answering(future));
+                may("forward_only", bool()), may("part", bool()))).answering(future));
         all.add(post("optim_step", "A step of AdamW").taking(operation(
                 may("adam_params", ref("AdamParams")))).answering(future));
         all.add(post("save_weights", "A checkpoint of weights and optimizer").taking(operation(

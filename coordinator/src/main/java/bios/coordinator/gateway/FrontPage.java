@@ -33,11 +33,12 @@ final class FrontPage {
             <h2>Models</h2>
             %s
             <h2>Use it</h2>
-            <pre>pip install bios
-            import bios
-            client = bios.ServiceClient()</pre>
-            <p>The environment names this address in <code>BIOS_BASE_URL</code> and, where keys are needed, a
-            key in <code>BIOS_API_KEY</code>.</p>
+            <pre>pip install ./protocol/python    # in the folder of the distribution
+            bios login
+            bios models</pre>
+            <p>In Python: <code>import bios; client = bios.ServiceClient()</code>. The environment names this
+            address in <code>BIOS_BASE_URL</code> and, where keys are needed, a key in
+            <code>BIOS_API_KEY</code>.</p>
             <p>Clients of Tinker's protocol work, too: set <code>base_url</code> to this address, and an
             <code>api_key</code> that begins with <code>tml-</code>.</p>
             <p><a href="openapi.json">openapi.json</a> describes every call;

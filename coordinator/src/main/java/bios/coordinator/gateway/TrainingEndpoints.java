@@ -54,6 +54,7 @@ final class TrainingEndpoints {
     private CompletionStage<ApiResponse> evaluate(ApiRequest call, String field, boolean forward) {
         Target target = Target.of(call);
         boolean forwardOnly = target.fields().bool("forward_only", forward) || forward;
+        boolean part = target.fields().bool("part", false) || call.isTinkerClient();
         Fields input = target.fields().object(call.sentProtobuf() ? "forward_backward_input" : field);
         if (services.directory().modelOfSlug(target.run().slug()).isEmpty())
             return services.checkOwner(target.run(), call.account()).thenApply(_ -> {
@@ -66,19 +67,19 @@ final class TrainingEndpoints {
             operation = reader.batch(input, model, forwardOnly, call.heap());
             target.fields().requireAllRead();
         } catch (Invalid | ApiException wrong) {
-            return refused(call, target, forwardOnly, wrong, suffix);
+            return refused(call, target, part, forwardOnly, wrong, suffix);
         }
         return runs.submit(call, target.run(), target.seq(), operation, suffix);
     }
 
-    /// The answer to a batch that is wrong. Tinker's clients cut a batch into parts, and do not go on if a
-    /// part is refused: for them the part is accepted and fails, so that what follows it fails too and no
-    /// optimizer step applies the gradient of the other parts alone.
-    private CompletionStage<ApiResponse> refused(ApiRequest call, Target target, boolean forwardOnly,
-            RuntimeException wrong, String suffix) {
+    /// The answer to a batch that is wrong. A part of a larger one, which Tinker's clients send without
+    /// saying so and do not go on after if it is refused, is accepted and fails, so that what follows it
+    /// fails too and no optimizer step applies the gradient of the other parts alone.
+    private CompletionStage<ApiResponse> refused(ApiRequest call, Target target, boolean part,
+            boolean forwardOnly, RuntimeException wrong, String suffix) {
         ApiException error = wrong instanceof Invalid invalid ? ApiException.of(invalid)
                 : (ApiException) wrong;
-        if (!call.isTinkerClient() || error.code().status() != 400) throw wrong;
+        if (!part || error.code().status() != 400) throw wrong;
         String code = error.wireCode();
         return runs.submitRefused(call, target.run(), target.seq(),
                 forwardOnly ? OperationKind.FORWARD : OperationKind.FORWARD_BACKWARD,

@@ -95,7 +95,7 @@ final class RunMaintenance {
     /// @param step optimizer steps known to be applied
     /// @param meter knows what the run has used
     /// @param sequence the sequence number of the run's last event
-    void index(TrainingRun run, long step, RunMeter meter, long sequence) {
+    void index(TrainingRun run, long step, UsageMeter meter, long sequence) {
         if (run.config().isEmpty()) return;
         Optional<String> corrupted = RunHistory.corrupted(run.history());
         dirty |= urgent || step != shownStep || run.lastRequestMillis() != shownRequest

@@ -75,7 +75,7 @@ public final class TrainingRunEntity
     private final RunMaintenance maintenance;
     private final WeightLeases leases;
     private final RunTelemetry telemetry;
-    private final RunMeter meter = new RunMeter();
+    private final UsageMeter meter = new UsageMeter();
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
     private long lastSnapshot;

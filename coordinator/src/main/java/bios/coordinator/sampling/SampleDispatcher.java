@@ -27,7 +27,8 @@ final class SampleDispatcher<E> {
     private static final int MAX_REMEMBERED_ADAPTERS = 256;
     private static final RetryDelay RETRY = new RetryDelay(Duration.ofSeconds(1));
     /// Faults that end by waiting, however long.
-    private static final Set<String> PASSING = Set.of("queue_full", EngineCommand.STORE_FAILED, "unavailable");
+    private static final Set<String> PASSING =
+            Set.of("queue_full", EngineCommand.STORE_FAILED, "unavailable");
 
     private final SamplingSettings settings;
     private final Map<String, Request<E>> requests = new HashMap<>();
@@ -195,10 +196,10 @@ final class SampleDispatcher<E> {
         return true;
     }
 
-    /// Handles a failure reported by an engine. A fault of the user fails the request, and so does the refusal
-    /// of one that has ended its workers. After another fault it is deferred and tried again: without limit
-    /// if the fault passes by itself, else until the same one was met too often in a row. Returns whether the
-    /// request has failed.
+    /// Handles a failure reported by an engine. A fault of the user fails the request, and so does the
+    /// refusal of one that has ended its workers. After another fault it is deferred and tried again: without
+    /// limit if the fault passes by itself, else until the same one was met too often in a row. Returns
+    /// whether the request has failed.
     boolean handleFailure(String task, Fault fault, long nowMillis) {
         Request<E> request = requests.get(task);
         if (request == null || !request.isWaiting() || request.engine.isEmpty()) return false;

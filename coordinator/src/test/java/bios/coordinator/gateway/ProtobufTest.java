@@ -138,7 +138,8 @@ class ProtobufTest {
         String run = service.run(12);
         ProtoWriter vector = datum(new int[] {1, 2}, "target_tokens", tensor(2, longs(3, 4)));
         ProtoWriter matrix = datum(new int[] {1, 2}, "target_tokens",
-                tensor(2, longs(3, 4, 5, 6, 7, 8), 2, 3), "weights", tensor(1, TensorData.of(1f, 0, 0, 0, 2, 0).data(), 2, 3));
+                tensor(2, longs(3, 4, 5, 6, 7, 8), 2, 3), "weights",
+                tensor(1, TensorData.of(1f, 0, 0, 0, 2, 0).data(), 2, 3));
         Answer future = send("forward_backward", request(run, 1, "cross_entropy", matrix, matrix, vector));
         assertEquals(200, future.status(), future.json().toString());
         assertEquals(3, operation(run, 1).data().getFirst().targetsEach());

@@ -61,6 +61,11 @@ class RefusedPartTest {
             assertEquals(1, next.json().path("metrics").path("grad_norm").asDouble(), next.json().toString());
             service.agent = "test";
             assertEquals(400, service.post("forward_backward", part(run, 6, 1000)).status());
+            // Any client may say that it is a part of a larger batch.
+            Answer part = service.post("forward_backward", part(run, 6, 1000).replace("{'model_id'",
+                    "{'part': true, 'model_id'"));
+            assertEquals(200, part.status());
+            assertEquals("user", done(service, step(service, run, 7)).text("category"));
         }
     }
 

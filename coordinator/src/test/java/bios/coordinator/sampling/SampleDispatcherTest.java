@@ -112,7 +112,7 @@ class SampleDispatcherTest {
             dispatcher.updateEngines(engine("b"));
             sent(dispatcher, now);
             dispatcher.requeueDeferred(now + delay - 1);
-            assertEquals(List.of(), sent(dispatcher, now + delay - 1).stream().filter("1>b"::equals).toList());
+            assertFalse(sent(dispatcher, now + delay - 1).contains("1>b"));
             now += delay;
             dispatcher.requeueDeferred(now);
             assertTrue(sent(dispatcher, now).contains("1>b"), "after " + delay + " ms");

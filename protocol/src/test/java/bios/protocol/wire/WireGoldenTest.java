@@ -267,7 +267,8 @@ class WireGoldenTest {
         var said = new HashSet<Class<?>>();
         for (Class<?> root : Set.of(RunCommand.class, RunReply.class, EngineCommand.class,
                 EngineEvent.class, EngineReply.class,
-                OwnerCommand.class, OwnerReply.class, SessionCommand.class, SessionReply.class, SamplingCommand.class, SamplingReply.class))
+                OwnerCommand.class, OwnerReply.class, SessionCommand.class, SessionReply.class,
+                SamplingCommand.class, SamplingReply.class))
             said.addAll(List.of(root.getPermittedSubclasses()));
         assertEquals(Set.of(), difference(said, shown));
     }

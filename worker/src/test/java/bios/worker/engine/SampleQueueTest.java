@@ -46,8 +46,8 @@ class SampleQueueTest {
 
     private Optional<Fault> add(SampleQueue queue, String id) {
         var params = new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(), 1, -1, 1);
-        return queue.add(new PendingSample(new SampleTask(id, MODEL, Optional.empty(), new int[] {1}, params, 1,
-                42, false, 0), client.getRef()));
+        return queue.add(new PendingSample(new SampleTask(id, MODEL, Optional.empty(), new int[] {1}, params,
+                1, 42, false, 0), client.getRef()));
     }
 
     /// The requests that the device gets, until it has all; each turn's are done before the next.
@@ -114,7 +114,8 @@ class SampleQueueTest {
     }
 
     private static QueuedOperation operation() {
-        var operation = new QueuedOperation(new EngineCommand.CloseRun(new RunId("m-%012x".formatted(1))), 1, null);
+        var operation = new QueuedOperation(new EngineCommand.CloseRun(
+                new RunId("m-%012x".formatted(1))), 1, null);
         operation.decoded(new DeviceTask.Copy(new DeviceTask.Purpose.Recovery()));
         return operation;
     }

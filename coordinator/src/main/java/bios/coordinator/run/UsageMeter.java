@@ -11,7 +11,7 @@ import java.util.TreeMap;
 /// What the operations of a run use. They are counted in the journal with the recovery point that includes
 /// them, after which they are never executed again; until then by their positions, so that one that is
 /// executed again replaces what it used before. Belongs to one actor.
-final class RunMeter {
+final class UsageMeter {
     private record Use(long trained, long evaluated, long nanos) {
         static final Use NONE = new Use(0, 0, 0);
     }
@@ -37,7 +37,7 @@ final class RunMeter {
     /// Records the result of an operation.
     void finished(OperationKind kind, FinishedOperation outcome) {
         if (outcome.position() <= counted.position()) return;
-        long tokens = outcome.result().map(RunMeter::tokens).orElse(0L);
+        long tokens = outcome.result().map(UsageMeter::tokens).orElse(0L);
         if (tokens == 0) return;
         Use use = uses.getOrDefault(outcome.position(), Use.NONE);
         this.tokens += tokens - use.trained() - use.evaluated();

@@ -13,7 +13,7 @@ import java.util.Optional;
 import org.junit.jupiter.api.Test;
 
 /// What operations use is counted once, however often they are executed.
-class RunMeterTest {
+class UsageMeterTest {
     private static final long HOUR = 3_600_000;
 
     private static FinishedOperation pass(long position, int tokens) {
@@ -21,7 +21,7 @@ class RunMeterTest {
                 List.of(new float[tokens]), Map.of())), Optional.empty());
     }
 
-    private static void execute(RunMeter meter, long from, long to) {
+    private static void execute(UsageMeter meter, long from, long to) {
         for (long at = from; at <= to; at++) {
             meter.measured(at, 1000);
             meter.finished(at % 2 == 0 ? OperationKind.FORWARD : OperationKind.FORWARD_BACKWARD,
@@ -36,7 +36,7 @@ class RunMeterTest {
     }
 
     @Test void aReplayAfterARecoveryPointCountsNothingTwice() {
-        var meter = new RunMeter();
+        var meter = new UsageMeter();
         meter.begin(run());
         execute(meter, 1, 6);
         UsageCounted first = meter.upTo(4, HOUR).orElseThrow();
@@ -44,7 +44,7 @@ class RunMeterTest {
         meter.stored(run(first));
         assertEquals(Optional.empty(), meter.upTo(4, HOUR));
         // The entity starts again: what was behind the recovery point is executed again, on another node.
-        var other = new RunMeter();
+        var other = new UsageMeter();
         other.begin(run(first));
         assertEquals(40, other.tokens());
         execute(other, 5, 6);
@@ -71,7 +71,7 @@ class RunMeterTest {
     }
 
     @Test void aPositionWithSeveralTargetsIsOnePosition() {
-        var meter = new RunMeter();
+        var meter = new UsageMeter();
         meter.begin(run());
         meter.finished(OperationKind.FORWARD, new FinishedOperation(1, 1, "d", Optional.of(
                 new OperationResult.EvaluatedMatrix(new OperationResult.Evaluated(List.of(new float[12],
@@ -80,7 +80,7 @@ class RunMeterTest {
     }
 
     @Test void failedOperationsHaveNoTokens() {
-        var meter = new RunMeter();
+        var meter = new UsageMeter();
         meter.begin(run());
         meter.finished(OperationKind.FORWARD_BACKWARD, new FinishedOperation(1, 1, "d", Optional.empty(),
                 Optional.of(bios.protocol.Fault.user("bad", "why"))));
