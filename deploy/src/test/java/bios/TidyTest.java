@@ -2,6 +2,7 @@ package bios;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.typesafe.config.ConfigFactory;
@@ -210,6 +211,17 @@ final class TidyTest {
                     wrong.add(relative(page) + ": " + link);
             }
         assertEquals(List.of(), wrong);
+    }
+
+    @Test void theGuideForJavaShowsItsProgramsAsTheyAre() throws IOException {
+        String guide = Files.readString(ROOT.resolve("docs/guide/java.md"));
+        List<Path> programs = files("deploy/src/test/java/bios/example", ".java");
+        assertEquals(2, programs.size());
+        for (Path program : programs) {
+            String source = Files.readString(program);
+            String shown = source.substring(source.indexOf("import ")).strip();
+            assertTrue(guide.contains(shown), program::toString);
+        }
     }
 
     /// One term, one meaning: the glossary decides, and names that it has replaced do not come again.

@@ -130,6 +130,15 @@ public final class Metrics {
     public static final Counter HTTP_THROTTLED = Counter.builder().name("bios_http_throttled_total")
             .help("HTTP requests answered 429, by code.").labelNames("code").register();
 
+    /// Requests of the actor protocol; `request` is a request's name, e.g. `Submit`.
+    public static final Counter ACTOR_REQUESTS = Counter.builder().name("bios_actor_requests_total")
+            .help("Requests of the actor protocol that were carried out, by name.")
+            .labelNames("request").register();
+
+    /// Sessions of JVM clients.
+    public static final Gauge ACTOR_SESSIONS = Gauge.builder().name("bios_actor_sessions")
+            .help("Sessions of JVM clients at this gateway.").register();
+
     /// Members of the cluster as this node sees them; `status` is the status in Pekko, in lower case.
     public static final Gauge CLUSTER_MEMBERS = Gauge.builder().name("bios_cluster_members")
             .help("Members of the cluster as this node sees them, by status.")

@@ -160,7 +160,7 @@ public final class LocalCluster {
     }
 
     private void plan(List<NodesFile.ProcessEntry> before) {
-        record Planned(String name, String role, String host, int http, int artery) {
+        record Planned(String name, String role, String host, int http, int artery, int actors) {
             String address() {
                 return host + ":" + artery;
             }
@@ -172,7 +172,8 @@ public final class LocalCluster {
             int http = coordinator && settings.port() != 0 ? settings.port() + i - 1
                     : port(before, name, NodesFile.ProcessEntry::httpPort);
             planned.add(new Planned(name, coordinator ? "coordinator" : "worker", settings.host(i - 1), http,
-                    port(before, name, NodesFile.ProcessEntry::arteryPort)));
+                    port(before, name, NodesFile.ProcessEntry::arteryPort),
+                    coordinator ? port(before, name, NodesFile.ProcessEntry::actorsPort) : 0));
         }
         // All processes are seeds, so that a restarted process finds any other one.
         String seeds = String.join(",", planned.stream().map(Planned::address).toList());
@@ -183,6 +184,8 @@ public final class LocalCluster {
             List<String> options = memory(worker);
             if (worker && !devices.isEmpty())
                 options.add("-Dbios.engine.device=" + devices.get(workers++ % devices.size()));
+            // For the actor protocol, if the settings enable it.
+            if (!worker) options.add("-Dbios.gateway.actors.port=" + p.actors());
             var arguments = new ArrayList<>(List.of("--name", p.name(), "--role", p.role(),
                     "--cluster-host", p.host(), "--cluster-port", String.valueOf(p.artery()), "--seed", seeds,
                     "--host", HOST, "--port", String.valueOf(p.http()), "--cassandra",
@@ -190,7 +193,7 @@ public final class LocalCluster {
                     settings.data().toString()));
             arguments.addAll(settings.common());
             arguments.addAll(worker ? settings.worker() : settings.coordinator());
-            members.add(new Member(p.name(), p.role(), p.host(), p.http(), p.artery(),
+            members.add(new Member(p.name(), p.role(), p.host(), p.http(), p.artery(), p.actors(),
                     settings.data().resolve("logs").resolve(p.name() + ".log"), arguments,
                     Map.of("BIOS_ARCHIVE_URL_SECRET", secret()), options, false));
         }
@@ -268,7 +271,7 @@ public final class LocalCluster {
         var entries = new ArrayList<>(members.stream().map(Member::entry).toList());
         database.ifPresent(d -> entries.add(new NodesFile.ProcessEntry("cassandra", "cassandra", HOST,
                 d.alive() ? d.pid() : 0, 0, d.settings().storagePort(), d.port(),
-                d.settings().log().toString())));
+                d.settings().log().toString(), 0)));
         file.write(entries);
     }
 

@@ -54,7 +54,7 @@ public final class LocalWorkers {
                     LocalCluster.HOST, "--port", String.valueOf(http), "--data", data.toString(),
                     "--device", devices.get(i)));
             all.addAll(arguments);
-            members.add(new Member(name, "worker", LocalCluster.HOST, http, cluster,
+            members.add(new Member(name, "worker", LocalCluster.HOST, http, cluster, 0,
                     logs.resolve(name + ".log"), all, environment, memory(devices.size()), true));
         }
     }

@@ -20,6 +20,7 @@ final class Member {
     final String host;
     final int httpPort;
     final int arteryPort;
+    final int actorsPort;
     final Path log;
     private final List<String> arguments;
     private final Map<String, String> environment;
@@ -29,17 +30,19 @@ final class Member {
     private long logFrom;
 
     /// @param httpPort 0: no HTTP
+    /// @param actorsPort 0: no actor protocol
     /// @param arguments arguments of `bios node`
     /// @param environment additional variables of the environment
     /// @param java additional options of Java
     /// @param tied whether it ends when this process does
-    Member(String name, String role, String host, int httpPort, int arteryPort, Path log,
+    Member(String name, String role, String host, int httpPort, int arteryPort, int actorsPort, Path log,
             List<String> arguments, Map<String, String> environment, List<String> java, boolean tied) {
         this.name = name;
         this.role = role;
         this.host = host;
         this.httpPort = httpPort;
         this.arteryPort = arteryPort;
+        this.actorsPort = actorsPort;
         this.log = log;
         this.arguments = List.copyOf(arguments);
         this.environment = Map.copyOf(environment);
@@ -106,6 +109,6 @@ final class Member {
     NodesFile.ProcessEntry entry() {
         return new NodesFile.ProcessEntry(name, role, host, isRunning() ? process.pid()
                 : 0, httpPort, arteryPort, 0,
-                log.toString());
+                log.toString(), actorsPort);
     }
 }

@@ -26,11 +26,13 @@ record NodesFile(Path file) {
     /// @param httpPort 0: no HTTP
     /// @param arteryPort cluster port; of Cassandra its storage port
     /// @param cqlPort CQL port of Cassandra; 0 for other processes
+    /// @param actorsPort port of the actor protocol of a coordinator, if its settings enable it
     @JsonInclude(JsonInclude.Include.NON_DEFAULT)
     record ProcessEntry(@JsonProperty("name") String name, @JsonProperty("role") String role,
             @JsonProperty("host") String host, @JsonProperty("pid") long pid,
             @JsonProperty("http_port") int httpPort, @JsonProperty("artery_port") int arteryPort,
-            @JsonProperty("cql_port") int cqlPort, @JsonProperty("log") String log) {}
+            @JsonProperty("cql_port") int cqlPort, @JsonProperty("log") String log,
+            @JsonProperty("actors_port") int actorsPort) {}
 
     /// The processes in the file; empty without a file.
     List<ProcessEntry> read() {

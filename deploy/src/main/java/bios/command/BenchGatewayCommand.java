@@ -1,5 +1,6 @@
 package bios.command;
 
+import bios.bench.ActorsBench;
 import bios.bench.Comparison;
 import bios.bench.GatewayBench;
 import bios.bench.GatewayComparison;
@@ -33,6 +34,19 @@ public final class BenchGatewayCommand implements Callable<Integer> {
             description = "Pairs before them (default: ${DEFAULT-VALUE}).")
     private int warmUp;
 
+    @Option(names = "--actors", description =
+            "Measure the actor protocol beside HTTP instead, both from Java: the round trip, operations per"
+            + " second of many runs, MB/s of large batches.")
+    private boolean actors;
+
+    @Option(names = "--runs", defaultValue = "200",
+            description = "With --actors: runs at the same time (default: ${DEFAULT-VALUE}).")
+    private int runs;
+
+    @Option(names = "--seconds", defaultValue = "10", description =
+            "With --actors: time of the measurement of operations per second (default: ${DEFAULT-VALUE}).")
+    private int seconds;
+
     @Option(names = "--compare", description =
             "Print the table of this part: the small step, and loading a model of 1 GB.")
     private boolean compare;
@@ -46,7 +60,9 @@ public final class BenchGatewayCommand implements Callable<Integer> {
     private String word;
 
     @Override public Integer call() throws IOException {
-        if (compare) new GatewayComparison(new Comparison(new Peer(python, limit.each()),
+        if (actors) output.finish(limit.guard("gateway-actors", output)
+                .run("the doors", () -> new ActorsBench(pairs, warmUp, runs, seconds).run()));
+        else if (compare) new GatewayComparison(new Comparison(new Peer(python, limit.each()),
                 limit.each(), rounds, 3,
                 Optional.ofNullable(word), output.json(), output.append()), options()).run();
         else output.finish(Report.of("gateway", limit.each(),

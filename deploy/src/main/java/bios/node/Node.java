@@ -183,12 +183,20 @@ public final class Node {
     /// machine only if the operator says so.
     private static void refuseStrangers(Settings settings, Config config) {
         if (settings.keys().isPresent() || !settings.has(Role.COORDINATOR)
-                || config.getBoolean("bios.gateway.open-to-all") || Loopback.is(settings.host())) return;
-        throw new CommandFailed("--host " + settings.host() + " can be reached from other machines, and"
+                || config.getBoolean("bios.gateway.open-to-all")) return;
+        Config actors = config.getConfig("bios.gateway.actors");
+        String bound = actors.getString("bind-host").isEmpty() ? actors.getString("host")
+                : actors.getString("bind-host");
+        if (actors.getBoolean("enabled")) refuseStrangers("bios.gateway.actors: " + bound, bound);
+        refuseStrangers("--host " + settings.host(), settings.host());
+    }
+
+    private static void refuseStrangers(String named, String host) {
+        if (Loopback.is(host)) return;
+        throw new CommandFailed(named + " can be reached from other machines, and"
                 + " without --keys everybody there could use the service: make keys with 'bios keys create'"
-                + " and name"
-                + " their file with --keys, or set bios.gateway.open-to-all = true where a proxy or a network"
-                + " lets in only those who may");
+                + " and name their file with --keys, or set bios.gateway.open-to-all = true where a proxy or"
+                + " a network lets in only those who may");
     }
 
     private static Storage open(Config config) {

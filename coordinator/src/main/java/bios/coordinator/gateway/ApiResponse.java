@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.protocol.client.Answer;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
@@ -26,6 +27,9 @@ sealed interface ApiResponse {
     /// A body that is made while the client reads it.
     record Streamed(String contentType, Source<ByteString, ?> bytes) implements ApiResponse {}
 
+    /// An answer of the actor protocol, and its form over HTTP: each door takes its own.
+    record Typed(Supplier<Answer> answer, Supplier<ApiResponse> http) implements ApiResponse {}
+
     /// Status 204 without a body.
     record NoContent() implements ApiResponse {}
 
@@ -37,6 +41,11 @@ sealed interface ApiResponse {
             Source<ByteString, ?> bytes) implements ApiResponse {
         /// The bytes from an offset to the end.
         record Part(long from, long total) {}
+    }
+
+    /// A small answer of the actor protocol with the object that it is over HTTP.
+    static ApiResponse typed(Answer answer, Object... namesAndValues) {
+        return new Typed(() -> answer, () -> ok(namesAndValues));
     }
 
     static ApiResponse ok(Object... namesAndValues) {

@@ -3,6 +3,7 @@ package bios.coordinator.gateway;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.client.Answer;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
@@ -85,13 +86,15 @@ final class FutureEndpoints {
     private CompletionStage<ApiResponse> retrieveOperation(ApiRequest call, String id) {
         return switch (FutureId.parse(id)) {
             case FutureId.Creation(var run) -> services.describe(run, call.account())
-                    .thenApply(_ -> ApiResponse.ok("type", "create_model", "model_id", run.value()));
+                    .thenApply(_ -> ApiResponse.typed(new Answer.Created(run.value()), "type", "create_model",
+                            "model_id", run.value()));
             case FutureId.Unloading(var run) -> services.describe(run, call.account())
                     .thenApply(described -> {
                 if (!described.closed())
                     throw new ApiException(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + id
                     + "'");
-                return ApiResponse.ok("type", "unload_model", "model_id", run.value());
+                return ApiResponse.typed(new Answer.Unloaded(run.value()), "type", "unload_model", "model_id",
+                        run.value());
             });
             case FutureId.Operation(var request) ->
                     awaitResult(call, id, request, (_, result) -> resultBody(call, request, result, false));
@@ -154,7 +157,9 @@ final class FutureEndpoints {
                 new SessionCommand.OpenSampler(call.account(), snapshot.sampler(), sampler, replyTo))
                 .thenApply(opened -> opened.sampler().adapter().map(SampleTask.Adapter::contentId)
                         .equals(Optional.of(manifest.contentId()))
-                        ? ApiResponse.ok("type", "save_weights_for_sampler", "path", null,
+                        ? ApiResponse.typed(new Answer.Saved(Optional.empty(),
+                                Optional.of(opened.samplerId()), manifest.step(), "{}"),
+                                "type", "save_weights_for_sampler", "path", null,
                                 "sampling_session_id", opened.samplerId(), "step", manifest.step())
                         : ResponseBodies.failureResult(Fault.user("conflict",
                                 "sampling_session_seq_id " + snapshot.sampler()

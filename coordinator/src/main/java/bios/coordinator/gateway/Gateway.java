@@ -29,7 +29,8 @@ import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.settings.ServerSettings;
 import org.apache.pekko.japi.function.Function;
 
-/// The HTTP server of the service; docs/reference/http.md documents the protocol.
+/// The doors of the service: the HTTP server, which docs/reference/http.md documents, and the actor protocol,
+/// if it is enabled.
 public final class Gateway {
     private static final Duration DRAIN = Duration.ofSeconds(5);
 
@@ -84,7 +85,12 @@ public final class Gateway {
         List<Endpoint> endpoints = endpoints(parts, settings, services,
                 new PublicUrl(settings.publicUrl(), host, boundPort::get,
                         settings.tls().isPresent() ? "https" : "http"), blockingExecutor);
-        var handler = new HttpHandler(system, parts, settings, readers, callers, endpoints);
+        var memory = new RequestMemory(settings.maxBytesInWork());
+        var admission = new Admission(callers,
+                new RequestRates(settings.limits(), System::nanoTime)); // edge: monotonic clock
+        var handler = new HttpHandler(system, parts, settings, readers, admission, endpoints, memory);
+        if (settings.actors().enabled()) ActorGateway.of(parts, settings,
+                new ActorCalls(parts, settings, readers, admission, endpoints), memory).start(system);
         var page = new FrontPage(system, services, ApiDocument.of(endpoints));
         var all = new ArrayList<>(checks);
         all.addFirst(Check.models(parts.directory()));

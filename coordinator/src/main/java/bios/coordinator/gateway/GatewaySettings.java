@@ -12,7 +12,8 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
         int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
         int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,
         Duration archiveUrlLifetime, Optional<String> archiveUrlSecret, Optional<String> tokenSecret,
-        Duration tokenAge, OwnerLimits limits, Optional<HttpsConnectionContext> tls) {
+        Duration tokenAge, OwnerLimits limits, Optional<HttpsConnectionContext> tls,
+        ActorGateway.Settings actors) {
     private static final int SHORTEST_SECRET = 16;
 
     /// Reads the block `bios.gateway`.
@@ -30,7 +31,7 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
                 Math.toIntExact(block.getBytes("max-metadata-bytes")), publicUrl(block),
                 block.getDuration("archive-url-age"), text(block, "archive-url-secret"),
                 secret(block), block.getDuration("token-age"), OwnerLimits.of(block.getConfig("limits")),
-                ServerTls.of(block.getConfig("tls")));
+                ServerTls.of(block.getConfig("tls")), ActorGateway.Settings.of(block.getConfig("actors")));
     }
 
     private static Optional<String> publicUrl(Config block) {

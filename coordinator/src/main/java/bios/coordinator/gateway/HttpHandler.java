@@ -44,18 +44,16 @@ final class HttpHandler {
     private final BodyReader bodies;
     private final JsonReader reader;
     private final int maxBodyBytes;
-    private final Callers callers;
-    private final RequestRates rates;
+    private final Admission admission;
 
     HttpHandler(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings, Executor readers,
-            Callers callers, List<Endpoint> endpoints) {
+            Admission admission, List<Endpoint> endpoints, RequestMemory memory) {
         this.parts = parts;
-        this.callers = callers;
-        this.rates = new RequestRates(settings.limits(), System::nanoTime); // edge: monotonic clock
+        this.admission = admission;
         this.readers = readers;
         this.endpoints = endpoints;
         this.materializer = SystemMaterializer.get(system).materializer();
-        this.bodies = new BodyReader(settings.maxBodyBytes(), new RequestMemory(settings.maxBytesInWork()));
+        this.bodies = new BodyReader(settings.maxBodyBytes(), memory);
         this.maxBodyBytes = settings.maxBodyBytes();
         this.reader = new JsonReader(settings.maxNesting(), settings.maxBodyBytes());
     }
@@ -96,7 +94,8 @@ final class HttpHandler {
         try {
             match = match(request.method().value(), path(request));
             metrics.route = Optional.of(String.join("/", match.endpoint().pattern()));
-            caller = match.endpoint().authenticated() ? admitted(match.endpoint(), headers) : ANYBODY;
+            caller = match.endpoint().authenticated() ? admission.of(match.endpoint(),
+                    Accounts.keyIn(headers.get("x-api-key"), headers.get("authorization"))) : ANYBODY;
             if (match.endpoint().readsBody()) checkType(match.endpoint(), headers);
         } catch (RuntimeException refused) {
             return discardBody(request, problem(id, request, refused));
@@ -137,7 +136,8 @@ final class HttpHandler {
         return reply.whenComplete((_, _) -> body.release());
     }
 
-    private static CompletionStage<ApiResponse> callHandler(Supplier<CompletionStage<ApiResponse>> work) {
+    /// Calls a handler; what it throws fails the stage.
+    static CompletionStage<ApiResponse> callHandler(Supplier<CompletionStage<ApiResponse>> work) {
         try {
             return work.get();
         } catch (Throwable failed) {
@@ -211,19 +211,6 @@ final class HttpHandler {
         throw ApiException.methodNotAllowed(others, method);
     }
 
-    /// The caller, if its key is good for the endpoint and its account has not sent too many requests.
-    private Caller admitted(Endpoint endpoint, Map<String, String> headers) {
-        Optional<String> key = Accounts.keyIn(headers.get("x-api-key"), headers.get("authorization"));
-        Caller caller = callers.of(key).orElseThrow(() -> new ApiException(ErrorCode.UNAUTHENTICATED,
-                key.isPresent() ? "the key in X-API-Key or Authorization is unknown"
-                        : "this service needs a key; send it as X-API-Key or as Authorization: Bearer"));
-        rates.count(caller.account());
-        if (endpoint.changes() && caller.scope() == ApiKey.Scope.READ)
-            throw new ApiException(ErrorCode.READ_ONLY_KEY, "the key is for reading only (scope read); this"
-                    + " call creates, changes or deletes something");
-        return caller;
-    }
-
     private static void checkType(Endpoint endpoint, Map<String, String> headers) {
         String type = headers.get("content-type");
         boolean known = type.equals("application/json")
@@ -240,6 +227,7 @@ final class HttpHandler {
 
     private CompletionStage<HttpResponse> render(ApiResponse reply) {
         return switch (reply) {
+            case ApiResponse.Typed(_, var http) -> render(http.get());
             case ApiResponse.JsonBody(int status, var body, boolean large) when large ->
                 CompletableFuture.supplyAsync(() -> json(status, body), readers);
             case ApiResponse.JsonBody(int status, var body, _) ->
@@ -283,9 +271,10 @@ final class HttpHandler {
         return HttpResponse.create().withEntity(ContentTypes.parse(type), body);
     }
 
-    private static HttpResponse problem(String id, HttpRequest request, Throwable failed) {
+    /// The error that a failure is to a client; one that is none is logged with the id of the request.
+    static ApiException error(String id, Throwable failed) {
         Throwable cause = GatewayServices.cause(failed);
-        ApiException error = switch (cause) {
+        return switch (cause) {
             case ApiException known -> known;
             case Invalid invalid -> ApiException.of(invalid);
             case EntityStreamException _ -> new ApiException(ErrorCode.MALFORMED_JSON,
@@ -298,6 +287,10 @@ final class HttpHandler {
                         "the service failed to process this request; see its log for request " + id);
             }
         };
+    }
+
+    private static HttpResponse problem(String id, HttpRequest request, Throwable failed) {
+        ApiException error = error(id, failed);
         ErrorCode code = error.code();
         if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(error.wireCode()).inc();
         LOG.atDebug().addKeyValue("request", id).log("request refused: {}", error.getMessage());

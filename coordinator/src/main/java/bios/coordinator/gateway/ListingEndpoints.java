@@ -6,6 +6,8 @@ import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.client.Answer;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
@@ -65,8 +67,10 @@ final class ListingEndpoints {
         ListingFilter filter = ListingFilter.of(call);
         call.asksForAccessible();
         return services.runBlocking(() -> filter.runs(services.index(), call.account(), limit, offset))
-                .thenApply(page -> ResponseBodies.listing("training_runs", page.items(),
-                        run -> ResponseBodies.run(call, run), cursor(offset, limit, page.total())));
+                .thenApply(page -> new ApiResponse.Typed(() -> new Answer.Runs(page.items().stream()
+                        .map(ResponseBodies::run).toList(), page.total()), () ->
+                        ResponseBodies.listing("training_runs", page.items(), run ->
+                                ResponseBodies.run(call, run), cursor(offset, limit, page.total()))));
     }
 
     private CompletionStage<ApiResponse> checkpoints(ApiRequest call) {
@@ -76,27 +80,35 @@ final class ListingEndpoints {
         long now = services.clock().millis();
         return services.runBlocking(() ->
                 filter.checkpoints(services.index(), call.account(), limit, offset, now))
-                .thenApply(page -> ResponseBodies.listing("checkpoints", page.items(),
-                        c -> ResponseBodies.checkpoint(call, c), cursor(offset, limit, page.total())));
+                .thenApply(page -> new ApiResponse.Typed(() -> new Answer.Checkpoints(
+                        ResponseBodies.checkpoints(page.items()), page.total()), () ->
+                        ResponseBodies.listing("checkpoints", page.items(), c ->
+                                ResponseBodies.checkpoint(call, c), cursor(offset, limit, page.total()))));
     }
 
     private CompletionStage<ApiResponse> run(ApiRequest call) {
         return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account(),
-                call.asksForAccessible()).thenApply(run ->
-                new ApiResponse.JsonBody(
-                        200, ResponseBodies.run(call, new RunSummary(run.config(), run.lora(), run.step(),
-                        run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted(),
-                        run.usage())),
-                        false));
+                call.asksForAccessible()).thenApply(run -> {
+                    var summary = new RunSummary(run.config(), run.lora(), run.step(),
+                            run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted(),
+                            run.usage());
+                    return new ApiResponse.Typed(() -> ResponseBodies.run(summary), () ->
+                            new ApiResponse.JsonBody(200, ResponseBodies.run(call, summary), false));
+                });
     }
 
     private CompletionStage<ApiResponse> checkpointsOfRun(ApiRequest call) {
         return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account(),
-                call.asksForAccessible()).thenApply(run ->
-                ResponseBodies.listing("checkpoints", run.checkpoints().stream()
-                        .filter(c -> c.name().isPresent())
-                        .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
-                        .toList(), c -> ResponseBodies.checkpoint(call, c), null));
+                call.asksForAccessible()).thenApply(run -> {
+                    List<CheckpointManifest> newest = run.checkpoints().stream()
+                            .filter(c -> c.name().isPresent())
+                            .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
+                            .toList();
+                    return new ApiResponse.Typed(() -> new Answer.Checkpoints(
+                            ResponseBodies.checkpoints(newest), newest.size()), () ->
+                            ResponseBodies.listing("checkpoints", newest, c ->
+                                    ResponseBodies.checkpoint(call, c), null));
+                });
     }
 
     private CompletionStage<ApiResponse> timings(ApiRequest call) {
@@ -117,9 +129,11 @@ final class ListingEndpoints {
                 RunReply.History.class,
                 replyTo -> new RunCommand.GetHistory(call.account(), replyTo)).thenApply(history -> {
                     int count = history.entries().size();
-                    return ApiResponse.ok("history", history.entries()
-                            .subList(Math.max(0, count - limit), count)
-                            .stream().map(ResponseBodies::historyEntry).toList());
+                    List<HistoryEntry> newest =
+                            history.entries().subList(Math.max(0, count - limit), count);
+                    return new ApiResponse.Typed(() -> new Answer.History(newest.stream()
+                            .map(ResponseBodies::typedEntry).toList()), () -> ApiResponse.ok("history",
+                            newest.stream().map(ResponseBodies::historyEntry).toList()));
                 });
     }
 

@@ -5,6 +5,8 @@ import bios.protocol.Fault;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.client.Answer;
+import bios.protocol.client.Problem;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationKind;
@@ -46,32 +48,43 @@ final class ResponseBodies {
 
     /// The response of an endpoint marked F: the id under which the result can be retrieved.
     static ApiResponse future(String requestId, RunId run) {
-        return ApiResponse.ok("request_id", requestId, "model_id", run.value());
+        return ApiResponse.typed(new Answer.Submitted(requestId, Optional.of(run.value())), "request_id",
+                requestId, "model_id", run.value());
     }
 
     /// The result of a failed operation.
     static ApiResponse failureResult(Fault fault) {
-        return ApiResponse.ok("error", fault.message(), "category", fault.kind().name()
-                .toLowerCase(Locale.ROOT),
+        return ApiResponse.typed(new Answer.Failed(Problem.of(fault)), "error", fault.message(),
+                "category", fault.kind().name().toLowerCase(Locale.ROOT),
                 "code", fault.code());
     }
 
     /// The response to a poll before the result is available.
     static ApiResponse pendingResult(String requestId, String reason) {
-        return new ApiResponse.JsonBody(408, ApiResponse.object("type", "try_again", "request_id", requestId,
-                "queue_state", "active", "queue_state_reason", reason), false);
+        return pending(new Answer.Pending(reason, false), requestId, "active");
     }
 
     /// The response to a poll while the run is blocked.
     static ApiResponse stalledResult(String requestId, String why) {
-        return new ApiResponse.JsonBody(408, ApiResponse.object("type", "try_again", "request_id", requestId,
-                "queue_state", "paused_capacity", "queue_state_reason",
-                "the run waits and tries again by itself: " + why), false);
+        return pending(new Answer.Pending("the run waits and tries again by itself: " + why, true),
+                requestId, "paused_capacity");
+    }
+
+    private static ApiResponse pending(Answer.Pending answer, String requestId, String state) {
+        return new ApiResponse.Typed(() -> answer, () -> new ApiResponse.JsonBody(408, ApiResponse.object(
+                "type", "try_again", "request_id", requestId, "queue_state", state, "queue_state_reason",
+                answer.why()), false));
     }
 
     /// @param columns targets of each position by datum, 0 where they are a vector; empty: everywhere
     static ApiResponse passResult(ApiRequest call, OperationResult.Evaluated result, List<Integer> columns,
             boolean forwardOnly) {
+        return new ApiResponse.Typed(() -> new Answer.Evaluated(result.logprobs(), result.metrics(), columns),
+                () -> passBody(call, result, columns, forwardOnly));
+    }
+
+    private static ApiResponse passBody(ApiRequest call, OperationResult.Evaluated result,
+            List<Integer> columns, boolean forwardOnly) {
         if (call.acceptsProtobuf()) return protobuf(result.logprobs().size()
                 + result.logprobs().stream().mapToLong(l -> l.length).sum(),
                 () -> ProtoResults.pass(result, columns));
@@ -120,14 +133,18 @@ final class ResponseBodies {
     }
 
     static ApiResponse stepResult(OperationResult.Stepped result) {
-        return ApiResponse.ok("type", "optim_step", "metrics", result.metrics(), "step", result.step());
+        return ApiResponse.typed(new Answer.Stepped(result.step(), result.metrics()), "type", "optim_step",
+                "metrics", result.metrics(), "step", result.step());
     }
 
     static ApiResponse saveResult(ApiRequest call, CheckpointManifest manifest) {
+        var answer = new Answer.Saved(manifest.path().map(CheckpointPath::biosUri), Optional.empty(),
+                manifest.step(), manifest.userMetadata());
         return manifest.kind() == CheckpointKind.TRAINING
-                ? ApiResponse.ok("type", "save_weights", "path", call.clientPath(manifest),
+                ? ApiResponse.typed(answer, "type", "save_weights", "path", call.clientPath(manifest),
                         "metadata", JsonWriter.raw(manifest.userMetadata()), "step", manifest.step())
-                : ApiResponse.ok("type", "save_weights_for_sampler", "path", call.clientPath(manifest),
+                : ApiResponse.typed(answer, "type", "save_weights_for_sampler", "path",
+                        call.clientPath(manifest),
                         "sampling_session_id", null, "step", manifest.step());
     }
 
@@ -135,12 +152,17 @@ final class ResponseBodies {
     static ApiResponse loadResult(ApiRequest call, RunId run, OperationResult.Loaded result,
             boolean createdByLoad) {
         String path = call.clientPath(CheckpointPath.parse(result.path()));
-        return ApiResponse.ok("type", createdByLoad ? "create_model" : "load_weights", "model_id",
+        return ApiResponse.typed(new Answer.Loaded(run.value(), result.path(), result.step()),
+                "type", createdByLoad ? "create_model" : "load_weights", "model_id",
                 run.value(),
                 "path", path, "step", result.step());
     }
 
     static ApiResponse sampleResult(ApiRequest call, SampleResult result) {
+        return new ApiResponse.Typed(() -> new Answer.Sampled(result), () -> sampleBody(call, result));
+    }
+
+    private static ApiResponse sampleBody(ApiRequest call, SampleResult result) {
         long numbers = FEW_NUMBERS + 1
                 + 3L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
                 + 2L * result.topkPromptLogprobs().stream().flatMap(List::stream).mapToLong(List::size).sum();
@@ -177,6 +199,21 @@ final class ResponseBodies {
                 "project_id", run.config().project(),
                 "parent_path", run.config().parent()
                 .map(path -> call.clientPath(CheckpointPath.parse(path))));
+    }
+
+    /// The same for the actor protocol.
+    static Answer.Run run(RunSummary run) {
+        return new Answer.Run(run.config().run().value(), run.config().baseModel().value(), run.lora().rank(),
+                run.lora().alpha(), targets(run.lora()), run.step(), run.lastRequestMillis(),
+                checkpoints(run.checkpoints().stream().filter(c -> c.name().isPresent()).toList()),
+                run.closed(), run.config().userMetadata(), run.config().parent(), run.corrupted());
+    }
+
+    /// Named checkpoints for the actor protocol.
+    static List<Answer.Checkpoint> checkpoints(List<CheckpointManifest> manifests) {
+        return manifests.stream().map(c -> new Answer.Checkpoint(c.path().orElseThrow().biosUri(),
+                c.kind() == CheckpointKind.TRAINING, c.bytes(), c.step(), c.createdAtMillis(),
+                c.expiresAtMillis(), c.userMetadata())).toList();
     }
 
     private static Optional<Map<String, Object>> last(ApiRequest call, RunSummary run, CheckpointKind kind) {
@@ -232,6 +269,12 @@ final class ResponseBodies {
 
     private static double millis(long nanos) {
         return nanos / 1000 / 1e3;
+    }
+
+    /// The same for the actor protocol.
+    static Answer.HistoryEntry typedEntry(HistoryEntry entry) {
+        return new Answer.HistoryEntry(entry.timeMillis(), entry.node(),
+                entry.kind().name().toLowerCase(Locale.ROOT), entry.position(), entry.seq(), entry.detail());
     }
 
     /// The PEFT names of the target modules.

@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.client.Answer;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
@@ -58,7 +59,8 @@ final class SamplingEndpoints {
                             || !first.baseModel().equals(sampler.baseModel()))
                         throw new ApiException(ErrorCode.CONFLICT, "sampling_session_seq_id",
                                 seq + " is used by another sampler of this session; use a new number");
-                    return ApiResponse.ok("type", "create_sampling_session",
+                    return ApiResponse.typed(new Answer.SamplerOpened(opened.samplerId()),
+                            "type", "create_sampling_session",
                             "sampling_session_id", opened.samplerId());
                 }));
     }
@@ -84,7 +86,8 @@ final class SamplingEndpoints {
                     services.settings().askTimeout());
         }).thenApply(reply -> switch (reply) {
             case SamplingReply.Accepted(var request) ->
-                    ApiResponse.ok("request_id", request, "model_id", null);
+                    ApiResponse.typed(new Answer.Submitted(request, Optional.empty()), "request_id", request,
+                            "model_id", null);
             case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
             case SamplingReply.Completed _, SamplingReply.Drawn _, SamplingReply.Failed _,
                     SamplingReply.Pending _,

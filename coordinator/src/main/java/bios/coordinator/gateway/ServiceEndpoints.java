@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import bios.coordinator.fleet.EngineDirectory;
+import bios.protocol.client.Answer;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
@@ -74,7 +75,7 @@ final class ServiceEndpoints {
     }
 
     private static ApiResponse capabilities(EngineDirectory directory) {
-        return ApiResponse.ok("supported_models",
+        return ApiResponse.typed(new Answer.Models(directory.servedModels()), "supported_models",
                 directory.servedModels().stream().map(ServiceEndpoints::model).toList(),
                 "unserved_models", directory.unservedModels().stream()
                         .map(m -> ApiResponse.object("model_name", m.name(), "reason", m.reason())).toList());
@@ -108,7 +109,8 @@ final class ServiceEndpoints {
         return services.session(session, SessionReply.Described.class,
                 replyTo -> new SessionCommand.Open(call.account(), tags, metadata, version,
                         services.clock().millis(), project, replyTo))
-                .thenApply(_ -> ApiResponse.ok("type", "create_session", "session_id", session));
+                .thenApply(_ -> ApiResponse.typed(new Answer.SessionOpened(session), "type", "create_session",
+                        "session_id", session));
     }
 
     /// The name of a project in the field `project_id`.
@@ -147,7 +149,8 @@ final class ServiceEndpoints {
         fields.requireAllRead();
         return services.engine(model.name(), EngineReply.Tokenized.class,
                         replyTo -> new EngineCommand.Tokenize(model.name(), text, special, replyTo))
-                .thenApply(reply -> ApiResponse.ok("tokens", reply.tokens()));
+                .thenApply(reply -> ApiResponse.typed(new Answer.Tokens(reply.tokens()), "tokens",
+                                reply.tokens()));
     }
 
     private CompletionStage<ApiResponse> detokenize(ApiRequest call) {
@@ -161,6 +164,6 @@ final class ServiceEndpoints {
         fields.requireAllRead();
         return services.engine(model.name(), EngineReply.Detokenized.class,
                         replyTo -> new EngineCommand.Detokenize(model.name(), tokens, skip, replyTo))
-                .thenApply(reply -> ApiResponse.ok("text", reply.text()));
+                .thenApply(reply -> ApiResponse.typed(new Answer.Text(reply.text()), "text", reply.text()));
     }
 }

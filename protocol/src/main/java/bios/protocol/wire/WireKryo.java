@@ -57,14 +57,14 @@ final class WireKryo extends Kryo {
         return super.getRegistration(wireClass(type));
     }
 
-    private static Class<?> wireClass(Class<?> type) {
+    static Class<?> wireClass(Class<?> type) {
         if (ActorRef.class.isAssignableFrom(type)) return ActorRef.class;
         if (List.class.isAssignableFrom(type)) return List.class;
         if (Map.class.isAssignableFrom(type)) return Map.class;
         return type;
     }
 
-    private static final class Lists extends Serializer<List<?>> {
+    static final class Lists extends Serializer<List<?>> {
         @Override public void write(Kryo kryo, Output out, List<?> list) {
             out.writeVarInt(list.size(), true);
             for (Object element : list) kryo.writeClassAndObject(out, element);
@@ -78,7 +78,7 @@ final class WireKryo extends Kryo {
         }
     }
 
-    private static final class Maps extends Serializer<Map<?, ?>> {
+    static final class Maps extends Serializer<Map<?, ?>> {
         @Override public void write(Kryo kryo, Output out, Map<?, ?> map) {
             out.writeVarInt(map.size(), true);
             map.forEach((key, value) -> {
@@ -95,7 +95,7 @@ final class WireKryo extends Kryo {
         }
     }
 
-    private static final class Refs extends Serializer<ActorRef<?>> {
+    static final class Refs extends Serializer<ActorRef<?>> {
         private final Function<ActorRef<?>, String> write;
         private final Function<String, ActorRef<?>> read;
 

@@ -1,9 +1,7 @@
 package bios.protocol.wire;
 
-import com.esotericsoftware.kryo.KryoException;
 import com.esotericsoftware.kryo.io.Input;
 import com.esotericsoftware.kryo.io.Output;
-import com.esotericsoftware.kryo.util.Pool;
 import java.io.NotSerializableException;
 import java.nio.BufferOverflowException;
 import java.nio.ByteBuffer;
@@ -22,31 +20,17 @@ public final class WireSerializer extends SerializerWithStringManifest implement
     /// version.
     public static final String VERSION = "3";
     static final int IDENTIFIER = 52_001;
-    private static final int INITIAL_BYTES = 4096;
-    private static final int MAX_POOLED_BYTES = 1 << 20;
-    private static final int POOL_SIZE = 64;
 
     private final ExtendedActorSystem system;
-    private final Pool<WireKryo> kryos;
-    private final Pool<Output> outputs;
+    private final KryoPool kryos;
 
     /// Called by Pekko, which finds the class by its name.
     public WireSerializer(ExtendedActorSystem system) {
         this.system = system;
         var refs = ActorRefResolver.get(Adapter.toTyped(system));
         List<WireTypes> types = types(system);
-        kryos = new Pool<>(true, false, POOL_SIZE) {
-            @Override protected WireKryo create() {
-                return new WireKryo(types, refs::toSerializationFormat, refs::resolveActorRef);
-            }
-        };
-        outputs = new Pool<>(true, false, POOL_SIZE) {
-            @Override protected Output create() {
-                var output = new Output(INITIAL_BYTES, -1);
-                output.setVariableLengthEncoding(false);
-                return output;
-            }
-        };
+        kryos = new KryoPool(() ->
+                new WireKryo(types, refs::toSerializationFormat, refs::resolveActorRef));
     }
 
     private static List<WireTypes> types(ExtendedActorSystem system) {
@@ -74,18 +58,15 @@ public final class WireSerializer extends SerializerWithStringManifest implement
     }
 
     @Override public byte[] toBinary(Object message) {
-        Output output = write(message);
-        byte[] bytes = output.toBytes();
-        release(output);
-        return bytes;
+        return kryos.encode(message);
     }
 
     @Override public void toBinary(Object message, ByteBuffer buffer) {
-        Output output = write(message);
+        Output output = kryos.write(message);
         if (output.position() > buffer.remaining() && message instanceof Reply) {
             LargeReply large = Outbox.of(Adapter.toTyped(system)).keep(output.toBytes());
-            release(output);
-            output = write(large);
+            kryos.release(output);
+            output = kryos.write(large);
         }
         try {
             // Pekko reports this exception as "message too large", and Kryo's exception as a failure of the
@@ -93,28 +74,8 @@ public final class WireSerializer extends SerializerWithStringManifest implement
             if (output.position() > buffer.remaining()) throw new BufferOverflowException();
             buffer.put(output.getBuffer(), 0, output.position());
         } finally {
-            release(output);
+            kryos.release(output);
         }
-    }
-
-    private Output write(Object message) {
-        Output output = outputs.obtain();
-        WireKryo kryo = kryos.obtain();
-        try {
-            kryo.writeClassAndObject(output, message);
-        } catch (KryoException | IllegalArgumentException failed) {
-            throw new IllegalArgumentException("cannot send " + message.getClass().getName() + ": "
-                    + failed.getMessage(), failed);
-        } finally {
-            kryos.free(kryo);
-        }
-        return output;
-    }
-
-    private void release(Output output) {
-        if (output.getBuffer().length > MAX_POOLED_BYTES) return;
-        output.reset();
-        outputs.free(output);
     }
 
     @Override public Object fromBinary(byte[] bytes, String manifest) throws NotSerializableException {
@@ -131,14 +92,10 @@ public final class WireSerializer extends SerializerWithStringManifest implement
         if (!manifest.equals(VERSION))
             throw new NotSerializableException("the sender speaks version " + manifest
                     + " of the wire, this process " + VERSION + "; run the same Bios everywhere");
-        input.setVariableLengthEncoding(false);
-        WireKryo kryo = kryos.obtain();
         try {
-            return kryo.readClassAndObject(input);
+            return kryos.read(input);
         } catch (RuntimeException wrong) { // Kryo, and the constructors of records
             throw new NotSerializableException("a message cannot be read: " + wrong.getMessage());
-        } finally {
-            kryos.free(kryo);
         }
     }
 }

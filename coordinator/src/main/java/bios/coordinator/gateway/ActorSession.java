@@ -1,0 +1,202 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.client.Answer;
+import bios.protocol.client.ClientMessage;
+import bios.protocol.client.PartReceiver;
+import bios.protocol.client.PartSender;
+import bios.protocol.wire.ClientSerializer;
+import java.time.Duration;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.function.LongSupplier;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.Behavior;
+import org.apache.pekko.actor.typed.PostStop;
+import org.apache.pekko.actor.typed.javadsl.ActorContext;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+
+/// The gateway's end of one client's connection. What it holds is bounded: requests in progress in number,
+/// payloads by the memory of all requests of the node, and everything by the silence of the client. It can
+/// only be reached by who knows its random name.
+final class ActorSession {
+    private static final Duration TICK = Duration.ofSeconds(1);
+    private static final long PART_NANOS = Duration.ofSeconds(3).toNanos();
+    private static final long TRANSFER_NANOS = Duration.ofSeconds(30).toNanos();
+    /// What a byte of a request takes on the heap: itself, decoded, in its packed form, and as the operation.
+    private static final int HEAP_FACTOR = 4;
+
+    private record Tick() {}
+
+    private record Answered(long id, byte[] answer) {}
+
+    private final ActorContext<Object> context;
+    private final ActorGateway.Settings settings;
+    private final ActorCalls calls;
+    private final RequestMemory memory;
+    private final GatewaySettings limits;
+    private final LongSupplier nanos;
+    private final Optional<String> key;
+    private final ActorRef<ClientMessage> client;
+    private final Set<Long> inProgress = new HashSet<>();
+    private final PartReceiver receiver = new PartReceiver();
+    private final Map<Long, RequestMemory.Share> fetching = new HashMap<>();
+    private final Map<Long, RequestMemory.Share> offered = new HashMap<>();
+    private final PartSender sender = new PartSender(Long.MAX_VALUE, id -> offered.remove(id).release());
+    private long heardNanos;
+    private boolean reported;
+
+    private ActorSession(ActorContext<Object> context, ActorGateway gateway, ClientMessage.Connect opening) {
+        this.context = context;
+        this.settings = gateway.settings();
+        this.calls = gateway.calls();
+        this.memory = gateway.memory();
+        this.limits = gateway.limits();
+        this.nanos = gateway.nanos();
+        this.key = opening.key();
+        this.client = opening.replyTo();
+        this.heardNanos = nanos.getAsLong();
+    }
+
+    static Behavior<Object> create(ActorGateway gateway, ClientMessage.Connect opening) {
+        return Behaviors.setup(context -> Behaviors.withTimers(timers -> {
+            timers.startTimerWithFixedDelay(new Tick(), TICK);
+            var session = new ActorSession(context, gateway, opening);
+            return Behaviors.receive(Object.class)
+                    .onMessage(ClientMessage.Close.class, _ -> Behaviors.stopped())
+                    .onMessage(Tick.class, _ -> session.tick())
+                    .onAnyMessage(message -> {
+                        session.on(message);
+                        return Behaviors.same();
+                    })
+                    .onSignal(PostStop.class, _ -> {
+                        session.release();
+                        return Behaviors.same();
+                    }).build();
+        }));
+    }
+
+    /// Any message of the protocol may arrive here.
+    private void on(Object message) {
+        switch (message) {
+            case Answered(long id, var answer) -> send(id, answer);
+            case ClientMessage.Payload(long id, var request) -> {
+                heard();
+                if (!isKnown(id)) call(id, request, memory.new Share());
+            }
+            case ClientMessage.Offer offer -> fetch(offer);
+            case ClientMessage.Part part -> add(part);
+            case ClientMessage.Fetch wanted -> {
+                heard();
+                sender.part(wanted, heardNanos).ifPresent(client::tell);
+            }
+            case ClientMessage.Fetched(long id) -> sender.drop(id);
+            case ClientMessage.Ping _ -> {
+                heard();
+                client.tell(new ClientMessage.Pong());
+            }
+            case ClientMessage.Unreadable(var why) -> {
+                if (!reported) context.getLog().warn("a client sent what cannot be read: {}", why);
+                reported = true;
+            }
+            case Object _ -> { }
+        }
+    }
+
+    private void heard() {
+        heardNanos = nanos.getAsLong();
+    }
+
+    /// Whether the request is being received or answered; it is answered once.
+    private boolean isKnown(long id) {
+        return inProgress.contains(id) || receiver.has(id);
+    }
+
+    private void refuse(long id, RuntimeException why) {
+        client.tell(new ClientMessage.Payload(id,
+                ClientSerializer.encode(new Answer.Refused(ActorCalls.problem("session", why)))));
+    }
+
+    /// Takes memory for a request of so many bytes, or refuses it.
+    private boolean admit(long id, int bytes, RequestMemory.Share share) {
+        try {
+            if (bytes > limits.maxBodyBytes())
+                throw new ApiException(ErrorCode.BODY_TOO_LARGE, "the request is larger than "
+                        + limits.maxBodyBytes() + " bytes; send the batch in several requests");
+            if (inProgress.size() + fetching.size() >= settings.maxRequests())
+                throw new ApiException(ErrorCode.BUSY, settings.maxRequests()
+                        + " requests of this client are in progress; retry later");
+            share.take((long) HEAP_FACTOR * bytes);
+            return true;
+        } catch (ApiException refused) {
+            refuse(id, refused);
+            return false;
+        }
+    }
+
+    private void call(long id, byte[] request, RequestMemory.Share share) {
+        if (!admit(id, request.length, share)) return;
+        start(id, request, share);
+    }
+
+    private void start(long id, byte[] request, RequestMemory.Share share) {
+        inProgress.add(id);
+        context.pipeToSelf(calls.answer(key, request, share::take).whenComplete((_, _) -> share.release()),
+                (answer, failed) -> {
+                    if (failed != null) throw new IllegalStateException(failed);
+                    return new Answered(id, answer);
+                });
+    }
+
+    private void send(long id, byte[] answer) {
+        inProgress.remove(id);
+        if (answer.length > ClientMessage.PART_BYTES) {
+            sender.drop(id);
+            RequestMemory.Share share = memory.new Share();
+            try {
+                share.take(answer.length);
+            } catch (ApiException refused) {
+                refuse(id, refused);
+                return;
+            }
+            offered.put(id, share);
+        }
+        client.tell(sender.send(id, answer, nanos.getAsLong()));
+    }
+
+    private void fetch(ClientMessage.Offer offer) {
+        heard();
+        if (isKnown(offer.id()) || offer.bytes() <= ClientMessage.PART_BYTES) return;
+        RequestMemory.Share share = memory.new Share();
+        if (!admit(offer.id(), offer.bytes(), share)) return;
+        fetching.put(offer.id(), share);
+        receiver.begin(offer, heardNanos).forEach(client::tell);
+    }
+
+    private void add(ClientMessage.Part part) {
+        heard();
+        PartReceiver.Progress progress = receiver.add(part, heardNanos);
+        progress.next().forEach(client::tell);
+        progress.whole().ifPresent(request -> {
+            client.tell(new ClientMessage.Fetched(part.id()));
+            start(part.id(), request, fetching.remove(part.id()));
+        });
+    }
+
+    private Behavior<Object> tick() {
+        long now = nanos.getAsLong();
+        if (now - heardNanos > settings.silence().toNanos()) return Behaviors.stopped();
+        receiver.askAgain(now - PART_NANOS).forEach(client::tell);
+        receiver.giveUp(now - TRANSFER_NANOS).forEach(id -> fetching.remove(id).release());
+        sender.dropUnaskedSince(now - TRANSFER_NANOS);
+        return Behaviors.same();
+    }
+
+    private void release() {
+        fetching.values().forEach(RequestMemory.Share::release);
+        fetching.clear();
+        sender.clear();
+    }
+}

@@ -1,0 +1,345 @@
+package bios.coordinator.gateway;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.client.Batch;
+import bios.client.BiosClient;
+import bios.client.BiosException;
+import bios.client.BiosStreams;
+import bios.client.ClientSettings;
+import bios.client.TrainingRun;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.client.Answer;
+import bios.protocol.client.Request;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.RunId;
+import bios.protocol.run.TensorData;
+import bios.protocol.sampling.SamplingParams;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.typesafe.config.ConfigFactory;
+import java.io.IOException;
+import java.net.ServerSocket;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.IntStream;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.stream.javadsl.Sink;
+import org.apache.pekko.stream.javadsl.Source;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/// HTTP and the actor protocol give the same answers and refusals, and are two doors to the same runs.
+class DoorsTest {
+    private static final String MODEL = TestService.MODEL.name().value();
+    private static final String SESSION = "0a1b2c3d-0000-4000-8000-00000000000a";
+    private static final SamplingParams PARAMS =
+            new SamplingParams(Optional.of(4), Optional.of(1L), List.of(), List.of(), 1, -1, 1);
+
+    @TempDir private static Path folder;
+    private static RealService service;
+    private static BiosClient client;
+    private static String run;
+    private static int port;
+    private static String sampler;
+
+    @BeforeAll static void start() throws Exception {
+        port = freePort();
+        service = new RealService(folder, Accounts.fromLines("keys",
+                List.of("alice tml-alice-key", "bob tml-bob-key", "alice tml-alice-reads read")),
+                "long-poll = 2 s, actors { enabled = on, port = " + port + " }");
+        service.key = "tml-alice-key";
+        client = BiosClient.connect(ClientSettings.of("127.0.0.1:" + port).withKey("tml-alice-key")
+                .inSession(SESSION));
+        done(service.post("create_session", "{'session_id': '" + SESSION + "'}"));
+        run = done(service.post("create_model", "{'session_id': '" + SESSION
+                + "', 'model_seq_id': 900, 'base_model': '" + MODEL + "'}")).get("model_id").asText();
+        sampler = ((Answer.SamplerOpened) ask(new Request.OpenSampler(SESSION, 900, Optional.of(MODEL),
+                Optional.empty()))).sampler();
+    }
+
+    @AfterAll static void stop() {
+        client.close();
+        service.close();
+    }
+
+    static int freePort() throws IOException {
+        try (var socket = new ServerSocket(0)) {
+            return socket.getLocalPort();
+        }
+    }
+
+    private static <T> T get(CompletionStage<T> stage) throws Exception {
+        return stage.toCompletableFuture().get(60, TimeUnit.SECONDS);
+    }
+
+    private static Answer ask(Request request) throws Exception {
+        return get(client.request(request));
+    }
+
+    private static JsonNode done(TestClient.Answer answer) {
+        assertEquals(200, answer.status(), () -> answer.json().toString());
+        return answer.json();
+    }
+
+    /// The same wrong request through both doors.
+    private record Wrong(TestClient.Answer overHttp, Request overActors) {}
+
+    private static Datum datum(int[] tokens, Map<String, TensorData> inputs) {
+        return new Datum(tokens, inputs);
+    }
+
+    private static Operation pass(LossFunction loss, Map<String, Double> settings, Datum... data) {
+        return new Operation.ForwardBackward(List.of(data), loss, settings, false);
+    }
+
+    private static Wrong batch(String body, Operation operation) {
+        return new Wrong(service.post("forward_backward", "{'model_id': '" + run
+                + "', 'seq_id': 5, 'forward_backward_input': " + body + "}"),
+                new Request.Submit(run, 5, operation));
+    }
+
+    private static String body(String loss, String tokens, String inputs) {
+        return "{'loss_fn': '" + loss + "', 'data': [{'model_input': {'chunks': [{'tokens': " + tokens
+                + "}]}, 'loss_fn_inputs': {" + inputs + "}}]}";
+    }
+
+    private static String longs(String name, String values) {
+        return "'" + name + "': {'dtype': 'int64', 'data': " + values + "}";
+    }
+
+    private static List<Wrong> wrongBatches() {
+        var loss = LossFunction.CROSS_ENTROPY;
+        TensorData targets = TensorData.of(2L, 3L);
+        int[] tokens = {1, 2};
+        return List.of(batch(body("cross_entropy", "[1, 99999]", longs("target_tokens", "[2, 3]")),
+                pass(loss, Map.of(), datum(new int[] {1, 99_999}, Map.of("target_tokens", targets)))),
+                batch(body("cross_entropy", "[1, 2]", longs("target_tokens", "[2, -7]")), pass(loss,
+                        Map.of(), datum(tokens, Map.of("target_tokens", TensorData.of(2L, -7L))))),
+                batch(body("cross_entropy", "[1, 2]", ""), pass(loss, Map.of(), datum(tokens, Map.of()))),
+                batch(body("cross_entropy", "[1, 2]", longs("target_tokens", "[2]")), pass(loss, Map.of(),
+                        datum(tokens, Map.of("target_tokens", TensorData.of(2L))))),
+                batch(body("cross_entropy", "[1, 2]", longs("target_tokens", "[2, 3]") + ", "
+                        + longs("advantages", "[1, 1]")), pass(loss, Map.of(), datum(tokens,
+                                Map.of("target_tokens", targets, "advantages", TensorData.of(1L, 1L))))),
+                batch(body("cross_entropy", "[]", longs("target_tokens", "[]")), pass(loss, Map.of(),
+                        datum(new int[0], Map.of("target_tokens", TensorData.of(new long[0]))))),
+                batch("{'loss_fn': 'cross_entropy', 'data': []}", pass(loss, Map.of())),
+                batch("{'loss_fn': 'ppo', 'loss_fn_config': {'beta': 1.0}, 'data': []}",
+                        pass(LossFunction.PPO, Map.of("beta", 1.0))));
+    }
+
+    private static Wrong post(String path, String body, Request request) {
+        return new Wrong(service.post(path, body), request);
+    }
+
+    private static String of(String id) {
+        return "{'model_id': '" + id + "', 'seq_id': 5";
+    }
+
+    private static List<Wrong> wrongRequests() {
+        String missing = "usf-tiny-0123456789abcdef";
+        var step = new Operation.OptimStep(Optional.empty());
+        var all = new ArrayList<Wrong>();
+        for (String id : List.of(missing, "no run", "other-0123456789abcdef"))
+            all.add(post("optim_step", of(id) + "}", new Request.Submit(id, 5, step)));
+        all.add(post("optim_step", "{'model_id': '" + run + "', 'seq_id': 0}",
+                new Request.Submit(run, 0, step)));
+        all.add(post("save_weights", of(run) + ", 'path': 'a', 'ttl_seconds': 0}", new Request.Submit(run, 5,
+                new Operation.SaveState(new CheckpointName("a"), "{}", Optional.of(0L)))));
+        all.add(post("save_weights", of(run) + ", 'path': 'a', 'metadata': [1]}", new Request.Submit(run, 5,
+                new Operation.SaveState(new CheckpointName("a"), "[1]", Optional.empty()))));
+        all.add(post("save_weights_for_sampler", of(run) + "}", new Request.Submit(run, 5,
+                new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.empty()))));
+        all.add(post("retrieve_future", "{'request_id': 'nothing'}", new Request.Retrieve("nothing")));
+        all.add(post("retrieve_future", "{'request_id': 'sample:r1:x:sample:1:0:0123456789abcdef'}",
+                new Request.Retrieve("sample:r1:x:sample:1:0:0123456789abcdef")));
+        all.add(post("create_session", "{'session_id': 'mine'}",
+                new Request.OpenSession("mine", List.of(), "{}", "x")));
+        all.add(post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 901, 'base_model':"
+                + " 'nobody/nothing'}", new Request.CreateRun(SESSION, 901, "nobody/nothing",
+                        Optional.empty(), "{}")));
+        all.add(post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 901, 'base_model': '"
+                + MODEL + "', 'lora_config': {'rank': 0, 'alpha': 32.0}}", new Request.CreateRun(SESSION,
+                        901, MODEL, Optional.of(Request.Adapter.ofRank(0)), "{}")));
+        all.add(post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 901, 'base_model': '"
+                + MODEL + "', 'lora_config': {'rank': 1, 'target_modules': ['x']}}", new Request.CreateRun(
+                        SESSION, 901, MODEL, Optional.of(new Request.Adapter(1, 32, Optional.empty(),
+                                List.of("x"))), "{}")));
+        all.add(post("create_sampling_session", "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 901}", new Request.OpenSampler(SESSION, 901,
+                        Optional.empty(), Optional.empty())));
+        all.add(post("load_training_client", "{'session_id': '" + SESSION + "', 'model_seq_id': 901, 'path':"
+                + " 'bios://" + run + "/none'}", new Request.CreateRunFrom(SESSION, 901, "bios://" + run
+                        + "/none", "{}")));
+        all.add(post("asample", "{'sampling_session_id': '" + sampler + "', 'seq_id': 1, 'prompt': {'chunks':"
+                + " [{'tokens': [1]}]}, 'num_samples': 0}", new Request.Sample(sampler, 1, new int[] {1},
+                        PARAMS, 0, false, 0)));
+        all.add(post("asample", "{'sampling_session_id': 'x', 'seq_id': 1, 'prompt': {'chunks':"
+                + " [{'tokens': [1]}]}}", new Request.Sample("x", 1, new int[] {1}, PARAMS, 1, false, 0)));
+        all.add(post("unload_model", "{'model_id': '" + missing + "'}", new Request.Unload(missing)));
+        all.add(new Wrong(service.get("training_runs/" + missing), new Request.DescribeRun(missing)));
+        all.add(new Wrong(service.get("training_runs?limit=0"), new Request.ListRuns(0, 0)));
+        all.add(new Wrong(service.send("DELETE", "training_runs/" + run + "/checkpoints/weights/none",
+                new byte[0]), new Request.DeleteCheckpoint("bios://" + run + "/none")));
+        all.add(post("tokenize", "{'base_model': 'none', 'text': 'x'}", new Request.Tokenize("none", "x",
+                false)));
+        return all;
+    }
+
+    @Test void whatIsRefusedOverHttpIsRefusedOverActorsForTheSameReason() throws Exception {
+        var all = new ArrayList<>(wrongBatches());
+        all.addAll(wrongRequests());
+        for (Wrong wrong : all) {
+            JsonNode http = wrong.overHttp().json();
+            Answer answer = ask(wrong.overActors());
+            var refused = assertInstanceOf(Answer.Refused.class, answer, () -> http + " but " + answer).why();
+            assertEquals(http.path("error").asText(), refused.code(), http::toString);
+            assertEquals(http.path("message").asText(), refused.message());
+            assertEquals(http.path("field").asText(null), refused.field().orElse(null), http::toString);
+            assertEquals(http.path("category").asText(), refused.kind().name().toLowerCase(
+                    java.util.Locale.ROOT));
+            assertTrue(refused.request().isPresent());
+        }
+    }
+
+    @Test void aRunThatWasCreatedOverHttpIsDrivenOverActorsAndTheOtherWayRound() throws Exception {
+        String made = done(service.post("create_model", "{'session_id': '" + SESSION
+                + "', 'model_seq_id': 950, 'base_model': '" + MODEL + "'}")).get("model_id").asText();
+        TrainingRun driven = client.run(new RunId(made), 1);
+        Batch batch = Batch.ofTexts(List.of(new int[] {1, 2, 3}));
+        CompletionStage<Answer.Evaluated> evaluated = driven.forwardBackward(batch);
+        CompletionStage<Answer.Stepped> stepped = driven.optimStep(AdamParams.DEFAULT);
+        assertEquals(1, get(evaluated).logprobs().size());
+        assertEquals(1, get(stepped).step());
+        assertEquals("bios://" + made + "/a", get(driven.saveState("a")).path().orElseThrow());
+        assertEquals(1, done(service.get("training_runs/" + made + "/checkpoints")).get("checkpoints")
+                .size());
+        assertEquals(3, done(service.get("training_runs/" + made + "/timings")).get("timings").size());
+
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        JsonNode future = done(service.post("forward_backward", "{'model_id': '" + own.id()
+                + "', 'seq_id': 7, 'forward_backward_input': " + body("cross_entropy", "[1, 2]",
+                        longs("target_tokens", "[2, 3]")) + "}"));
+        Answer result = ask(new Request.Retrieve(future.get("request_id").asText()));
+        JsonNode overHttp = done(service.post("retrieve_future", future.toString()
+                .replaceAll(",\"model_id\":\"[^\"]*\"", "")));
+        var sameResult = assertInstanceOf(Answer.Evaluated.class, result);
+        assertEquals(overHttp.get("metrics").get("loss:sum").asDouble(), sameResult.loss());
+        assertEquals(overHttp.get("loss_fn_outputs").get(0).get("logprobs").get("data").size(),
+                sameResult.logprobs().get(0).length);
+        assertEquals(4, get(own.describe()).rank());
+        assertEquals("created", get(own.history(10)).getFirst().kind());
+    }
+
+    @Test void anOperationThatIsSentAgainIsAppliedOnce() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        var submit = new Request.Submit(own.id().value(), 3,
+                new Operation.SaveState(new CheckpointName("a"), "{}", Optional.empty()));
+        Answer first = ask(submit);
+        assertEquals(first, ask(submit));
+        assertEquals(own.id() + ":3", ((Answer.Submitted) first).request());
+        assertInstanceOf(Answer.Saved.class, ask(new Request.Retrieve(own.id() + ":3")));
+        assertEquals(1, done(service.get("training_runs/" + own.id() + "/timings")).get("timings").size());
+        var other = (Answer.Refused) ask(new Request.Submit(own.id().value(), 3, new Operation.SaveState(
+                new CheckpointName("b"), "{}", Optional.empty())));
+        assertEquals("conflict", other.why().code());
+    }
+
+    @Test void manyOperationsKeepTheOrderOfTheCalls() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        var all = IntStream.range(0, 60).mapToObj(i -> own.saveState("c" + i)).toList();
+        for (var saved : all) get(saved);
+        JsonNode timings = done(service.get("training_runs/" + own.id() + "/timings")).get("timings");
+        assertEquals(60, timings.size());
+        for (int i = 0; i < 60; i++) assertEquals(i + 1, timings.get(i).get("seq_id").asInt());
+    }
+
+    @Test void aBatchAndAResultLargerThanAMessageTravelInParts() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        int length = TestService.MODEL.contextLength();
+        List<int[]> texts = IntStream.range(0, 3500).mapToObj(i ->
+                IntStream.range(0, length).map(t -> (i + t) % 50).toArray()).toList();
+        Answer.Evaluated evaluated = get(own.forward(Batch.ofTexts(texts)));
+        assertEquals(texts.size(), evaluated.logprobs().size());
+        assertEquals(length - 1, evaluated.logprobs().getLast().length);
+    }
+
+    @Test void aSamplerGivesTheResultOfHttp() throws Exception {
+        var result = get(get(client.sampler(MODEL)).sample(new int[] {1, 2}, PARAMS, 1));
+        assertEquals(5, result.sequences().getFirst().tokens()[0]);
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        assertTrue(get(own.sampler()).id().startsWith(SESSION + ":sample:"));
+        String weights = get(own.saveSamplerWeights("w")).path().orElseThrow();
+        var ofWeights = get(client.samplerOf(weights));
+        assertEquals(1, get(ofWeights.sample(new int[] {1}, PARAMS, 1)).sequences().size());
+        assertTrue(get(client.checkpoints(0, 100)).checkpoints().stream().anyMatch(c ->
+                c.path().equals(weights) && !c.training()));
+        get(client.deleteCheckpoint(weights));
+        get(client.deleteCheckpoint(weights));
+        assertEquals(List.of(), get(own.checkpoints()));
+        assertEquals(own.id(), CheckpointPath.parse(weights).run());
+        get(own.unload());
+        var closed = assertThrows(ExecutionException.class, () -> get(own.saveState("late")));
+        assertEquals("run_closed", ((BiosException) closed.getCause()).code());
+    }
+
+    @Test void historyIsFollowedAndBatchesFlow() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        var kinds = new LinkedBlockingQueue<String>();
+        try (var _ = own.onHistory(Duration.ofMillis(50), entry -> kinds.add(entry.kind()))) {
+            assertEquals("created", kinds.poll(30, TimeUnit.SECONDS));
+            get(own.saveState("a"));
+            for (String kind = ""; !"checkpoint_saved".equals(kind);) {
+                kind = kinds.poll(30, TimeUnit.SECONDS);
+                assertTrue(kind != null, "the save is not in the history");
+            }
+            get(own.saveState("b"));
+            for (String kind = ""; !"checkpoint_saved".equals(kind);) kind = kinds.poll(30, TimeUnit.SECONDS);
+        }
+        var batches = IntStream.range(0, 5).mapToObj(i ->
+                Batch.ofTexts(List.of(new int[] {i, 2, 3}))).toList();
+        ActorTestKit streams = ActorTestKit.create("streams", ConfigFactory.parseString(
+                "pekko.actor.provider = local").withFallback(ConfigFactory.load()));
+        assertEquals(5, get(Source.from(batches).via(BiosStreams.steps(own, AdamParams.DEFAULT, 2))
+                .runWith(Sink.seq(), streams.system())).size());
+        assertEquals("created", get(BiosStreams.history(own, Duration.ofMillis(50)).take(2)
+                .runWith(Sink.seq(), streams.system())).getFirst().kind());
+        streams.shutdownTestKit();
+        assertEquals(12, done(service.get("training_runs/" + own.id() + "/timings")).get("timings").size());
+    }
+
+    @Test void aKeyForReadingOnlyReads() throws Exception {
+        try (var reader = BiosClient.connect(ClientSettings.of("127.0.0.1:" + port)
+                .withKey("tml-alice-reads"))) {
+            assertEquals(run, get(reader.run(new RunId(run), 1).describe()).run());
+            assertEquals(1, get(reader.models()).size());
+            for (Request change : List.of(new Request.Unload(run), new Request.OpenSession(SESSION, List.of(),
+                    "{}", "x"), new Request.Submit(run, 1, new Operation.OptimStep(Optional.empty()))))
+                assertEquals("read_only_key", ((Answer.Refused) get(reader.request(change))).why().code());
+        }
+    }
+
+    @Test void modelsAndTokenizersAreThere() throws Exception {
+        assertEquals(List.of(MODEL), get(client.models()).stream().map(m -> m.name().value()).toList());
+        assertEquals(1, get(client.tokenize(MODEL, "text")).length);
+        assertEquals("text", get(client.detokenize(MODEL, new int[] {1})));
+        assertTrue(get(client.runs(0, 20)).total() >= 1);
+    }
+}

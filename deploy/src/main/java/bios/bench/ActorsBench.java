@@ -1,0 +1,272 @@
+package bios.bench;
+
+import bios.CommandFailed;
+import bios.client.BiosClient;
+import bios.client.ClientSettings;
+import bios.command.Installation;
+import bios.protocol.client.Answer;
+import bios.protocol.client.Request;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.TensorData;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.IOException;
+import java.net.ServerSocket;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Base64;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.UUID;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.LongStream;
+
+/// Measures the actor protocol beside HTTP, both from this process through one real server: the round trip of
+/// a small step, the operations per second of many runs at a time, and the rate at which large batches are
+/// taken in. A batch of the last kind ends with an unknown token, so that no engine is measured.
+///
+/// @param pairs measured pairs of `forward_backward` and `optim_step`
+/// @param warmUp pairs before them
+/// @param runs runs that have an operation each at the same time
+/// @param seconds of the measurement of operations per second
+public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
+    private static final String MODEL = "bios/tiny";
+    private static final int TOKENS = 8;
+    private static final int LARGE_SEQUENCES = 1000;
+    private static final int LARGE_TOKENS = 250;
+    private static final int LARGE_TIMES = 10;
+
+    /// One way to the service.
+    private interface Door extends AutoCloseable {
+        CompletionStage<String> createRun(long number);
+
+        /// Completes with the result, or with the refusal.
+        CompletionStage<?> submit(String run, long seq, Operation operation);
+
+        @Override void close();
+    }
+
+    /// Starts a server on the small model that comes with Bios, and measures.
+    public Report run() throws IOException {
+        Path data = Files.createTempDirectory("bios-bench-");
+        int port;
+        try (var free = new ServerSocket(0)) {
+            port = free.getLocalPort();
+        }
+        Path settings = Files.writeString(data.resolve("bios.conf"),
+                "bios.gateway.actors { enabled = on, port = " + port + " }");
+        Report report = new Report("gateway-actors", "");
+        report.line().put("model", MODEL).put("runs", runs);
+        try (Child server = Child.bios(List.of("up", "--port", "0", "--data", data.toString(), "--model",
+                MODEL + "=" + Installation.tinyModel(), "--config", settings.toString()))) {
+            String url = server.await("bios ready on ");
+            ObjectNode http = measured(new HttpDoor(url));
+            ObjectNode actors = measured(new ActorDoor("127.0.0.1:" + port));
+            report.line().set("http", http);
+            report.line().set("actors", actors);
+            report.line().put("ratio", Report.two(actors.get("operations_s").asDouble()
+                    / http.get("operations_s").asDouble()));
+        } finally {
+            Setup.delete(data);
+        }
+        return report;
+    }
+
+    private ObjectNode measured(Door door) {
+        try (door) {
+            String run = door.createRun(1).toCompletableFuture().join();
+            List<Double> millis = new ArrayList<>();
+            for (int i = 0; i < warmUp + pairs; i++) {
+                long begin = System.nanoTime();
+                CompletionStage<?> pass = door.submit(run, 2L * i + 1, pass(1, TOKENS, false));
+                CompletionStage<?> step = door.submit(run, 2L * i + 2,
+                        new Operation.OptimStep(Optional.empty()));
+                pass.toCompletableFuture().join();
+                step.toCompletableFuture().join();
+                if (i >= warmUp) millis.add((System.nanoTime() - begin) / 1e6);
+            }
+            Percentiles all = Percentiles.of(millis);
+            return Report.JSON.createObjectNode().put("p50_ms", Report.three(all.median()))
+                    .put("p99_ms", Report.three(all.at(99)))
+                    .put("operations_s", Report.round(operationsPerSecond(door)))
+                    .put("large_mb_s", Report.round(largeMegabytesPerSecond(door, run)));
+        }
+    }
+
+    private double operationsPerSecond(Door door) {
+        List<CompletableFuture<Void>> all = new ArrayList<>();
+        var done = new AtomicLong();
+        List<String> ids = new ArrayList<>();
+        for (int i = 0; i < runs; i++) ids.add(door.createRun(10L + i).toCompletableFuture().join());
+        long begin = System.nanoTime();
+        for (String id : ids) all.add(loop(door, id, 1, begin + seconds * 1_000_000_000L, done));
+        CompletableFuture.allOf(all.toArray(CompletableFuture[]::new)).join();
+        return done.get() / ((System.nanoTime() - begin) * 1e-9);
+    }
+
+    private static CompletableFuture<Void> loop(Door door, String run, long seq, long end, AtomicLong done) {
+        if (System.nanoTime() > end) return CompletableFuture.completedFuture(null);
+        return door.submit(run, seq, pass(1, TOKENS, false)).toCompletableFuture().thenComposeAsync(_ -> {
+            done.incrementAndGet();
+            return loop(door, run, seq + 1, end, done);
+        });
+    }
+
+    private static double largeMegabytesPerSecond(Door door, String run) {
+        Operation.ForwardBackward batch = pass(LARGE_SEQUENCES, LARGE_TOKENS, true);
+        long bytes = batch.data().stream().mapToLong(d -> 4L * d.tokens().length
+                + d.lossInputs().values().stream().mapToLong(t -> t.data().length).sum()).sum();
+        long begin = 0;
+        for (int i = 0; i <= LARGE_TIMES; i++) { // the first one is not measured
+            if (i == 1) begin = System.nanoTime();
+            door.submit(run, 1_000_000, batch).toCompletableFuture().join();
+        }
+        return LARGE_TIMES * bytes / 1e6 / ((System.nanoTime() - begin) * 1e-9);
+    }
+
+    private static Operation.ForwardBackward pass(int sequences, int length, boolean wrong) {
+        var tokens = new int[length];
+        for (int i = 0; i < length; i++) tokens[i] = 7 + i % 100;
+        var weights = new float[length];
+        Arrays.fill(weights, 1);
+        var datum = new Datum(tokens, Map.of("target_tokens", TensorData.of(
+                LongStream.range(0, length).map(i -> 7 + i % 100).toArray()), "weights",
+                TensorData.of(weights)));
+        List<Datum> all = new ArrayList<>();
+        for (int i = 0; i < sequences; i++) all.add(datum);
+        if (wrong) all.add(new Datum(new int[] {Integer.MAX_VALUE}, Map.of("target_tokens",
+                TensorData.of(1L))));
+        return new Operation.ForwardBackward(all, LossFunction.CROSS_ENTROPY, Map.of(), !wrong);
+    }
+
+    private static final class ActorDoor implements Door {
+        private final BiosClient client;
+
+        ActorDoor(String gateway) {
+            client = BiosClient.connect(ClientSettings.of(gateway));
+            client.request(new Request.OpenSession(client.session(), List.of(), "{}", "bench"))
+                    .toCompletableFuture().join();
+        }
+
+        @Override public CompletionStage<String> createRun(long number) {
+            return client.request(new Request.CreateRun(client.session(), number, MODEL,
+                    Optional.of(Request.Adapter.ofRank(8)), "{}")).thenApply(answer ->
+                            ((Answer.Submitted) answer).run().orElseThrow());
+        }
+
+        @Override public CompletionStage<Answer> submit(String run, long seq, Operation operation) {
+            return client.request(new Request.Submit(run, seq, operation)).thenCompose(answer ->
+                    answer instanceof Answer.Submitted(var request, _) ? result(request)
+                            : CompletableFuture.completedStage(answer));
+        }
+
+        private CompletionStage<Answer> result(String request) {
+            return client.request(new Request.Retrieve(request)).thenCompose(answer ->
+                    answer instanceof Answer.Pending ? result(request)
+                            : CompletableFuture.completedStage(answer));
+        }
+
+        @Override public void close() {
+            client.close();
+        }
+    }
+
+    private static final class HttpDoor implements Door {
+        private final HttpClient client = HttpClient.newHttpClient();
+        private final String url;
+        private final String session = UUID.randomUUID().toString();
+
+        HttpDoor(String url) {
+            this.url = url;
+            post("create_session", Report.JSON.createObjectNode().put("session_id", session))
+                    .toCompletableFuture().join();
+        }
+
+        @Override public CompletionStage<String> createRun(long number) {
+            ObjectNode body = Report.JSON.createObjectNode().put("session_id", session)
+                    .put("model_seq_id", number).put("base_model", MODEL);
+            body.putObject("lora_config").put("rank", 8);
+            return post("create_model", body).thenApply(answer -> answer.get("model_id").asText());
+        }
+
+        @Override public CompletionStage<JsonNode> submit(String run, long seq, Operation operation) {
+            ObjectNode body = Report.JSON.createObjectNode().put("model_id", run).put("seq_id", seq);
+            String call = "optim_step";
+            if (operation instanceof Operation.ForwardBackward pass) {
+                call = pass.forwardOnly() ? "forward" : "forward_backward";
+                fill(body.putObject(call + "_input"), pass);
+            }
+            return post(call, body).thenCompose(answer -> answer.has("request_id") && !answer.has("error")
+                    ? result(answer.get("request_id").asText()) : CompletableFuture.completedStage(answer));
+        }
+
+        /// As the Python package writes it: packed, as base64.
+        private static void fill(ObjectNode input, Operation.ForwardBackward pass) {
+            input.put("loss_fn", pass.loss().wireName());
+            var data = input.putArray("data");
+            for (Datum datum : pass.data()) {
+                ObjectNode item = data.addObject();
+                ByteBuffer tokens = ByteBuffer.allocate(4 * datum.tokens().length)
+                        .order(ByteOrder.LITTLE_ENDIAN);
+                tokens.asIntBuffer().put(datum.tokens());
+                item.putObject("model_input").put("tokens_base64", base64(tokens.array()));
+                ObjectNode inputs = item.putObject("loss_fn_inputs");
+                datum.lossInputs().forEach((name, tensor) -> inputs.putObject(name)
+                        .put("dtype", tensor.dtype().name().toLowerCase(java.util.Locale.ROOT))
+                        .put("data_base64", base64(tensor.data())).putArray("shape")
+                        .add(tensor.elements()));
+            }
+        }
+
+        private static String base64(byte[] bytes) {
+            return Base64.getEncoder().encodeToString(bytes);
+        }
+
+        private CompletionStage<JsonNode> result(String request) {
+            return post("retrieve_future", Report.JSON.createObjectNode().put("request_id", request))
+                    .thenCompose(answer -> answer.path("type").asText().equals("try_again")
+                            ? result(request) : CompletableFuture.completedStage(answer));
+        }
+
+        private CompletionStage<JsonNode> post(String call, ObjectNode body) {
+            return client.sendAsync(HttpRequest.newBuilder(URI.create(url + "/api/v1/" + call))
+                    .header("Content-Type", "application/json")
+                    .header("Accept", "application/vnd.bios+json, application/json")
+                    .POST(HttpRequest.BodyPublishers.ofByteArray(bytes(body))).build(),
+                    HttpResponse.BodyHandlers.ofByteArray()).thenApply(response -> json(response.body()));
+        }
+
+        private static byte[] bytes(ObjectNode body) {
+            try {
+                return Report.JSON.writeValueAsBytes(body);
+            } catch (IOException impossible) {
+                throw new CommandFailed(impossible.getMessage());
+            }
+        }
+
+        private static JsonNode json(byte[] body) {
+            try {
+                return Report.JSON.readTree(body);
+            } catch (IOException wrong) {
+                throw new CommandFailed("the server's answer is no JSON: " + wrong.getMessage());
+            }
+        }
+
+        @Override public void close() {
+            client.close();
+        }
+    }
+}

@@ -1,0 +1,164 @@
+"""JVM programs on a cluster with faults get the same bits as without.
+
+    python java_clients.py [--seed N] [--faults N] [--clients N] [--steps N] [--kinds KIND,...]
+
+Several programs (`bios.node.ScriptedClient`) train and sample over the actor protocol, each in a process of its own. First
+undisturbed; then again, while coordinators, workers, Cassandra and the programs themselves are killed with `kill -9`, or
+stopped for longer than a gateway may be silent. A program that was killed comes back with its session and its numbers.
+Every result and the final adapters must be equal to the last bit. Needs the compiled tests: `./mvnw test-compile`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Callable, List
+
+from cluster import Cluster, cluster
+from faults import Faults, log
+from harness import NAME, ROOT, holds, same
+
+
+def classpath() -> str:
+    deploy = ROOT / "deploy" / "target"
+    modules = [str(ROOT / module / "target" / "classes") for module in ("protocol", "deploy")]
+    jars = [str(jar) for jar in sorted((deploy / "lib").glob("*.jar")) if not jar.name.startswith("bios-")]
+    return os.pathsep.join([str(deploy / "test-classes"), *modules, *jars])
+
+
+class Program:
+    """One JVM program, which is started again when it is killed."""
+
+    def __init__(self, gateways: str, seed: int, steps: int, reached: Callable[[], None]) -> None:
+        java = os.environ.get("JAVA_HOME", "")
+        self._command = [str(Path(java) / "bin" / "java") if java else shutil.which("java") or "java", "-Xmx256m",
+                         "--sun-misc-unsafe-memory-access=allow", "-cp", classpath(), "bios.node.ScriptedClient",
+                         gateways, NAME, str(uuid.uuid4()), str(seed), str(steps)]
+        self._reached = reached
+        self._killed = threading.Event()
+        self.process = self._start()
+        self.lines: List[str] = []
+
+    def _start(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def kill(self) -> None:
+        """`kill -9`; it starts again with the same session and numbers."""
+        self._killed.set()
+        self.process.send_signal(signal.SIGKILL)
+
+    def run(self) -> None:
+        while True:
+            assert self.process.stdout is not None
+            lines = []
+            for line in self.process.stdout:
+                lines.append(line.strip())
+                self._reached()
+            status = self.process.wait()
+            self.lines = lines
+            if status == 0 or not self._killed.is_set():
+                break
+            self._killed.clear()
+            self.process = self._start()
+        if self.process.returncode != 0:
+            self.lines.append(f"ended with status {self.process.returncode}")
+
+
+class ClientFaults(Faults):
+    """Faults of the cluster, and of the programs."""
+
+    programs: List[Program] = []
+
+    def kill_client(self) -> None:
+        living = [p for p in self.programs if p.process.poll() is None]
+        if living:
+            log("  kill -9 a program")
+            self._chance.choice(living).kill()
+
+
+def together(programs: List[Program]) -> None:
+    threads = [threading.Thread(target=program.run) for program in programs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def adapters(running: Cluster, programs: List[Program]) -> List[bytes]:
+    """The bytes of the adapters that the programs have saved at their end."""
+    import io
+    import tarfile
+
+    rest = running.client().create_rest_client()
+    out = []
+    for program in programs:
+        path = program.lines[-1].split()[-1]
+        holds(f"a program ended: {program.lines[-1]}", path.startswith("bios://"))
+        archive = rest.download_checkpoint_archive_from_bios_path(path).result()
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+            member = tar.extractfile("adapter/adapter_model.safetensors")
+            assert member is not None
+            out.append(member.read())
+    return out
+
+
+def comparable(program: Program) -> List[str]:
+    """The lines of a program without the id of its run."""
+    return [line.split("bios://")[0] for line in program.lines]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--faults", type=int, default=8)
+    parser.add_argument("--clients", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--kinds", default="kill_coordinator,kill_client,kill_worker,kill_cassandra,stop_coordinator")
+    arguments = parser.parse_args()
+    seeds = [arguments.seed * 100 + i for i in range(arguments.clients)]
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
+        settings.write("bios.gateway.actors.enabled = on\n")
+        settings.flush()
+        with cluster(arguments=["--config", settings.name]) as running:
+            gateways = ",".join(f"127.0.0.1:{node['actors_port']}" for node in running.nodes().values()
+                                if node["role"] == "coordinator")
+
+            def programs(reached: Callable[[], None]) -> List[Program]:
+                return [Program(gateways, seed, arguments.steps, reached) for seed in seeds]
+
+            log(f"undisturbed, through {gateways} ...")
+            began = time.monotonic()
+            quiet = programs(lambda: None)
+            together(quiet)
+            wanted = adapters(running, quiet)
+            log(f"undisturbed: {time.monotonic() - began:.1f} s")
+            faults = ClientFaults(running, arguments.kinds.split(","), arguments.faults,
+                                  sum(len(program.lines) for program in quiet), arguments.seed)
+            began = time.monotonic()
+            broken = programs(faults.reached)
+            faults.programs = broken
+            faults.thread.start()
+            together(broken)
+            faults.thread.join(300)
+            if faults.failure:
+                raise faults.failure[0]
+            log(f"with faults: {time.monotonic() - began:.1f} s")
+            holds(f"{len(faults.done)} faults happened: {', '.join(faults.done)}", len(faults.done) == arguments.faults)
+            for seed, one, other in zip(seeds, broken, quiet):
+                for a, b in zip(comparable(one), comparable(other)):
+                    if a != b:
+                        same(f"program {seed}", a, b)
+                same(f"program {seed}: all {len(other.lines)} results", len(one.lines), len(other.lines))
+            same("the adapters", adapters(running, broken), wanted)
+
+
+if __name__ == "__main__":
+    main()

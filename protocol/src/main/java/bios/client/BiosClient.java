@@ -1,0 +1,277 @@
+package bios.client;
+
+import bios.protocol.client.Answer;
+import bios.protocol.client.ClientTransport;
+import bios.protocol.client.Request;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.run.RunId;
+import bios.protocol.wire.ClientSerializer;
+import java.time.Duration;
+import java.util.List;
+import java.util.Optional;
+import java.util.UUID;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Supplier;
+import org.apache.pekko.actor.typed.ActorSystem;
+
+/// Trains and samples from a JVM program, over the actor protocol. No call blocks; each returns a stage that
+/// fails with a [BiosException]. Requests are repeated until they are answered, whatever becomes of gateways,
+/// workers and the network: nothing is applied twice. Thread-safe.
+///
+/// The client brings a small actor system of its own, so that the serializers and the network settings of the
+/// caller's system are not touched.
+public final class BiosClient implements AutoCloseable {
+    private static final String SYSTEM = "bios-client";
+    private static final Duration HEARTBEAT = Duration.ofMinutes(10);
+    private static final long POLL_AT_LEAST_MILLIS = 200;
+    private static final int GONE_TRIES = 3;
+
+    private final ClientSettings settings;
+    private final ActorSystem<Object> system;
+    private final OperationLimit limit;
+    private final AtomicLong runs = new AtomicLong();
+    private final AtomicLong samplers = new AtomicLong();
+    private final AtomicReference<CompletionStage<String>> session = new AtomicReference<>();
+    private boolean closed;
+
+    private BiosClient(ClientSettings settings) {
+        this.settings = settings;
+        this.limit = new OperationLimit(settings.maxOperations(), settings.maxWaiting());
+        var connection = Connection.create(settings, System::nanoTime, // edge: monotonic clock
+                () -> UUID.randomUUID().toString()); // edge: names that nobody can guess
+        var transport = new ClientTransport(settings.host(), settings.port(), settings.bindHost(),
+                settings.certificates(), List.of(), "ERROR");
+        this.system = ActorSystem.create(connection, SYSTEM, transport.over(settings.base()));
+    }
+
+    /// A client; it connects by itself, and its requests wait until then.
+    public static BiosClient connect(ClientSettings settings) {
+        return new BiosClient(settings);
+    }
+
+    /// The id of the session of the service: see [ClientSettings#session].
+    public String session() {
+        return settings.session();
+    }
+
+    /// The base models that are served.
+    public CompletionStage<List<ModelInfo>> models() {
+        return ask(Answer.Models.class, new Request.ListModels()).thenApply(Answer.Models::models);
+    }
+
+    /// The tokens of `text`, without special tokens.
+    public CompletionStage<int[]> tokenize(String baseModel, String text) {
+        return ask(Answer.Tokens.class, new Request.Tokenize(baseModel, text, false))
+                .thenApply(Answer.Tokens::tokens);
+    }
+
+    /// The text of `tokens`, without special tokens.
+    public CompletionStage<String> detokenize(String baseModel, int[] tokens) {
+        return ask(Answer.Text.class, new Request.Detokenize(baseModel, tokens, true))
+                .thenApply(Answer.Text::text);
+    }
+
+    /// Creates a run. The n-th call of a session finds the n-th run again.
+    public CompletionStage<TrainingRun> createRun(String baseModel, Request.Adapter adapter) {
+        return createRun(baseModel, Optional.of(adapter), "{}");
+    }
+
+    /// Creates a run.
+    ///
+    /// @param adapter empty: the default shape
+    /// @param userMetadata a JSON object
+    public CompletionStage<TrainingRun> createRun(String baseModel, Optional<Request.Adapter> adapter,
+            String userMetadata) {
+        long number = runs.incrementAndGet();
+        return opened().thenCompose(id -> ask(Answer.Submitted.class,
+                new Request.CreateRun(id, number, baseModel, adapter, userMetadata)))
+                .thenCompose(sent -> result(Answer.Created.class, sent.request()))
+                .thenApply(created -> new TrainingRun(this, new RunId(created.run()), 1));
+    }
+
+    /// Creates a run from a training state, with the moments of its optimizer.
+    public CompletionStage<TrainingRun> createRunFrom(String path) {
+        long number = runs.incrementAndGet();
+        return opened().thenCompose(id -> ask(Answer.Submitted.class,
+                new Request.CreateRunFrom(id, number, path, "{}")))
+                .thenCompose(sent -> result(Answer.Loaded.class, sent.request()))
+                .thenApply(loaded -> new TrainingRun(this, new RunId(loaded.run()), 1));
+    }
+
+    /// A run that exists, whoever has created it.
+    ///
+    /// @param nextSeq number of the next operation: one that was not used, or the first of those to repeat
+    public TrainingRun run(RunId run, long nextSeq) {
+        return new TrainingRun(this, run, nextSeq);
+    }
+
+    /// A sampler of a base model.
+    public CompletionStage<Sampler> sampler(String baseModel) {
+        return openSampler(Optional.of(baseModel), Optional.empty());
+    }
+
+    /// A sampler of saved sampler weights.
+    public CompletionStage<Sampler> samplerOf(String path) {
+        return openSampler(Optional.empty(), Optional.of(path));
+    }
+
+    private CompletionStage<Sampler> openSampler(Optional<String> baseModel, Optional<String> path) {
+        long number = nextSampler();
+        return opened().thenCompose(id -> ask(Answer.SamplerOpened.class,
+                new Request.OpenSampler(id, number, baseModel, path)))
+                .thenApply(opened -> new Sampler(this, opened.sampler()));
+    }
+
+    /// The runs of the account, the newest first.
+    public CompletionStage<Answer.Runs> runs(int offset, int limit) {
+        return ask(Answer.Runs.class, new Request.ListRuns(offset, limit));
+    }
+
+    /// The checkpoints of the account, the newest first.
+    public CompletionStage<Answer.Checkpoints> checkpoints(int offset, int limit) {
+        return ask(Answer.Checkpoints.class, new Request.ListCheckpoints(Optional.empty(), offset, limit));
+    }
+
+    /// Deletes a checkpoint. One that is not there counts as deleted.
+    public CompletionStage<Void> deleteCheckpoint(String path) {
+        return ask(Answer.Done.class, new Request.DeleteCheckpoint(path)).<Void>thenApply(_ -> null)
+                .exceptionallyCompose(failed -> cause(failed) instanceof BiosException.Refused refused
+                        && refused.code().equals("not_found") ? CompletableFuture.completedStage(null)
+                        : CompletableFuture.failedStage(failed));
+    }
+
+    /// Sets when a checkpoint is deleted by itself; empty: never.
+    public CompletionStage<Void> expire(String path, Optional<Duration> after) {
+        return ask(Answer.Done.class, new Request.SetExpiry(path, after.map(Duration::toSeconds)))
+                .thenApply(_ -> null);
+    }
+
+    /// Ends the session with the gateway; what is unanswered fails. Does not wait: [#closed] tells when.
+    @Override public void close() {
+        synchronized (system) {
+            closed = true;
+            system.tell(new Connection.End());
+        }
+    }
+
+    /// Completes when the client's actor system has ended.
+    public CompletionStage<Void> closed() {
+        return system.getWhenTerminated().thenApply(_ -> null);
+    }
+
+    long nextSampler() {
+        return samplers.incrementAndGet();
+    }
+
+    /// The session of the service, opened at the first use and kept alive from then on.
+    private CompletionStage<String> opened() {
+        CompletionStage<String> known = session.get();
+        if (known != null) return known;
+        var opening = new CompletableFuture<String>();
+        if (!session.compareAndSet(null, opening)) return session.get();
+        ask(Answer.SessionOpened.class, new Request.OpenSession(settings.session(), List.of(), "{}",
+                settings.program())).whenComplete((opened, failed) -> {
+                    if (failed != null) {
+                        session.set(null);
+                        opening.completeExceptionally(cause(failed));
+                        return;
+                    }
+                    opening.complete(opened.session());
+                    system.scheduler().scheduleWithFixedDelay(HEARTBEAT, HEARTBEAT, () ->
+                            ask(Answer.Done.class, new Request.KeepSession(opened.session())),
+                            system.executionContext());
+                });
+        return opening;
+    }
+
+    /// Sends a request and expects an answer of one type; a refusal fails the stage.
+    <A extends Answer> CompletionStage<A> ask(Class<A> expected, Request request) {
+        return request(request).thenApply(answer -> {
+            if (answer instanceof Answer.Refused(var why)) throw new BiosException.Refused(why);
+            if (!expected.isInstance(answer))
+                throw new IllegalStateException("the gateway answered " + request.getClass().getSimpleName()
+                        + " with " + answer.getClass().getSimpleName());
+            return expected.cast(answer);
+        });
+    }
+
+    /// Sends any request of the protocol; the answer may be [Answer.Refused].
+    public CompletionStage<Answer> request(Request request) {
+        var answer = new CompletableFuture<Answer>();
+        try {
+            var send = new Connection.Send(ClientSerializer.encode(request), answer);
+            synchronized (system) { // what is sent after the end is lost
+                if (closed) answer.completeExceptionally(BiosException.Disconnected.closed());
+                else system.tell(send);
+            }
+        } catch (IllegalArgumentException unencodable) {
+            answer.completeExceptionally(unencodable);
+        }
+        // Callbacks of the caller do not run in the actor.
+        return answer.handleAsync((given, failed) -> {
+            if (failed == null) return given;
+            throw failed instanceof RuntimeException wrong ? wrong : new CompletionException(failed);
+        });
+    }
+
+    /// The result of a submitted request: asks until it is there.
+    <A extends Answer> CompletionStage<A> result(Class<A> expected, String request) {
+        var result = new CompletableFuture<A>();
+        poll(expected, request, result);
+        return result;
+    }
+
+    private <A extends Answer> void poll(Class<A> expected, String request, CompletableFuture<A> result) {
+        long began = System.nanoTime(); // edge: when to ask again
+        request(new Request.Retrieve(request)).whenComplete((answer, failed) -> {
+            if (failed != null) {
+                result.completeExceptionally(cause(failed));
+                return;
+            }
+            switch (answer) {
+                case Answer.Pending(var why, _) -> {
+                    settings.waits().accept(request + ": " + why);
+                    long spent = (System.nanoTime() - began) / 1_000_000; // edge: when to ask again
+                    CompletableFuture.delayedExecutor(Math.max(0, POLL_AT_LEAST_MILLIS - spent),
+                            TimeUnit.MILLISECONDS).execute(() -> poll(expected, request, result));
+                }
+                case Answer.Failed(var why) ->
+                        result.completeExceptionally(new BiosException.OperationFailed(why));
+                case Answer.Refused(var why) ->
+                        result.completeExceptionally(new BiosException.Refused(why));
+                case Answer other when expected.isInstance(other) -> result.complete(expected.cast(other));
+                case Answer other -> result.completeExceptionally(new IllegalStateException(
+                        "the result of " + request + " is " + other.getClass().getSimpleName()));
+            }
+        });
+    }
+
+    /// The result of a sampling request. One that the service no longer has is submitted again: it gives the
+    /// same tokens.
+    CompletionStage<Answer.Sampled> sample(Request.Sample request) {
+        return limited(() -> sample(request, GONE_TRIES));
+    }
+
+    private CompletionStage<Answer.Sampled> sample(Request.Sample request, int tries) {
+        return ask(Answer.Submitted.class, request)
+                .thenCompose(sent -> result(Answer.Sampled.class, sent.request()))
+                .exceptionallyCompose(failed -> tries > 1
+                        && cause(failed) instanceof BiosException.Refused why && why.code().equals("gone")
+                        ? sample(request, tries - 1) : CompletableFuture.failedStage(cause(failed)));
+    }
+
+    /// Runs what counts against the bound of unfinished operations.
+    <A> CompletionStage<A> limited(Supplier<CompletionStage<A>> operation) {
+        return limit.run(operation);
+    }
+
+    static Throwable cause(Throwable failed) {
+        return failed instanceof CompletionException && failed.getCause() != null
+                ? cause(failed.getCause()) : failed;
+    }
+}

@@ -1,0 +1,68 @@
+package bios.client;
+
+import bios.protocol.Fault;
+import bios.protocol.client.Problem;
+import java.util.Optional;
+
+/// Why the stage of a request failed: [Refused], [OperationFailed] or [Disconnected]. The codes are those of
+/// docs/reference/errors.md.
+public abstract sealed class BiosException extends RuntimeException {
+    private static final long serialVersionUID = 1;
+    private final transient Problem problem;
+
+    private BiosException(Problem problem) {
+        super(problem.code() + ": " + problem.message(), null, false, false);
+        this.problem = problem;
+    }
+
+    /// The stable code, e.g. `invalid`.
+    public String code() {
+        return problem.code();
+    }
+
+    /// All that is known of it.
+    public Problem problem() {
+        return problem;
+    }
+
+    /// Whether the caller can correct it; otherwise it is a fault of the service or its environment.
+    public boolean isUserError() {
+        return problem.kind() == Fault.Kind.USER;
+    }
+
+    /// The request was refused: nothing was stored, later operations of the run go on.
+    public static final class Refused extends BiosException {
+        private static final long serialVersionUID = 1;
+
+        Refused(Problem problem) {
+            super(problem);
+        }
+    }
+
+    /// The operation or sampling request was accepted and has failed.
+    public static final class OperationFailed extends BiosException {
+        private static final long serialVersionUID = 1;
+
+        OperationFailed(Problem problem) {
+            super(problem);
+        }
+    }
+
+    /// This client has no session with a gateway, or has too much waiting for one. The request may have been
+    /// stored.
+    public static final class Disconnected extends BiosException {
+        private static final long serialVersionUID = 1;
+
+        private Disconnected(String code, String message) {
+            super(new Problem(Fault.Kind.USER, code, message, Optional.empty(), Optional.empty(), 0));
+        }
+
+        static Disconnected closed() {
+            return new Disconnected("client_closed", "the client was closed");
+        }
+
+        static Disconnected full(String message) {
+            return new Disconnected("client_full", message);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+package bios.client;
+
+import bios.protocol.client.Answer;
+import bios.protocol.client.ClientMessage;
+import bios.protocol.client.ClientTransport;
+import bios.protocol.client.PartReceiver;
+import bios.protocol.client.PartSender;
+import bios.protocol.client.Problem;
+import bios.protocol.wire.ClientSerializer;
+import java.time.Duration;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.function.LongSupplier;
+import java.util.function.Supplier;
+import org.apache.pekko.actor.ActorRef;
+import org.apache.pekko.actor.typed.Behavior;
+import org.apache.pekko.actor.typed.PostStop;
+import org.apache.pekko.actor.typed.javadsl.ActorContext;
+import org.apache.pekko.actor.typed.javadsl.Adapter;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
+
+/// The client's end of the protocol: keeps one session with one of the gateways, opens another when it is
+/// silent, and sends what is unanswered again. Everything that it sends may be repeated.
+final class Connection {
+    private static final Duration TICK = Duration.ofMillis(250);
+    private static final long SECOND = 1_000_000_000;
+    /// Longer than the longest wait of the gateway for a result.
+    private static final long RESEND_NANOS = 45 * SECOND;
+    private static final long PART_NANOS = 3 * SECOND;
+    private static final long CONNECT_NANOS = 5 * SECOND;
+    /// At most; four in the time after which the gateway gives this client up.
+    private static final long PING_NANOS = SECOND;
+
+    /// Sends a request.
+    ///
+    /// @param request encoded
+    record Send(byte[] request, CompletableFuture<Answer> answer) {}
+
+    /// Ends the session and the actor system.
+    record End() {}
+
+    private record Tick() {}
+
+    /// A request without its answer.
+    ///
+    /// @param dueNanos when it is sent (again)
+    private record Unanswered(byte[] request, CompletableFuture<Answer> answer, long dueNanos) {
+        Unanswered dueAt(long nanos) {
+            return new Unanswered(request, answer, nanos);
+        }
+    }
+
+    private final ActorContext<Object> context;
+    private final ClientSettings settings;
+    private final LongSupplier nanos;
+    private final Supplier<String> names;
+    private final Map<Long, Unanswered> unanswered = new LinkedHashMap<>();
+    private final PartSender sender = new PartSender(Long.MAX_VALUE, _ -> { });
+    private final PartReceiver receiver = new PartReceiver();
+    private long unansweredBytes;
+    private long lastId;
+    private int gateway = -1;
+    private String attempt = "";
+    private long heardNanos;
+    private long pingNanos = PING_NANOS;
+    private long pingedNanos;
+    private Optional<org.apache.pekko.actor.typed.ActorRef<ClientMessage>> session = Optional.empty();
+    private Optional<Problem> hopeless = Optional.empty();
+
+    private Connection(ActorContext<Object> context, ClientSettings settings, LongSupplier nanos,
+            Supplier<String> names) {
+        this.context = context;
+        this.settings = settings;
+        this.nanos = nanos;
+        this.names = names;
+    }
+
+    /// @param nanos monotonic clock
+    /// @param names random names, which nobody can guess
+    static Behavior<Object> create(ClientSettings settings, LongSupplier nanos, Supplier<String> names) {
+        return Behaviors.setup(context -> Behaviors.withTimers(timers ->
+                new Connection(context, settings, nanos, names).start(timers)));
+    }
+
+    private Behavior<Object> start(TimerScheduler<Object> timers) {
+        timers.startTimerWithFixedDelay(new Tick(), TICK);
+        connect();
+        return Behaviors.receive(Object.class).onMessage(End.class, _ -> Behaviors.stopped())
+                .onAnyMessage(message -> {
+                    on(message);
+                    return Behaviors.same();
+                }).onSignal(PostStop.class, _ -> {
+                    end();
+                    return Behaviors.same();
+                }).build();
+    }
+
+    /// Any message of the protocol may arrive here, from anyone who knows the address.
+    private void on(Object message) {
+        switch (message) {
+            case Send send -> send(send);
+            case Tick _ -> tick();
+            case ClientMessage.Connected opened -> opened(opened);
+            case ClientMessage.Refused refused -> refused(refused);
+            case ClientMessage.Pong _ -> heardNanos = nanos.getAsLong();
+            case ClientMessage.Payload(long id, var answer) -> answered(id, answer);
+            case ClientMessage.Offer offer -> fetch(offer);
+            case ClientMessage.Part part -> add(part);
+            case ClientMessage.Fetch wanted -> sender.part(wanted, nanos.getAsLong()).ifPresent(this::tell);
+            case ClientMessage.Fetched(long id) -> sender.drop(id);
+            case ClientMessage.Unreadable(var why) ->
+                    context.getLog().warn("a message of the gateway cannot be read: {}", why);
+            case Object _ -> { }
+        }
+    }
+
+    private void tell(ClientMessage message) {
+        session.ifPresent(to -> to.tell(message));
+    }
+
+    private void connect() {
+        session = Optional.empty();
+        receiver.clear();
+        sender.clear();
+        gateway = (gateway + 1) % settings.gateways().size();
+        heardNanos = nanos.getAsLong();
+        attempt = names.get();
+        String protocol = "pekko://" + ClientTransport.SYSTEM + "@" + settings.gateways().get(gateway);
+        Adapter.toClassic(context).actorSelection(protocol + ClientTransport.GATEWAY).tell(
+                new ClientMessage.Connect(ClientMessage.VERSION, ClientMessage.MINOR, settings.key(),
+                        settings.program(), attempt, context.getSelf().narrow()), ActorRef.noSender());
+    }
+
+    private void opened(ClientMessage.Connected opened) {
+        if (!opened.attempt().equals(attempt)) { // the reply to an older attempt
+            opened.session().tell(new ClientMessage.Close());
+            return;
+        }
+        session = Optional.of(opened.session());
+        pingNanos = Math.min(PING_NANOS, opened.silenceMillis() * 250_000);
+        heardNanos = nanos.getAsLong();
+        unanswered.replaceAll((_, waiting) -> waiting.dueAt(heardNanos));
+        transmit();
+    }
+
+    private void refused(ClientMessage.Refused refused) {
+        if (session.isPresent() || !refused.attempt().equals(attempt)) return;
+        Problem why = refused.why();
+        if (why.retryAfterSeconds() > 0) {
+            settings.waits().accept("gateway " + settings.gateways().get(gateway) + ": " + why.message());
+            return; // tried again after the time of an attempt
+        }
+        hopeless = Optional.of(why);
+        unanswered.values().forEach(waiting ->
+                waiting.answer().completeExceptionally(new BiosException.Refused(why)));
+        unanswered.clear();
+        unansweredBytes = 0;
+    }
+
+    private void send(Send send) {
+        if (hopeless.isPresent()) {
+            send.answer().completeExceptionally(new BiosException.Refused(hopeless.get()));
+            return;
+        }
+        long bytes = unansweredBytes + send.request().length;
+        if (!unanswered.isEmpty() && (unanswered.size() >= settings.maxWaiting()
+                || bytes > settings.maxWaitingBytes())) {
+            send.answer().completeExceptionally(BiosException.Disconnected.full(unanswered.size()
+                    + " requests with " + unansweredBytes + " bytes are without an answer; send more when"
+                    + " some are answered"));
+            return;
+        }
+        unansweredBytes = bytes;
+        long id = ++lastId;
+        long now = nanos.getAsLong();
+        var waiting = new Unanswered(send.request(), send.answer(), now);
+        unanswered.put(id, waiting);
+        if (session.isPresent()) transmit(id, waiting, now);
+    }
+
+    private void transmit(long id, Unanswered waiting, long now) {
+        unanswered.put(id, waiting.dueAt(now + RESEND_NANOS));
+        tell(sender.send(id, waiting.request(), now));
+    }
+
+    private void transmit() {
+        if (session.isEmpty()) return;
+        long now = nanos.getAsLong();
+        unanswered.entrySet().stream().filter(entry -> entry.getValue().dueNanos() - now <= 0)
+                .map(Map.Entry::getKey).toList().forEach(id -> transmit(id, unanswered.get(id), now));
+    }
+
+    private void answered(long id, byte[] bytes) {
+        heardNanos = nanos.getAsLong();
+        sender.drop(id);
+        Unanswered waiting = unanswered.get(id);
+        if (waiting == null) return;
+        Object answer;
+        try {
+            answer = ClientSerializer.decode(bytes);
+        } catch (RuntimeException wrong) { // Kryo, and the constructors of records
+            context.getLog().error("an answer cannot be read: {}", wrong.getMessage());
+            answer = null;
+        }
+        if (answer instanceof Answer.Refused(var why) && why.retryAfterSeconds() > 0) {
+            settings.waits().accept(why.message());
+            unanswered.put(id, waiting.dueAt(heardNanos + why.retryAfterSeconds() * SECOND));
+            return;
+        }
+        unanswered.remove(id);
+        unansweredBytes -= waiting.request().length;
+        if (answer instanceof Answer known) waiting.answer().complete(known);
+        else waiting.answer().completeExceptionally(new IllegalStateException(
+                "the gateway's answer cannot be read; it may be of a newer version"));
+    }
+
+    private void fetch(ClientMessage.Offer offer) {
+        heardNanos = nanos.getAsLong();
+        if (!unanswered.containsKey(offer.id())) tell(new ClientMessage.Fetched(offer.id()));
+        else if (offer.bytes() > ClientMessage.PART_BYTES && !receiver.has(offer.id()))
+            receiver.begin(offer, heardNanos).forEach(this::tell);
+    }
+
+    private void add(ClientMessage.Part part) {
+        heardNanos = nanos.getAsLong();
+        PartReceiver.Progress progress = receiver.add(part, heardNanos);
+        progress.next().forEach(this::tell);
+        progress.whole().ifPresent(answer -> {
+            tell(new ClientMessage.Fetched(part.id()));
+            answered(part.id(), answer);
+        });
+    }
+
+    private void tick() {
+        long now = nanos.getAsLong();
+        if (hopeless.isPresent()) return;
+        long limit = session.isPresent() ? settings.silence().toNanos() : CONNECT_NANOS;
+        if (now - heardNanos > limit) {
+            settings.waits().accept("gateway " + settings.gateways().get(gateway) + " is silent");
+            connect();
+        }
+        if (session.isEmpty()) return;
+        if (now - pingedNanos > pingNanos) {
+            pingedNanos = now;
+            tell(new ClientMessage.Ping());
+        }
+        receiver.askAgain(now - PART_NANOS).forEach(this::tell);
+        transmit();
+    }
+
+    private void end() {
+        tell(new ClientMessage.Close());
+        unanswered.values().forEach(waiting ->
+                waiting.answer().completeExceptionally(BiosException.Disconnected.closed()));
+    }
+}

@@ -1,0 +1,112 @@
+package bios.protocol.client;
+
+import bios.protocol.model.ModelInfo;
+import bios.protocol.sampling.SampleResult;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/// What the gateway answers to a [Request]. Each may be [Refused].
+public sealed interface Answer {
+    /// Nothing was stored.
+    record Refused(Problem why) implements Answer {}
+
+    /// The request was carried out.
+    record Done() implements Answer {}
+
+    /// A session of the service.
+    record SessionOpened(String session) implements Answer {}
+
+    /// The base models that are served.
+    record Models(List<ModelInfo> models) implements Answer {}
+
+    /// Token ids.
+    record Tokens(int[] tokens) implements Answer {}
+
+    /// Text of token ids.
+    record Text(String text) implements Answer {}
+
+    /// The request is stored; its result is retrieved under this id.
+    ///
+    /// @param run empty: a sampling request
+    record Submitted(String request, Optional<String> run) implements Answer {}
+
+    /// There is no result yet.
+    ///
+    /// @param why what it waits for
+    /// @param stalled whether the run cannot go on until that is repaired
+    record Pending(String why, boolean stalled) implements Answer {}
+
+    /// The operation or sampling request has failed.
+    record Failed(Problem why) implements Answer {}
+
+    /// The run exists.
+    record Created(String run) implements Answer {}
+
+    /// The run is closed.
+    record Unloaded(String run) implements Answer {}
+
+    /// The result of a forward or forward-backward pass, as in [bios.protocol.run.OperationResult.Evaluated].
+    ///
+    /// @param columns targets of each position by datum, 0 where they are a vector; empty: everywhere. A
+    ///     datum with several has its log-probabilities row by row
+    record Evaluated(List<float[]> logprobs, Map<String, Double> metrics, List<Integer> columns)
+            implements Answer {
+        /// The sum of the loss over all tokens.
+        public double loss() {
+            return metrics.get("loss:sum");
+        }
+    }
+
+    /// The result of an optimizer step.
+    ///
+    /// @param step optimizer steps applied so far, including this one
+    record Stepped(long step, Map<String, Double> metrics) implements Answer {}
+
+    /// The result of a save.
+    ///
+    /// @param path of the checkpoint; empty for a snapshot
+    /// @param sampler the sampler of a snapshot
+    record Saved(Optional<String> path, Optional<String> sampler, long step, String userMetadata)
+            implements Answer {}
+
+    /// The result of a load.
+    record Loaded(String run, String path, long step) implements Answer {}
+
+    /// A sampler.
+    record SamplerOpened(String sampler) implements Answer {}
+
+    /// The result of a sampling request.
+    record Sampled(SampleResult result) implements Answer {}
+
+    /// A page of runs.
+    record Runs(List<Run> runs, long total) implements Answer {}
+
+    /// A run.
+    ///
+    /// @param targets PEFT's names of the layers with an adapter
+    /// @param checkpoints newest version of each, oldest first
+    /// @param parent path of the checkpoint that it was created from
+    /// @param corrupted what of its state is not finite
+    record Run(String run, String baseModel, int rank, double alpha, List<String> targets, long step,
+            long lastRequestMillis, List<Checkpoint> checkpoints, boolean closed, String userMetadata,
+            Optional<String> parent, Optional<String> corrupted) implements Answer {}
+
+    /// A page of checkpoints.
+    record Checkpoints(List<Checkpoint> checkpoints, long total) implements Answer {}
+
+    /// A checkpoint.
+    ///
+    /// @param training whether training can resume from it
+    record Checkpoint(String path, boolean training, long bytes, long step, long createdAtMillis,
+            Optional<Long> expiresAtMillis, String userMetadata) {}
+
+    /// The newest entries of a run's history, the newest last.
+    record History(List<HistoryEntry> entries) implements Answer {}
+
+    /// An entry of a run's history.
+    ///
+    /// @param kind in lower case, as docs/reference/http.md lists them
+    record HistoryEntry(long timeMillis, Optional<String> node, String kind, Optional<Long> position,
+            Optional<Long> seq, Map<String, String> detail) {}
+}

@@ -1,0 +1,237 @@
+package bios.protocol.wire;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.Fault;
+import bios.protocol.client.Answer;
+import bios.protocol.client.ClientMessage;
+import bios.protocol.client.Problem;
+import bios.protocol.client.Request;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.ModelName;
+import bios.protocol.run.RunCommand;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SamplingParams;
+import bios.protocol.stored.Samples;
+import com.esotericsoftware.kryo.io.Input;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Random;
+import java.util.Set;
+import java.util.TreeMap;
+import org.apache.pekko.actor.ExtendedActorSystem;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.javadsl.Adapter;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Test;
+
+/// The bytes of the client protocol: those in `golden/client` are read by every later build of version 1, and
+/// bytes of strangers do no harm. With `-Dgolden.write=true` missing files are written.
+class ClientGoldenTest {
+    private static final ActorTestKit KIT = ActorTestKit.create("golden");
+    private static final ClientSerializer CLIENT =
+            new ClientSerializer((ExtendedActorSystem) Adapter.toClassic(KIT.system()));
+    private static final Path GOLDEN = Path.of("golden/client");
+    private static final String RUN = Samples.RUN.value();
+    private static final String SESSION = "0a1b2c3d-0000-4000-8000-00000000000a";
+
+    @AfterAll static void stop() {
+        KIT.shutdownTestKit();
+    }
+
+    private static ActorRef<ClientMessage> nobody() {
+        return KIT.system().deadLetters().unsafeUpcast();
+    }
+
+    private static List<ClientMessage> messages() {
+        return List.of(new ClientMessage.Connect(1, 0, Optional.of("tml-key"), "trainer", "attempt",
+                        nobody()),
+                new ClientMessage.Connected(1, 0, "attempt", 60_000, nobody()),
+                new ClientMessage.Refused("attempt", problem()), new ClientMessage.Ping(),
+                new ClientMessage.Pong(), new ClientMessage.Close(),
+                new ClientMessage.Payload(7, new byte[] {1, 2}), new ClientMessage.Offer(7, 300_000),
+                new ClientMessage.Fetch(7, 1), new ClientMessage.Part(7, 1, new byte[] {1, 2}),
+                new ClientMessage.Fetched(7));
+    }
+
+    private static Problem problem() {
+        return new Problem(Fault.Kind.SERVER, "busy", "retry later", Optional.of("data[1]"),
+                Optional.of("id"), 1);
+    }
+
+    private static List<Request> requests() {
+        var params = new SamplingParams(Optional.of(16), Optional.of(1L), List.of("."), List.of(2), 0.7, 40,
+                0.9);
+        List<Request> all = new ArrayList<>(List.<Request>of(
+                new Request.OpenSession(SESSION, List.of("tag"), "{}", "program"),
+                new Request.KeepSession(SESSION), new Request.ListModels(),
+                new Request.Tokenize("m", "text", true), new Request.Detokenize("m", new int[] {1}, false),
+                new Request.CreateRun(SESSION, 1, "m",
+                        Optional.of(Request.Adapter.ofRank(8).withSeed(3)), "{}"),
+                new Request.CreateRunFrom(SESSION, 2, "bios://" + RUN + "/a", "{}"),
+                new Request.Snapshot(RUN, 6, 1), new Request.Retrieve(RUN + ":5"),
+                new Request.OpenSampler(SESSION, 1, Optional.of("m"), Optional.empty()),
+                new Request.Sample(SESSION + ":sample:1", 3, new int[] {1, 2}, params, 2, true, 4),
+                new Request.ListRuns(0, 20), new Request.DescribeRun(RUN),
+                new Request.ListCheckpoints(Optional.of(RUN), 0, 20),
+                new Request.DeleteCheckpoint("bios://" + RUN + "/a"),
+                new Request.SetExpiry("bios://" + RUN + "/a", Optional.of(60L)),
+                new Request.History(RUN, 10), new Request.Unload(RUN), new Request.TryAgain(RUN),
+                new Request.GiveUp(RUN)));
+        Samples.operations().forEach((name, operation) -> all.add(new Request.Submit(RUN, 5, operation)));
+        return all;
+    }
+
+    private static List<Answer> answers() {
+        var sampled = new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},
+                SampleResult.StopReason.STOP, Optional.of(new float[] {-2}))), Optional.of(new float[] {-3}),
+                Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))));
+        var checkpoint = new Answer.Checkpoint("bios://" + RUN + "/a", true, 9, 3, 7, Optional.of(8L), "{}");
+        var run = new Answer.Run(RUN, "m", 8, 32, List.of("q_proj"), 3, 7, List.of(checkpoint), true, "{}",
+                Optional.of("bios://" + RUN + "/a"), Optional.of("NaN"));
+        return List.of(new Answer.Refused(problem()), new Answer.Done(), new Answer.SessionOpened(SESSION),
+                new Answer.Models(List.of(new ModelInfo(new ModelName("m"), "LlamaForCausalLM", 2048, 32000,
+                        64, 2, "bfloat16", 1_000_000, Optional.of("ab-cd")))),
+                new Answer.Tokens(new int[] {1}), new Answer.Text("text"),
+                new Answer.Submitted(RUN + ":5", Optional.of(RUN)), new Answer.Pending("why", true),
+                new Answer.Failed(problem()), new Answer.Created(RUN), new Answer.Unloaded(RUN),
+                new Answer.Evaluated(List.of(new float[] {-1, Float.MIN_VALUE}), Map.of("loss:sum", 1.5),
+                        List.of(2)),
+                new Answer.Stepped(3, Map.of("grad_norm", 0.5)),
+                new Answer.Saved(Optional.of("bios://" + RUN + "/a"), Optional.of("sampler"), 3, "{}"),
+                new Answer.Loaded(RUN, "bios://" + RUN + "/a", 3), new Answer.SamplerOpened("sampler"),
+                new Answer.Sampled(sampled), new Answer.Runs(List.of(run), 1), run,
+                new Answer.Checkpoints(List.of(checkpoint), 1), new Answer.History(List.of(
+                        new Answer.HistoryEntry(7, Optional.of("node"), "opened", Optional.of(1L),
+                                Optional.of(5L), Map.of("replay", "3")))));
+    }
+
+    private static Map<String, byte[]> encoded() {
+        Map<String, byte[]> all = new TreeMap<>();
+        messages().forEach(message -> all.put(name(message), CLIENT.toBinary(message)));
+        answers().forEach(answer -> all.put(name(answer), ClientSerializer.encode(answer)));
+        requests().forEach(request -> all.put(request instanceof Request.Submit(_, _, var operation)
+                ? name(request) + "." + all.size() + "." + operation.getClass().getSimpleName()
+                : name(request), ClientSerializer.encode(request)));
+        return all;
+    }
+
+    private static String name(Object value) {
+        return value.getClass().getName().replaceAll(".*\\.", "").replace('$', '.');
+    }
+
+    private static Object read(byte[] bytes) {
+        return CLIENT.fromBinary(bytes, CLIENT.manifest(""));
+    }
+
+    @Test void bytesOfEarlierBuildsAreReadAndNothingIsLost() throws Exception {
+        for (var entry : encoded().entrySet()) {
+            byte[] now = entry.getValue();
+            Path file = GOLDEN.resolve(entry.getKey() + ".1.hex");
+            if (Boolean.getBoolean("golden.write") && !Files.exists(file)) {
+                Files.createDirectories(GOLDEN);
+                Files.writeString(file, HexFormat.of().formatHex(now) + "\n");
+            }
+            byte[] old = HexFormat.of().parseHex(Files.readString(file).strip());
+            Object back = read(old);
+            assertEquals(entry.getKey().split("\\.")[1], back.getClass().getSimpleName(), () ->
+                    file + ": " + back);
+            assertEquals(read(now).toString().replaceAll("@[0-9a-f]+", ""),
+                    back.toString().replaceAll("@[0-9a-f]+", ""), "maps have no order on the wire");
+            byte[] again = back instanceof ClientMessage m ? CLIENT.toBinary(m)
+                    : ClientSerializer.encode(back);
+            assertEquals(old.length, again.length, () -> file + " is read, and loses something");
+        }
+    }
+
+    @Test void everyMessageRequestAndAnswerHasAGoldenFile() {
+        var shown = new HashSet<Class<?>>(Set.of(ClientMessage.Unreadable.class));
+        messages().forEach(value -> shown.add(value.getClass()));
+        requests().forEach(value -> shown.add(value.getClass()));
+        answers().forEach(value -> shown.add(value.getClass()));
+        for (Class<?> root : List.of(ClientMessage.class, Request.class, Answer.class))
+            for (Class<?> permitted : root.getPermittedSubclasses())
+                assertTrue(shown.contains(permitted), permitted::getName);
+    }
+
+    /// A record of one minor version, and of the next.
+    record Old(long id, String text, Inner inner) {}
+
+    record New(long id, String text, Inner inner, Optional<String> added, List<Inner> more) {}
+
+    record Inner(int value) {}
+
+    private static ClientKryo kryo(Class<?> version) {
+        return new ClientKryo(registry -> {
+            registry.add(20, version);
+            registry.add(21, Inner.class);
+        }, _ -> "", _ -> null);
+    }
+
+    @Test void anOlderBuildReadsPastWhatWasAddedAndANewerOneFindsItAbsent() {
+        var old = new KryoPool(() -> kryo(Old.class));
+        var now = new KryoPool(() -> kryo(New.class));
+        var inner = new Inner(3);
+        assertEquals(new Old(7, "text", inner), old.read(new Input(now.encode(
+                new New(7, "text", inner, Optional.of("x"), List.of(new Inner(4)))))));
+        assertEquals(new New(7, "text", inner, Optional.empty(), List.of()),
+                now.read(new Input(old.encode(new Old(7, "text", inner)))));
+    }
+
+    @Test void lengthsThatTheBytesDoNotHoldAllocateNothing() {
+        byte[] tokens = ClientSerializer.encode(new Answer.Tokens(new int[] {1, 2, 3}));
+        int at = tokens.length - 16; // the length of the array
+        assertEquals(3, tokens[at]);
+        for (int claimed : new int[] {4, 1 << 29, Integer.MAX_VALUE, -1}) {
+            for (int i = 0; i < 4; i++) tokens[at + i] = (byte) (claimed >>> 8 * i);
+            assertThrows(RuntimeException.class, () -> ClientSerializer.decode(tokens));
+        }
+    }
+
+    @Test void deepNestingEndsBeforeTheStack() {
+        // 10: the id of a list, as Kryo writes it; one element each
+        byte[] nested = new byte[200_000];
+        for (int i = 0; i < nested.length; i += 2) {
+            nested[i] = 12;
+            nested[i + 1] = 1;
+        }
+        assertInstanceOf(ClientMessage.Unreadable.class, read(nested));
+    }
+
+    @Test void damagedBytesAreRefusedAndThrowNothingElse() {
+        var random = new Random(7);
+        var all = List.copyOf(encoded().values());
+        for (int i = 0; i < 20_000; i++) {
+            byte[] bytes = all.get(random.nextInt(all.size())).clone();
+            for (int k = random.nextInt(4); k >= 0; k--)
+                bytes[random.nextInt(bytes.length)] = (byte) random.nextInt(256);
+            read(bytes);
+        }
+    }
+
+    @Test void aMessageOfTheClusterIsNoMessageHere() {
+        var unload = new WireSerializer((ExtendedActorSystem) Adapter.toClassic(KIT.system()))
+                .toBinary(new RunCommand.Unload("owner", KIT.system().deadLetters()
+                        .unsafeUpcast()));
+        Object read = read(unload);
+        assertTrue(!(read instanceof ClientMessage) || read instanceof ClientMessage.Unreadable, () ->
+                "" + read);
+        assertThrows(IllegalArgumentException.class, () ->
+                ClientSerializer.encode(new RunCommand.Leave()));
+    }
+
+    @Test void aPayloadHoldsNoReferenceToAnActor() {
+        byte[] connect = CLIENT.toBinary(messages().getFirst());
+        assertThrows(RuntimeException.class, () -> ClientSerializer.decode(connect));
+    }
+}
