@@ -73,7 +73,8 @@ final class OpenAiEndpoints {
     }
 
     private CompletionStage<ApiResponse> model(ApiRequest call) {
-        String id = call.pathParameters().getFirst();
+        // A path has no empty segments: the two slashes of a checkpoint's path arrive as one.
+        String id = call.pathParameters().getFirst().replaceFirst("^(bios|tinker):/(?!/)", "$1://");
         return resolve(call, id).thenApply(served -> new ApiResponse.JsonBody(200, OpenAiBodies.model(id,
                 served.createdAtMillis() / 1000, served.sampler().adapter().isPresent()
                         ? call.account() : "bios"), false));
