@@ -319,6 +319,10 @@ class State:
         if parts == ["checkpoints"]:
             every = [self.checkpoint_view(c) for c in reversed(list(self.checkpoints.values()))]
             return {"checkpoints": every, "cursor": {"offset": 0, "limit": 100, "total_count": len(every)}}
+        if parts == ["billing", "usage", "events"]:
+            return {"data": [{"bucket_start": query["starting_on"]}], "sessions": {}}
+        if parts[2:] == ["trace_export"]:
+            return {"status": "ready", "url": "/api/v1/traces/s?token=x", "error": None}
         if parts == ["whoami"]:
             return {"account": "ann", "scope": "write"}
         if parts == ["usage"] and self.usage:

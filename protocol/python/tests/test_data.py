@@ -84,6 +84,18 @@ class DataTest(unittest.TestCase):
         with mock.patch.dict(sys.modules, {"pyarrow": None}), self.assertRaisesRegex(bios.MissingExtraError, "pyarrow"):
             next(data.read("x.parquet"))
 
+    def test_parquet_is_read_where_pyarrow_is(self):
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            self.skipTest("pyarrow is not installed")
+        rows = [{"messages": [{"role": "user", "content": text}]} for text in ("hi", "ho")]
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "chats.parquet")
+            parquet.write_table(pyarrow.Table.from_pylist(rows), name)
+            self.assertEqual(list(data.read(name)), rows)
+
     def test_batches_are_shuffled_by_their_seed(self):
         items = list(range(10))
         found = list(data.batches(items, 4, seed=1, epochs=2))

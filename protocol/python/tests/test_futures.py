@@ -93,6 +93,12 @@ class FuturesTest(GatewayCase):
     def test_names_of_tinkers_package(self):
         self.assertIs(bios.TinkerError, bios.BiosError)
         self.assertIs(types.ModelInputChunk, types.EncodedTextChunk)
+        for name in bios.__all__:
+            self.assertTrue(hasattr(bios, name), name)
+        for name in types.__all__:
+            self.assertTrue(hasattr(types, name), name)
+        sampler = self.service().create_sampling_client(base_model=MODEL, retry_config=object())
+        self.assertEqual(sampler.get_base_model(), MODEL)
         for name in ("download_checkpoint_archive_from", "delete_checkpoint_from", "get_weights_info_by"):
             self.assertTrue(callable(getattr(bios.RestClient, f"{name}_tinker_path")))
 

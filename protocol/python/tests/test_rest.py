@@ -1,4 +1,5 @@
 import asyncio
+import datetime
 import io
 import os
 import tarfile
@@ -95,9 +96,14 @@ class RestTest(GatewayCase):
                      "publish_checkpoint_from", "unpublish_checkpoint_from", "get_checkpoint_archive_url_from"):
             for twin in ("", "_async"):
                 self.assertTrue(callable(getattr(self.rest, f"{name}_tinker_path{twin}")), name)
+        start = datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)
+        usage = self.rest.get_billing_usage(start, "2026-01-03T00:00:00Z").result()
+        self.assertEqual(usage.data[0]["bucket_start"], "2026-01-02T00%3A00%3A00%2B00%3A00")
+        session = self.rest.list_sessions().result().sessions[0]
+        self.assertEqual(self.rest.export_session_trace(session).result(), self.server.url + "/api/v1/traces/s?token=x")
         for name in ("get_training_run", "list_training_runs", "list_checkpoints", "list_user_checkpoints", "get_session",
                      "list_sessions", "get_sampler", "get_checkpoint_archive_url", "delete_checkpoint", "get_audit_log",
-                     "assign_session_project"):
+                     "assign_session_project", "get_billing_usage", "export_session_trace", "whoami"):
             self.assertTrue(callable(getattr(self.rest, name)) and callable(getattr(self.rest, name + "_async")), name)
 
     def test_a_checkpoint_is_published_and_linked(self):

@@ -16,7 +16,7 @@ Needs nothing but Python; uses numpy arrays and torch tensors where they are giv
 from . import types
 from ._transport import VERSION as __version__
 from ._transport import RetryPolicy
-from .errors import (APIConnectionError, APIError, APIResponseError, APIStatusError, APITimeoutError,
+from .errors import (APIConnectionError, APIError, APIResponseError, APIResponseValidationError, APIStatusError, APITimeoutError,
                      AuthenticationError, BadRequestError, BiosError, ConflictError, InternalServerError,
                      InvalidArgumentError, InvalidPathError, MissingExtraError, NotFoundError, PermissionDeniedError,
                      RateLimitError, RequestFailedError, RequestTooLargeError, TinkerError, UnprocessableEntityError)
@@ -27,13 +27,16 @@ from .sampling import SamplingClient
 from .service import ServiceClient
 from .tokenizer import Tokenizer
 from .training import TrainingClient
-from .types import (AdamParams, Datum, LoraConfig, ModelInput, SampleResult, SamplingParams, TensorData,
-                    TrainingResult)
+from .types import (AdamParams, Checkpoint, CheckpointType, Datum, EncodedTextChunk, ForwardBackwardOutput, LoraConfig, ModelID,
+                    ModelInput, ModelInputChunk, OptimStepResponse, SampledSequence, SampleResponse, SampleResult,
+                    SamplingParams, StopReason, TensorData, TensorDtype, TrainingResult, TrainingRun)
 
 __all__ = [
-    "APIConnectionError", "APIError", "APIFuture", "APIResponseError", "APIStatusError", "APITimeoutError",
-    "AdamParams", "AuthenticationError", "BadRequestError", "BiosError", "CheckpointPath", "ConflictError", "Datum",
-    "Future", "InternalServerError", "InvalidArgumentError", "InvalidPathError", "LoraConfig", "MissingExtraError",
+    "APIConnectionError", "APIError", "APIFuture", "APIResponseError", "APIResponseValidationError", "APIStatusError",
+    "APITimeoutError", "AdamParams", "AuthenticationError", "BadRequestError", "BiosError", "Checkpoint", "CheckpointPath",
+    "CheckpointType", "ConflictError", "Datum", "EncodedTextChunk", "ForwardBackwardOutput", "Future", "ModelID",
+    "ModelInputChunk", "OptimStepResponse", "SampleResponse", "SampledSequence", "StopReason", "TensorDtype", "TrainingRun",
+    "InternalServerError", "InvalidArgumentError", "InvalidPathError", "LoraConfig", "MissingExtraError",
     "ModelInput", "NotFoundError", "PermissionDeniedError", "RateLimitError", "RequestFailedError",
     "RequestTooLargeError", "RestClient", "RetryPolicy", "SampleResult", "SamplingClient", "SamplingParams",
     "ServiceClient", "TensorData", "TinkerError", "Tokenizer", "TrainingClient", "TrainingResult", "UnprocessableEntityError",

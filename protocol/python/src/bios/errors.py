@@ -63,6 +63,10 @@ class APIResponseError(APIError):
     """The response of the server could not be parsed."""
 
 
+#: The same under the name of Tinker's package.
+APIResponseValidationError = APIResponseError
+
+
 class APIStatusError(APIError):
     """The server refused the call.
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from typing import Any, BinaryIO, Callable, List, Optional, TypeVar, Union
 from urllib.parse import quote
 
 from ._progress import Bar
 from ._threads import CALLS
 from ._transport import Rest, Trouble, retryable
-from .errors import APIStatusError, InvalidArgumentError
+from .errors import APIError, APIStatusError, InvalidArgumentError
 from .futures import Future, JobFuture
 from .paths import CheckpointPath
 from .session import Session
-from .types import (AuditLogResponse, CheckpointArchiveUrlResponse, CheckpointsListResponse, GetSamplerResponse,
+from .types import (AuditLogResponse, BillingUsageResponse, CheckpointArchiveUrlResponse, CheckpointsListResponse, GetSamplerResponse,
                     GetSessionResponse, ListSessionsResponse, RunHistoryResponse, TrainingRun,
                     TrainingRunIds, TrainingRunsResponse, UsageResponse, WeightsInfoResponse, WhoamiResponse)
 
@@ -145,8 +146,7 @@ class RestClient:
 
         def ask() -> CheckpointArchiveUrlResponse:
             found = dict(self._transport.get(self._checkpoint(where, path) + "/archive"))
-            if str(found.get("url", "")).startswith("/"):
-                found["url"] = self._transport.address + found["url"]
+            found["url"] = self._absolute(str(found["url"]))
             return CheckpointArchiveUrlResponse.from_wire(found)
 
         return self._job(ask)
@@ -394,6 +394,41 @@ class RestClient:
     async def get_audit_log_async(self, event_type: str = "all", day: Optional[str] = None) -> AuditLogResponse:
         """``get_audit_log`` for asyncio."""
         return await self.get_audit_log(event_type, day)
+
+    def get_billing_usage(self, starting_on: Union[datetime, str], ending_before: Union[datetime, str],
+                          ) -> Future[BillingUsageResponse]:
+        """Usage by the hour between two times (RFC 3339, or datetimes with a time zone), as Tinker's call of this name; nothing
+        is billed. ``get_usage`` has the sums."""
+        asked = [value.isoformat() if isinstance(value, datetime) else str(value) for value in (starting_on, ending_before)]
+        url = f"/billing/usage/events?starting_on={quote(asked[0], safe='')}&ending_before={quote(asked[1], safe='')}"
+        return self._job(lambda: BillingUsageResponse.from_wire(self._transport.get(url)))
+
+    async def get_billing_usage_async(self, starting_on: Union[datetime, str], ending_before: Union[datetime, str],
+                                      ) -> BillingUsageResponse:
+        """``get_billing_usage`` for asyncio."""
+        return await self.get_billing_usage(starting_on, ending_before)
+
+    def export_session_trace(self, session_id: str) -> Future[str]:
+        """A URL of a session's timeline, for Perfetto and other viewers of traces."""
+        url = f"/sessions/{_word(session_id, 'session_id')}/trace_export"
+
+        def ask() -> str:
+            while True:
+                found = self._transport.get(url)
+                if found.get("status") == "ready" and found.get("url"):
+                    return self._absolute(str(found["url"]))
+                if found.get("status") == "failed":
+                    raise APIError(f"the trace of {session_id} cannot be exported: {found.get('error')}")
+                self._transport.policy.sleep(1.0)
+
+        return self._job(ask)
+
+    async def export_session_trace_async(self, session_id: str) -> str:
+        """``export_session_trace`` for asyncio."""
+        return await self.export_session_trace(session_id)
+
+    def _absolute(self, url: str) -> str:
+        return self._transport.address + url if url.startswith("/") else url
 
     def get_usage(self, training_run_id: Optional[str] = None, *, project_id: Optional[str] = None,
                   owner: Optional[str] = None) -> Future[UsageResponse]:

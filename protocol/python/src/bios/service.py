@@ -141,13 +141,14 @@ class ServiceClient:
         return await aside(self.create_training_client_from_state, path, base_model, user_metadata, weights_access_token)
 
     def create_sampling_client(self, model_path: Optional[str] = None, base_model: Optional[str] = None,
-                               ) -> SamplingClient:
-        """A sampling client of the current checkpoint at a path, or of a base model; give exactly one of them."""
+                               retry_config: Any = None) -> SamplingClient:
+        """A sampling client of the current checkpoint at a path, or of a base model; give exactly one of them.
+        ``retry_config`` of Tinker's package is accepted and changes nothing: see :class:`bios.RetryPolicy`."""
         model_path, base_model = source(model_path, base_model)
         return SamplingClient._create(self._session, base_model, model_path)
 
     async def create_sampling_client_async(self, model_path: Optional[str] = None, base_model: Optional[str] = None,
-                                           ) -> SamplingClient:
+                                           retry_config: Any = None) -> SamplingClient:
         """``create_sampling_client`` for asyncio."""
         return await aside(self.create_sampling_client, model_path, base_model)
 

@@ -186,14 +186,16 @@ class TrainingClient:
         """``save_weights_for_sampler`` for asyncio."""
         return await self._later(self._save_sampler(name, ttl_seconds))
 
-    def save_weights_and_get_sampling_client(self, name: Optional[str] = None) -> SamplingClient:
+    def save_weights_and_get_sampling_client(self, name: Optional[str] = None, retry_config: Any = None) -> SamplingClient:
         """A sampling client of the current weights; waits until it is ready. With a name the weights are also saved as a
-        checkpoint; without a name they are deleted with the session."""
+        checkpoint; without a name they are deleted with the session.
+        ``retry_config`` of Tinker's package is accepted and changes nothing: see :class:`bios.RetryPolicy`."""
         if name is None:
             return self._ephemeral(self._line.run(self._take_snapshot).result())
         return self.create_sampling_client(self.save_weights_for_sampler(name).result().path)
 
-    async def save_weights_and_get_sampling_client_async(self, name: Optional[str] = None) -> SamplingClient:
+    async def save_weights_and_get_sampling_client_async(self, name: Optional[str] = None, retry_config: Any = None,
+                                                         ) -> SamplingClient:
         """``save_weights_and_get_sampling_client`` for asyncio."""
         if name is None:
             return self._ephemeral(await (await self._later(self._take_snapshot)))
@@ -230,12 +232,12 @@ class TrainingClient:
         taken = await (await self._later(self._take_snapshot))
         return await (await aside(self._ephemeral(taken)._sample, body))
 
-    def create_sampling_client(self, model_path: str) -> SamplingClient:
+    def create_sampling_client(self, model_path: str, retry_config: Any = None) -> SamplingClient:
         """A sampling client of a checkpoint of this or another run."""
         source(model_path, None)
         return SamplingClient._create(self._session, None, model_path)
 
-    async def create_sampling_client_async(self, model_path: str) -> SamplingClient:
+    async def create_sampling_client_async(self, model_path: str, retry_config: Any = None) -> SamplingClient:
         """``create_sampling_client`` for asyncio."""
         return await aside(self.create_sampling_client, model_path)
 

@@ -20,10 +20,11 @@ from . import _notebook
 from .errors import InvalidArgumentError, MissingExtraError
 
 __all__ = [
-    "AdamParams", "AuditLogResponse", "Checkpoint", "CheckpointArchiveUrlResponse", "CheckpointsListResponse", "Cursor", "Datum", "EncodedTextChunk",
+    "AdamParams", "AuditLogResponse", "BillingUsageResponse", "Checkpoint", "CheckpointArchiveUrlResponse", "CheckpointType",
+    "CheckpointsListResponse", "Cursor", "Datum", "EncodedTextChunk",
     "ForwardBackwardOutput", "GetInfoResponse", "GetSamplerResponse", "GetServerCapabilitiesResponse", "GetSessionResponse",
-    "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnType", "ModelData", "ModelInput", "ModelInputChunk", "OptimStepResponse",
-    "RunHistoryResponse", "RunNote", "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
+    "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnInputs", "LossFnOutput", "LossFnType", "ModelData", "ModelID", "ModelInput", "ModelInputChunk", "OptimStepResponse",
+    "RequestErrorCategory", "RunHistoryResponse", "RunNote", "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
     "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult",
     "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel", "UsageLine",
     "UsageResponse", "WeightsInfoResponse", "WhoamiResponse",
@@ -31,6 +32,10 @@ __all__ = [
 
 TensorDtype = Literal["int64", "float32"]
 StopReason = Literal["stop", "length"]
+CheckpointType = Literal["training", "sampler"]
+RequestErrorCategory = Literal["unknown", "server", "user"]
+#: The id of a run.
+ModelID = str
 LossFnType = Literal["cross_entropy", "importance_sampling", "ppo", "cispo", "dro"]
 
 _SWAP = sys.byteorder == "big"
@@ -353,6 +358,11 @@ class TensorData:
     def __repr__(self) -> str:
         some = ", ".join(map(repr, self.data[:8])) + (", ..." if len(self.data) > 8 else "")
         return f"TensorData(data=[{some}], dtype={self.dtype!r}, shape={self.shape})"
+
+
+#: Tensors by name, as a loss takes and gives them.
+LossFnInputs = Dict[str, TensorData]
+LossFnOutput = Dict[str, TensorData]
 
 
 def _whole(value: Any) -> int:
@@ -1028,6 +1038,19 @@ class AuditLogResponse:
     def from_wire(cls, wire: Mapping[str, Any]) -> "AuditLogResponse":
         """Parses the JSON object of the protocol."""
         return cls([dict(entry) for entry in wire.get("entries") or []])
+
+
+@dataclass(frozen=True)
+class BillingUsageResponse:
+    """Usage by the hour: events with ``bucket_start``, ``base_model``, ``session_id`` and ``event_info``; and the sessions."""
+
+    data: List[Dict[str, Any]]
+    sessions: Dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "BillingUsageResponse":
+        """Parses the JSON object of the protocol."""
+        return cls([dict(event) for event in wire.get("data") or []], dict(wire.get("sessions") or {}))
 
 
 @dataclass(frozen=True)

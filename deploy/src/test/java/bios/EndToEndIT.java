@@ -92,6 +92,11 @@ final class EndToEndIT {
         python("deploy/src/test/python/emulated_gpu.py", "--parts", "up", "--runs", "2");
     }
 
+    /// The unmodified package: `python3 deploy/src/test/python/openai_sdk.py`.
+    @Test void clientsOfOpenAiAreServedAndTokensStreamWhileTheyAreDrawn() throws Exception {
+        python("deploy/src/test/python/openai_http.py");
+    }
+
     @Test void everyListingOfTheUsersPageRuns() throws Exception {
         python("deploy/src/test/python/listings_run.py");
     }

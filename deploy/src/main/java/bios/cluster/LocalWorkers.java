@@ -1,5 +1,6 @@
 package bios.cluster;
 
+import bios.CommandFailed;
 import bios.worker.device.HostMemory;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
@@ -74,12 +75,16 @@ public final class LocalWorkers {
     ///
     /// @param url of this process's gateway
     /// @param ready receives the URL when all workers and the gateway are ready
+    /// @throws CommandFailed if a worker ends during the first start for another reason than its device
     public void run(String url, Consumer<String> ready) {
         members.forEach(restarts::start);
         boolean said = false;
         try {
             while (!stopping) {
-                for (Member member : members) if (!stopping) restarts.supervise(member);
+                for (Member member : members) {
+                    if (!said) requireStart(member);
+                    if (!stopping) restarts.supervise(member);
+                }
                 if (!said && members.stream().allMatch(Member::ready) && LocalCluster.serves(url)) {
                     ready.accept(url);
                     said = true;
@@ -89,6 +94,12 @@ public final class LocalWorkers {
         } catch (InterruptedException _) {
             Thread.currentThread().interrupt();
         }
+    }
+
+    private void requireStart(Member member) {
+        if (member.isRunning() || stopping || member.status() == CommandFailed.DEVICE_LOST_STATUS) return;
+        throw new CommandFailed(member.name + " ended during its start; the end of " + member.log + ":\n"
+                + member.logTail());
     }
 
     /// Ends the workers in order.

@@ -129,13 +129,22 @@ public final class UpCommand implements Callable<Integer> {
         var workers = new LocalWorkers(home, LocalCluster.HOST + ":" + own, node.journalUrl(), each,
                 arguments, line -> System.err.println("bios: " + line));
         node.beforeEnd(workers::stop);
-        Thread.ofPlatform().daemon().name("workers").start(() -> workers.run(node.url().orElseThrow(),
-                url -> {
-                    System.out.println("bios ready on " + url);
-                    System.out.flush();
-                }));
+        Thread.ofPlatform().daemon().name("workers").start(() -> supervise(workers,
+                node.url().orElseThrow()));
         node.awaitEnd();
         return 0;
+    }
+
+    private static void supervise(LocalWorkers workers, String own) {
+        try {
+            workers.run(own, url -> {
+                System.out.println("bios ready on " + url);
+                System.out.flush();
+            });
+        } catch (CommandFailed failed) {
+            System.err.println("bios: " + failed.getMessage());
+            System.exit(failed.status());
+        }
     }
 
     /// The arguments of this command for each start of the child: always the same port.

@@ -21,6 +21,13 @@ public sealed interface Accounts {
     /// The caller that `key` belongs to; empty if the key is unknown.
     Optional<Caller> caller(Optional<String> key);
 
+    /// The key of a request, from its headers `X-API-Key` or `Authorization: Bearer`.
+    static Optional<String> keyIn(String apiKey, String authorization) {
+        return Optional.ofNullable(apiKey).or(() -> Optional.ofNullable(authorization)
+                .filter(value -> value.regionMatches(true, 0, "Bearer ", 0, 7))
+                .map(value -> value.substring(7).strip()));
+    }
+
     /// The caller of a key by the id of the key; empty if there is no such key any more.
     Optional<Caller> callerOfKey(String keyId);
 

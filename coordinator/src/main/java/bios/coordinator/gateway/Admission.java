@@ -16,8 +16,8 @@ final class Admission {
     /// The sender of a key or token; throws an [ApiException] if it is unknown.
     Caller caller(Optional<String> credential) {
         return callers.of(credential).orElseThrow(() -> new ApiException(ErrorCode.UNAUTHENTICATED,
-                credential.isPresent() ? "the key in X-API-Key is unknown"
-                        : "this service needs a key; send it as X-API-Key"));
+                credential.isPresent() ? "the key in X-API-Key or Authorization is unknown"
+                        : "this service needs a key; send it as X-API-Key or as Authorization: Bearer"));
     }
 
     /// The caller, if its key is good for the endpoint and its account has not sent too many requests.

@@ -12,7 +12,7 @@ import java.util.TreeSet;
 
 /// The OpenAPI document of the endpoints below `/api/v1`. Each endpoint has its operation here, and each
 /// operation its endpoint: otherwise no gateway starts. Tests compare the fields of requests and answers with
-/// it.
+/// it. Those of OpenAI's clients are OpenAI's to describe.
 final class ApiDocument {
     private static final Schema RUN_METADATA = map(any());
 
@@ -24,7 +24,8 @@ final class ApiDocument {
         for (ApiOperation operation : operations()) operations.put(operation.endpoint(), operation);
         var byEndpoint = new TreeMap<String, Endpoint>();
         for (Endpoint each : endpoints)
-            byEndpoint.put(each.method() + " " + String.join("/", each.pattern()), each);
+            if (!each.pattern().getFirst().isEmpty())
+                byEndpoint.put(each.method() + " " + String.join("/", each.pattern()), each);
         if (!byEndpoint.keySet().equals(new TreeSet<>(operations.keySet())))
             throw new IllegalStateException("endpoints " + byEndpoint.keySet() + " and operations "
                     + new TreeSet<>(operations.keySet()) + " differ");

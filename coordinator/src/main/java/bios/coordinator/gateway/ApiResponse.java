@@ -24,6 +24,9 @@ sealed interface ApiResponse {
     /// @param large whether it is made on a reader thread
     record Binary(String contentType, Supplier<byte[]> body, boolean large) implements ApiResponse {}
 
+    /// A body that is made while the client reads it.
+    record Streamed(String contentType, Source<ByteString, ?> bytes) implements ApiResponse {}
+
     /// An answer of the actor protocol, and its form over HTTP: each door takes its own.
     record Typed(Supplier<Answer> answer, Supplier<ApiResponse> http) implements ApiResponse {}
 

@@ -8,7 +8,8 @@ import java.util.concurrent.CompletionStage;
 /// One endpoint of the HTTP protocol.
 ///
 /// @param method `GET`, `POST`, `PUT` or `DELETE`
-/// @param pattern path segments below `/api/v1`; `*` matches any segment
+/// @param pattern path segments below `/api/v1`, or below `/` after an empty one; `*` matches any segment,
+///     `**` at the end the rest
 /// @param authenticated whether the caller needs a key
 /// @param readsBody whether the body is parsed; otherwise it is discarded
 /// @param changes whether it creates, changes or deletes something, so that a key for reading is not enough
@@ -61,14 +62,17 @@ record Endpoint(String method, List<String> pattern, boolean authenticated, bool
         return List.of(pattern.split("/"));
     }
 
-    /// The segments at each `*`, if the path matches the pattern.
+    /// The segments at each `*`, those at `**` as one, if the path matches the pattern.
     Optional<List<String>> match(List<String> path) {
-        if (path.size() != pattern.size()) return Optional.empty();
+        boolean open = pattern.getLast().equals("**");
+        int fixed = open ? pattern.size() - 1 : pattern.size();
+        if (open ? path.size() <= fixed : path.size() != fixed) return Optional.empty();
         var parameters = new ArrayList<String>();
-        for (int i = 0; i < path.size(); i++) {
+        for (int i = 0; i < fixed; i++) {
             if (pattern.get(i).equals("*")) parameters.add(path.get(i));
             else if (!pattern.get(i).equals(path.get(i))) return Optional.empty();
         }
+        if (open) parameters.add(String.join("/", path.subList(fixed, path.size())));
         return Optional.of(parameters);
     }
 }

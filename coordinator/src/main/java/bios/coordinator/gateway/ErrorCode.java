@@ -5,6 +5,7 @@ import java.util.Locale;
 /// The error codes of refused requests with their HTTP status. docs/reference/errors.md documents each.
 enum ErrorCode {
     MALFORMED_JSON(400), MALFORMED_BODY(400), INVALID(400), UNSUPPORTED(400), WEIGHTS_ONLY(400),
+    CONTEXT_LENGTH_EXCEEDED(400), NO_CHAT_TEMPLATE(400),
     CONFLICT(400), LIMIT_REACHED(400),
     RUN_CLOSED(400),
     UNAUTHENTICATED(401), READ_ONLY_KEY(403), OPERATORS_ONLY(403),

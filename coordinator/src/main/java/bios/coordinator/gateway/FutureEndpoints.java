@@ -77,8 +77,9 @@ final class FutureEndpoints {
                             "the service no longer has sampling request '"
                             + request + "'; submit it again, with the same seed it gives the same tokens");
                     case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
-                    case SamplingReply.Accepted _ ->
-                            throw new IllegalStateException("unexpected reply to a retrieval: Accepted");
+                    case SamplingReply.Accepted _, SamplingReply.Drawn _ ->
+                            throw new IllegalStateException("unexpected reply to a retrieval: "
+                                    + reply.getClass().getSimpleName());
                 });
     }
 

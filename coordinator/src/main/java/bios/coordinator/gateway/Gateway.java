@@ -135,6 +135,7 @@ public final class Gateway {
         all.addAll(new TrainingEndpoints(services, runs, audit, quotas).endpoints());
         all.addAll(new FutureEndpoints(services).endpoints());
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
+        all.addAll(new OpenAiEndpoints(services, runs).endpoints());
         all.addAll(new ListingEndpoints(services, audit).endpoints());
         var urls = new SignedUrls(secret);
         all.addAll(new UsageEndpoints(services).endpoints());

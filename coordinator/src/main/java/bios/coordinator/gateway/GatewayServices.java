@@ -204,6 +204,11 @@ final class GatewayServices {
         return onDispatcher(AskPattern.ask(parts.router(), message::apply, timeout, system.scheduler()));
     }
 
+    /// Tells the router something that it does not answer.
+    void tellRouter(SamplingCommand message) {
+        parts.router().tell(message);
+    }
+
     /// Asks the least loaded engine that serves the model.
     <R extends EngineReply> CompletionStage<R> engine(ModelName model, Class<R> expected,
             Function<ActorRef<EngineReply>, EngineCommand> message) {

@@ -95,10 +95,10 @@ final class HttpHandler {
             match = match(request.method().value(), path(request));
             metrics.route = Optional.of(String.join("/", match.endpoint().pattern()));
             caller = match.endpoint().authenticated() ? admission.of(match.endpoint(),
-                    Optional.ofNullable(headers.get("x-api-key"))) : ANYBODY;
+                    Accounts.keyIn(headers.get("x-api-key"), headers.get("authorization"))) : ANYBODY;
             if (match.endpoint().readsBody()) checkType(match.endpoint(), headers);
         } catch (RuntimeException refused) {
-            return discardBody(request, problem(id, refused));
+            return discardBody(request, problem(id, request, refused));
         }
         CompletionStage<ApiResponse> reply;
         if (match.endpoint().readsBody()) {
@@ -115,7 +115,7 @@ final class HttpHandler {
                             .answer(call(id, caller, match, request, headers, Optional.empty(), _ -> { }))));
         }
         return reply.thenCompose(this::render).handle((response, failed) -> failed == null
-                ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
+                ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, request, failed));
     }
 
     private CompletionStage<HttpResponse> discardBody(HttpRequest request, HttpResponse response) {
@@ -164,14 +164,18 @@ final class HttpHandler {
         return headers;
     }
 
-    /// The decoded path segments below `/api/v1`; a checkpoint id that is one escaped segment is split in
-    /// two.
+    /// The decoded path segments below `/api/v1`, or those of `/v1` after an empty one; a checkpoint id that
+    /// is one escaped segment is split in two.
     private static List<String> path(HttpRequest request) {
         var segments = new ArrayList<String>();
         try {
             request.getUri().pathSegments().forEach(segments::add);
         } catch (RuntimeException malformed) {
             throw noEndpoint(request.getUri().path());
+        }
+        if (isOpenAi(request)) {
+            segments.addFirst("");
+            return segments;
         }
         if (segments.size() < 3 || !segments.get(0).equals("api") || !segments.get(1).equals("v1"))
             throw noEndpoint(request.getUri().path());
@@ -184,9 +188,14 @@ final class HttpHandler {
         return path;
     }
 
+    /// Whether a request is one of OpenAI's clients: they expect errors in another form.
+    private static boolean isOpenAi(HttpRequest request) {
+        return request.getUri().path().startsWith("/v1/");
+    }
+
     private static ApiException noEndpoint(String path) {
         return new ApiException(ErrorCode.NO_SUCH_CALL,
-                "there is no endpoint at '" + path + "'; the endpoints are below /api/v1");
+                "there is no endpoint at '" + path + "'; the endpoints are below /api/v1 and /v1");
     }
 
     private Match match(String method, List<String> path) {
@@ -197,7 +206,8 @@ final class HttpHandler {
             if (endpoint.method().equals(method)) return new Match(endpoint, matched.get());
             others.add(endpoint.method());
         }
-        if (others.isEmpty()) throw noEndpoint("/api/v1/" + String.join("/", path));
+        if (others.isEmpty()) throw noEndpoint((path.getFirst().isEmpty() ? "" : "/api/v1/")
+                + String.join("/", path));
         throw ApiException.methodNotAllowed(others, method);
     }
 
@@ -229,6 +239,9 @@ final class HttpHandler {
                     CompletableFuture.supplyAsync(() -> binary(type, body.get()), readers);
             case ApiResponse.Binary(var type, var body, _) ->
                     CompletableFuture.completedStage(binary(type, body.get()));
+            case ApiResponse.Streamed(var type, var bytes) -> CompletableFuture.completedStage(
+                    HttpResponse.create().withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
+                            .addHeader(RawHeader.create("Cache-Control", "no-cache")));
             case ApiResponse.NoContent _ ->
                     CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
             case ApiResponse.ByteStream download -> CompletableFuture.completedStage(stream(download));
@@ -276,12 +289,13 @@ final class HttpHandler {
         };
     }
 
-    private static HttpResponse problem(String id, Throwable failed) {
+    private static HttpResponse problem(String id, HttpRequest request, Throwable failed) {
         ApiException error = error(id, failed);
         ErrorCode code = error.code();
         if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(error.wireCode()).inc();
         LOG.atDebug().addKeyValue("request", id).log("request refused: {}", error.getMessage());
-        HttpResponse response = json(code.status(), ApiResponse.object("error", error.wireCode(),
+        HttpResponse response = json(code.status(), isOpenAi(request) ? OpenAiBodies.problem(error)
+                : ApiResponse.object("error", error.wireCode(),
                 "category", code.status() < 500 ? "user" : "server", "message", error.getMessage(),
                 "field", error.field(), "detail", error.getMessage(), "request_id", id))
                 .addHeader(RawHeader.create("X-Request-Id", id));

@@ -122,9 +122,8 @@ final class Hub {
     }
 
     private static Optional<String> key(HttpRequest request) {
-        Optional<String> own = request.getHeader("X-API-Key").map(HttpHeader::value);
-        return own.or(() -> request.getHeader("Authorization").map(HttpHeader::value)
-                .filter(value -> value.startsWith("Bearer ")).map(value -> value.substring(7).strip()));
+        return Accounts.keyIn(request.getHeader("X-API-Key").map(HttpHeader::value).orElse(null),
+                request.getHeader("Authorization").map(HttpHeader::value).orElse(null));
     }
 
     private CompletionStage<Optional<Repository>> repository(String name) {

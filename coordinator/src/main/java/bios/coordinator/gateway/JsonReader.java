@@ -25,15 +25,21 @@ import java.util.function.LongConsumer;
 final class JsonReader {
     private static final Set<String> PACKED = Set.of("data", "tokens", "shape", "sparse_crow_indices",
             "sparse_col_indices");
-    private static final Set<String> FREE = Set.of("user_metadata", "metadata");
+    private static final Set<String> FREE = Set.of("user_metadata", "metadata", "messages",
+            "chat_template_kwargs", "response_format", "logit_bias", "stream_options");
     /// Objects whose fields have names that only the endpoint knows.
     private static final Set<String> OPEN = Set.of("loss_fn_config", "loss_fn_inputs");
     /// All other fields that requests have. A field with another name is refused by the endpoint, so its
     /// value is not built.
     private static final Set<String> KNOWN = Set.of("adam_params", "add_special_tokens",
-            "allow_metadata_only", "alpha", "base_model", "beta1", "beta2", "chunks", "data", "data_base64",
-            "dtype", "eps", "forward_backward_input", "forward_input", "forward_only",
+            "allow_metadata_only", "alpha", "base_model", "best_of", "beta1", "beta2",
+            "chat_template_kwargs", "chunks", "data", "data_base64",
+            "dtype", "echo", "eps", "forward_backward_input", "forward_input", "forward_only",
+            "frequency_penalty", "function_call", "functions",
             "grad_clip_norm", "learning_rate",
+            "logit_bias", "logprobs", "max_completion_tokens", "messages", "modalities", "model", "n",
+            "presence_penalty", "response_format", "store", "stream", "stream_options", "suffix",
+            "tool_choice", "tools", "top_logprobs", "user",
             "lora_config", "loss_fn", "loss_fn_config", "loss_fn_inputs", "max_tokens", "metadata",
             "model_id", "model_input", "model_path", "model_seq_id", "num_samples", "optimizer", "overwrite",
             "part", "path", "project_id", "prompt", "prompt_logprobs", "rank", "request_id",

@@ -89,7 +89,8 @@ final class SamplingEndpoints {
                     ApiResponse.typed(new Answer.Submitted(request, Optional.empty()), "request_id", request,
                             "model_id", null);
             case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
-            case SamplingReply.Completed _, SamplingReply.Failed _, SamplingReply.Pending _,
+            case SamplingReply.Completed _, SamplingReply.Drawn _, SamplingReply.Failed _,
+                    SamplingReply.Pending _,
                     SamplingReply.Foreign _, SamplingReply.Gone _ ->
                     throw new IllegalStateException("unexpected reply to a sampling request: "
                             + reply.getClass().getSimpleName());

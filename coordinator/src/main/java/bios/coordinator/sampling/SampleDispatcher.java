@@ -218,6 +218,24 @@ final class SampleDispatcher<E> {
         return true;
     }
 
+    /// Ends an unfinished request that its owner does not want any more.
+    ///
+    /// @return the engine that works on it, if one does
+    Optional<E> cancel(String owner, String task, long nowMillis) {
+        Request<E> request = requests.get(task);
+        if (request == null || !request.isWaiting() || !request.owner.equals(owner)) return Optional.empty();
+        Optional<E> engine = request.engine;
+        release(request);
+        finish(request, new Status.Failed(Fault.user("cancelled", "the caller has ended the request")), 0,
+                nowMillis);
+        return engine;
+    }
+
+    /// The engine that works on an unfinished request, if one does.
+    Optional<E> engine(String task) {
+        return Optional.ofNullable(requests.get(task)).flatMap(request -> request.engine);
+    }
+
     /// Puts the deferred requests whose delay has elapsed back into their queues.
     void requeueDeferred(long nowMillis) {
         List<Request<E>> due = deferred.stream().filter(r -> r.notBeforeMillis <= nowMillis).toList();

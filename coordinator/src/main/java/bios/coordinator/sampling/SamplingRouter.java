@@ -11,6 +11,7 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
@@ -57,6 +58,9 @@ public final class SamplingRouter {
     /// The reply of an engine is larger than a frame and has to be fetched.
     private record LargeFromEngine(String task, LargeReply reply) implements Command {}
 
+    /// A follower has waited long enough.
+    private record FollowTimeout(String task, ActorRef<SamplingReply> replyTo) implements Command {}
+
     private record PollTimeout(String task, ActorRef<SamplingReply> replyTo) implements Command {}
 
     private record RouterFound(SamplingCommand.Retrieve retrieve, Set<ActorRef<SamplingCommand>> routers)
@@ -81,6 +85,9 @@ public final class SamplingRouter {
 
     private record Waiter(SamplingCommand.Retrieve retrieve, Cancellable timeout) {}
 
+    /// Waits for tokens of a request that is not finished.
+    private record Follower(SamplingCommand.Follow question, Cancellable timeout) {}
+
     private final ActorContext<Command> context;
     private final String prefix;
     private final LongSupplier nanos;
@@ -90,6 +97,7 @@ public final class SamplingRouter {
     private final Duration requestAge;
     private final SampleDispatcher<ActorRef<EngineCommand>> dispatcher;
     private final Map<String, List<Waiter>> waiters = new HashMap<>();
+    private final Map<String, Follower> followers = new HashMap<>();
     private final Map<String, ActorRef<EngineReply>> replyAdapters = new HashMap<>();
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
 
@@ -149,6 +157,10 @@ public final class SamplingRouter {
         switch (command) {
             case FromGateway(SamplingCommand.Submit submit) -> submit(submit);
             case FromGateway(SamplingCommand.Retrieve retrieve) -> retrieve(retrieve);
+            case FromGateway(SamplingCommand.Follow follow) -> follow(follow);
+            case FromGateway(SamplingCommand.Cancel(var owner, var request)) ->
+                    task(request).ifPresent(task -> cancel(owner, task));
+            case FollowTimeout(var task, var replyTo) -> followTimeout(task, replyTo);
             case EnginesChanged(var directory) -> updateEngines(directory);
             case EngineTerminated(var engine) -> {
                 watched.remove(engine);
@@ -302,6 +314,52 @@ public final class SamplingRouter {
                     return Behaviors.same();
                 })).narrow());
         assignment.engine().tell(new EngineCommand.Sample(assignment.task(), adapter));
+        Follower follower = followers.get(task);
+        if (follower != null) ask(follower.question(), task, assignment.engine());
+    }
+
+    /// Follows a request of this router: its engine answers, or the outcome does. A new question about a
+    /// request takes the place of the last one.
+    private void follow(SamplingCommand.Follow follow) {
+        Optional<String> task = task(follow.request());
+        SampleDispatcher.Status status = task.isEmpty() ? new SampleDispatcher.Status.Unknown()
+                : dispatcher.status(follow.owner(), task.get());
+        if (!(status instanceof SampleDispatcher.Status.Waiting)) {
+            follow.replyTo().tell(reply(follow.request(), status));
+            return;
+        }
+        Cancellable timeout = context.scheduleOnce(Duration.ofMillis(follow.waitMillis()), context.getSelf(),
+                new FollowTimeout(task.get(), follow.replyTo()));
+        Follower before = followers.put(task.get(), new Follower(follow, timeout));
+        if (before != null) before.timeout().cancel();
+        dispatcher.engine(task.get()).ifPresent(engine -> ask(follow, task.get(), engine));
+    }
+
+    private void ask(SamplingCommand.Follow follow, String task, ActorRef<EngineCommand> engine) {
+        ActorRef<EngineReply> adapter = replyAdapters.get(task);
+        if (adapter != null) engine.tell(new EngineCommand.FollowSample(task, follow.received(), adapter));
+    }
+
+    private void followTimeout(String task, ActorRef<SamplingReply> replyTo) {
+        Follower follower = followers.get(task);
+        if (follower == null || !follower.question().replyTo().equals(replyTo)) return;
+        followers.remove(task);
+        replyTo.tell(reply(follower.question().request(), dispatcher.status(task)));
+    }
+
+    /// Tokens of a request have arrived for its follower.
+    private void drawn(String task, List<DrawnTokens> sequences) {
+        Follower follower = followers.remove(task);
+        if (follower == null) return;
+        follower.timeout().cancel();
+        follower.question().replyTo().tell(
+                new SamplingReply.Drawn(follower.question().request(), sequences));
+    }
+
+    private void cancel(String owner, String task) {
+        dispatcher.cancel(owner, task, now()).ifPresent(engine ->
+                engine.tell(new EngineCommand.CancelSample(task)));
+        if (dispatcher.status(owner, task) instanceof SampleDispatcher.Status.Failed) replyToWaiters(task);
     }
 
     private void engineReplied(String task, EngineReply reply) {
@@ -312,8 +370,12 @@ public final class SamplingRouter {
                 yield false;
             }
             case EngineReply.RequestFailed(var fault) -> dispatcher.handleFailure(task, fault, now());
+            case EngineReply.Drawn(_, var sequences) -> {
+                drawn(task, sequences);
+                yield false;
+            }
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
-                    EngineReply.TokenizerFiles _ ->
+                    EngineReply.DetokenizedNext _, EngineReply.TokenizerFiles _ ->
                     dispatcher.handleFailure(task, Fault.server("sampling_failed",
                             "the worker sent an unexpected reply"), now());
         };
@@ -338,6 +400,12 @@ public final class SamplingRouter {
     private void replyToWaiters(String task) {
         ActorRef<EngineReply> adapter = replyAdapters.remove(task);
         if (adapter != null) context.stop(adapter);
+        Follower follower = followers.remove(task);
+        if (follower != null) {
+            follower.timeout().cancel();
+            follower.question().replyTo().tell(
+                    reply(follower.question().request(), dispatcher.status(task)));
+        }
         List<Waiter> waiting = waiters.remove(task);
         if (waiting == null) return;
         for (Waiter waiter : waiting) {

@@ -28,7 +28,7 @@ class FuzzTest {
     private static final int MOST_FAILURES = 20;
     private static final Duration LIMIT = Duration.ofSeconds(120);
     private static final String SETTINGS =
-            "long-poll = 20 ms, max-bytes-in-work = 16 MiB, archive-url-secret = secret";
+            "long-poll = 20 ms, max-bytes-in-work = 32 MiB, archive-url-secret = secret";
 
     @TempDir private Path folder;
     private final Queue<String> failures = new ConcurrentLinkedQueue<>();

@@ -65,7 +65,8 @@ class KeysTest {
                 Answer answer = service.send(endpoint.method(), path,
                         "{}".getBytes(StandardCharsets.UTF_8));
                 assertEquals(endpoint.changes(), answer.status() == 403, endpoint.method() + " " + path);
-                if (endpoint.changes()) assertEquals("read_only_key", answer.text("error"));
+                if (endpoint.changes()) assertEquals("read_only_key",
+                        answer.json().path("error").path("code").asText(answer.text("error")));
                 assertTrue(endpoint.changes() || !endpoint.method().matches("PUT|DELETE"), path);
             }
         }

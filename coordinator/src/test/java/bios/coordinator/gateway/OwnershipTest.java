@@ -164,6 +164,7 @@ class OwnershipTest {
         cases.put("POST auth/token", new Case.Without());
         cases.put("POST create_session", new Case.Making(ids ->
                 call("create_session", "{'session_id': '" + ids.session() + "'}")));
+        openAi(cases);
         sessions(cases);
         operations(cases);
         futures(cases);
@@ -203,6 +204,18 @@ class OwnershipTest {
                         + "/sampler_weights/s'}")));
         cases.put("GET samplers/*", owned(ids -> get("samplers/" + ids.sampler())));
         cases.put("POST asample", owned(ids -> call("asample", sample(ids.sampler(), 1))));
+    }
+
+    private static void openAi(Map<String, Case> cases) {
+        cases.put("GET /v1/models", new Case.Listing("/v1/models"));
+        cases.put("GET /v1/models/**", owned(
+                ids -> get("/v1/models/bios://" + ids.run() + "/sampler_weights/s"),
+                ids -> get("/v1/models/tinker:%2F%2F" + ids.run() + "%2Fsampler_weights%2Fs")));
+        cases.put("POST /v1/completions", owned(ids -> call("/v1/completions", "{'model': 'bios://"
+                + ids.run() + "/sampler_weights/s', 'prompt': [1]}")));
+        cases.put("POST /v1/chat/completions", owned(ids -> call("/v1/chat/completions",
+                "{'model': 'tinker://" + ids.run() + "/sampler_weights/s', 'stream': true, 'messages':"
+                + " [{'role': 'user', 'content': 'a'}]}")));
     }
 
     /// The ids of the account that makes the request.

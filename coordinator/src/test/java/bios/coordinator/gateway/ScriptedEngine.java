@@ -20,6 +20,7 @@ import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
 import bios.protocol.stored.StoredOperations;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -71,8 +72,13 @@ final class ScriptedEngine {
             case EngineCommand.Detokenize(_, _, _, var replyTo) ->
                 replyTo.tell(new EngineReply.Detokenized("text"));
             case EngineCommand.FetchTokenizerFiles(_, var replyTo) ->
-                replyTo.tell(new EngineReply.TokenizerFiles(Map.of()));
-            case EngineCommand.Describe _, EngineCommand.Drain _ -> { }
+                replyTo.tell(new EngineReply.TokenizerFiles(Map.of("chat_template.jinja",
+                        "{{ messages[0].content }}".getBytes(StandardCharsets.UTF_8))));
+            case EngineCommand.DetokenizeNext(_, _, var next, _, var replyTo) ->
+                replyTo.tell(new EngineReply.DetokenizedNext(
+                        Arrays.stream(next).mapToObj(_ -> "t").toList()));
+            case EngineCommand.Describe _, EngineCommand.Drain _, EngineCommand.FollowSample _,
+                    EngineCommand.CancelSample _ -> { }
         }
     }
 

@@ -24,6 +24,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.UUID;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -47,6 +49,11 @@ final class TestService extends TestClient implements AutoCloseable {
     /// Whether the engine leaves sampling requests unanswered.
     volatile boolean silentEngine;
     volatile boolean withoutTokenizer;
+    /// Whether a test answers sampling itself: the commands are in [#manual].
+    volatile boolean manualSampling;
+    final BlockingQueue<EngineCommand> manual = new LinkedBlockingQueue<>();
+    volatile Map<String, byte[]> tokenizerFiles = Map.of("tokenizer.json",
+            "{}".getBytes(StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0]);
     private final ServerBinding binding;
 
     TestService(Accounts accounts, String settings) {
@@ -83,6 +90,7 @@ final class TestService extends TestClient implements AutoCloseable {
     private Behavior<EngineCommand> engine() {
         return Behaviors.receiveMessage(command -> {
             switch (command) {
+                case EngineCommand.Sample sample when manualSampling -> manual.add(sample);
                 case EngineCommand.Sample sample -> {
                     synchronized (sampled) {
                         sampled.add(sample);
@@ -105,13 +113,32 @@ final class TestService extends TestClient implements AutoCloseable {
                 case EngineCommand.FetchTokenizerFiles fetch -> fetch.replyTo()
                         .tell(withoutTokenizer
                                 ? new EngineReply.RequestFailed(Fault.user("no_tokenizer", "there is none"))
-                                : new EngineReply.TokenizerFiles(Map.of("tokenizer.json", "{}".getBytes(
-                                        StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0])));
+                                : new EngineReply.TokenizerFiles(tokenizerFiles));
+                case EngineCommand.FollowSample _, EngineCommand.CancelSample _ -> manual.add(command);
+                case EngineCommand.DetokenizeNext(_, _, var next, var last, var replyTo) ->
+                        replyTo.tell(new EngineReply.DetokenizedNext(texts(next, last)));
                 case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _,
                         EngineCommand.CloseRun _, EngineCommand.Describe _, EngineCommand.Drain _ -> { }
             }
             return Behaviors.same();
         });
+    }
+
+    /// Token 60 is half of a character, 99 has no text, and the others are letters.
+    private static List<String> texts(int[] tokens, boolean last) {
+        var texts = new ArrayList<String>();
+        boolean half = false;
+        for (int token : tokens) {
+            if (token == 60 && !half) {
+                half = true;
+                continue;
+            }
+            if (half) texts.add("");
+            texts.add(half ? "é" : token == 99 ? "" : Character.toString('a' + token % 26));
+            half = false;
+        }
+        if (half && last) texts.add("\uFFFD");
+        return texts;
     }
 
     /// Creates the run with number `seq` and returns its id.

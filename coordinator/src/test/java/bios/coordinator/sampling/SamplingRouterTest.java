@@ -13,6 +13,7 @@ import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
@@ -108,6 +109,55 @@ class SamplingRouterTest {
         KIT.stop(other);
         first.expectNoMessage(Duration.ZERO);
         second.expectNoMessage(Duration.ZERO);
+    }
+
+    @Test void aFollowerIsAnsweredByTheEngineThatTakesOver() {
+        var directory = KIT.spawn(ModelDirectory.create(new AtomicReference<>(EngineDirectory.EMPTY),
+                Duration.ofMillis(50)));
+        var router = KIT.spawn(SamplingRouter.create("follow", SETTINGS, directory, SampleRequestStore.NONE,
+                KeptWeights.ALL, () -> 0));
+        TestProbe<SamplingReply> client = KIT.createTestProbe();
+        var task = SampleDispatcherTest.task("f", "");
+        router.tell(new SamplingCommand.Submit("me", task, client.getRef()));
+        String request = ((SamplingReply.Accepted) client.receiveMessage()).request();
+        // It waits for the engine as the request does.
+        router.tell(new SamplingCommand.Follow("me", request, new int[] {0}, 60_000, client.getRef()));
+        router.tell(new SamplingCommand.Follow("you", request, new int[] {0}, 60_000, client.getRef()));
+        assertEquals(new SamplingReply.Foreign(request), client.receiveMessage());
+        TestProbe<EngineCommand> first = KIT.createTestProbe();
+        ActorRef<EngineCommand> lost = following(first);
+        register(lost);
+        first.expectMessageClass(EngineCommand.Sample.class);
+        var asked = first.expectMessageClass(EngineCommand.FollowSample.class);
+        var drawn = new DrawnTokens(0, DrawnTokens.digest(new int[0], 0), new int[] {5}, new float[] {-1},
+                Optional.empty());
+        asked.replyTo().tell(new EngineReply.Drawn("f", List.of(drawn)));
+        assertEquals(List.of(drawn), ((SamplingReply.Drawn) client.receiveMessage()).sequences());
+        router.tell(new SamplingCommand.Follow("me", request, new int[] {1}, 60_000, client.getRef()));
+        assertEquals(1, first.expectMessageClass(EngineCommand.FollowSample.class).received()[0]);
+        lost.tell(new EngineCommand.CloseRun(null));
+        TestProbe<EngineCommand> second = KIT.createTestProbe();
+        ActorRef<EngineCommand> other = following(second);
+        register(other);
+        second.expectMessageClass(EngineCommand.Sample.class);
+        assertEquals(1, second.expectMessageClass(EngineCommand.FollowSample.class).received()[0]);
+        router.tell(new SamplingCommand.Cancel("you", request));
+        router.tell(new SamplingCommand.Cancel("me", request));
+        assertEquals("f", second.expectMessageClass(EngineCommand.CancelSample.class).task());
+        assertEquals("cancelled", ((SamplingReply.Failed) client.receiveMessage()).fault().code());
+        router.tell(new SamplingCommand.Follow("me", request, new int[] {1}, 10, client.getRef()));
+        assertEquals("cancelled", ((SamplingReply.Failed) client.receiveMessage()).fault().code());
+        KIT.stop(other);
+    }
+
+    private static ActorRef<EngineCommand> following(TestProbe<EngineCommand> seen) {
+        return KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
+            if (command instanceof EngineCommand.Describe(var replyTo))
+                replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0, List.of()));
+            else if (command instanceof EngineCommand.CloseRun) return Behaviors.stopped();
+            else seen.getRef().tell(command);
+            return Behaviors.same();
+        }));
     }
 
     /// A request store in a map.

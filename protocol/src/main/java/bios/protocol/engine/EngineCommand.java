@@ -11,6 +11,7 @@ import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.wire.Message;
@@ -81,6 +82,20 @@ public sealed interface EngineCommand extends Message {
     /// Samples tokens. Reply: [EngineReply.Sampled] or [EngineReply.RequestFailed].
     record Sample(SampleTask task, ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
+    /// Asks for what an unfinished sampling request has drawn beyond `received`. Reply: [EngineReply.Drawn],
+    /// as soon as there is more; none when the request ends or is not here. Of several questions about a
+    /// request the last one is answered.
+    ///
+    /// @param task id of the request
+    /// @param received for each sequence how many tokens are known already
+    record FollowSample(String task, int[] received, ActorRef<EngineReply> replyTo)
+            implements EngineCommand {}
+
+    /// Nobody wants the tokens of this sampling request any more: it fails with `cancelled`. No reply.
+    ///
+    /// @param task id of the request
+    record CancelSample(String task) implements EngineCommand {}
+
     /// Asks which models it serves and how busy it is. Reply: [EngineReply.Description].
     record Describe(ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
@@ -91,6 +106,14 @@ public sealed interface EngineCommand extends Message {
     /// Converts token ids to text. Reply: [EngineReply.Detokenized].
     record Detokenize(ModelName model, int[] tokens, boolean skipSpecialTokens, ActorRef<EngineReply> replyTo)
             implements EngineCommand {}
+
+    /// Converts the tokens of a growing sequence to text, each to the characters that it completes, without
+    /// special tokens. Reply: [EngineReply.DetokenizedNext].
+    ///
+    /// @param known the last tokens before `next`
+    /// @param last whether the sequence ends: what is left of an incomplete character is text then
+    record DetokenizeNext(ModelName model, int[] known, int[] next, boolean last,
+            ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
     /// Reads the tokenizer's files, for archives. Reply: [EngineReply.TokenizerFiles].
     record FetchTokenizerFiles(ModelName model, ActorRef<EngineReply> replyTo) implements EngineCommand {}
@@ -147,6 +170,16 @@ public sealed interface EngineCommand extends Message {
         record Tokenized(int[] tokens) implements EngineReply {}
 
         record Detokenized(String text) implements EngineReply {}
+
+        /// What a followed request has drawn beyond what is known; bounded, there may be more.
+        ///
+        /// @param task id of the request
+        /// @param sequences one of each sequence
+        record Drawn(String task, List<DrawnTokens> sequences) implements EngineReply {}
+
+        /// @param texts of each token up to the last one that completes a character: those after it wait for
+        ///     the rest of their character
+        record DetokenizedNext(List<String> texts) implements EngineReply {}
 
         /// @param files content by name, e.g. `tokenizer.json`
         record TokenizerFiles(Map<String, byte[]> files) implements EngineReply {}

@@ -3,6 +3,7 @@ package bios.protocol.sampling;
 import bios.protocol.Fault;
 import bios.protocol.wire.Message;
 import bios.protocol.wire.Reply;
+import java.util.List;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.receptionist.ServiceKey;
 
@@ -26,6 +27,16 @@ public sealed interface SamplingCommand extends Message {
     record Retrieve(String owner, String request, long waitMillis, ActorRef<SamplingReply> replyTo)
             implements SamplingCommand {}
 
+    /// Waits up to `waitMillis` for tokens beyond `received`, or the outcome, of a request that this router
+    /// has accepted. Reply: [SamplingReply.Drawn], or as for [Retrieve].
+    ///
+    /// @param received for each sequence how many tokens are known already
+    record Follow(String owner, String request, int[] received, long waitMillis,
+            ActorRef<SamplingReply> replyTo) implements SamplingCommand {}
+
+    /// Nobody wants the outcome of this request any more: it fails, and its worker stops. No reply.
+    record Cancel(String owner, String request) implements SamplingCommand {}
+
     /// The replies.
     sealed interface SamplingReply extends Reply {
         /// @param request the id under which the result can be retrieved
@@ -33,6 +44,9 @@ public sealed interface SamplingCommand extends Message {
 
         /// The result.
         record Completed(String request, SampleResult result) implements SamplingReply {}
+
+        /// Tokens of an unfinished request, of each sequence.
+        record Drawn(String request, List<DrawnTokens> sequences) implements SamplingReply {}
 
         /// The request failed permanently.
         record Failed(String request, Fault fault) implements SamplingReply {}

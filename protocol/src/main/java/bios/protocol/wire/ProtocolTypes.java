@@ -30,6 +30,7 @@ import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.TensorData;
 import bios.protocol.run.OperationTiming;
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
@@ -160,6 +161,9 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(206, EngineCommand.Tokenize.class);
         registry.add(207, EngineCommand.Detokenize.class);
         registry.add(208, EngineCommand.FetchTokenizerFiles.class);
+        registry.add(209, EngineCommand.FollowSample.class);
+        registry.add(210, EngineCommand.CancelSample.class);
+        registry.add(211, EngineCommand.DetokenizeNext.class);
         registry.add(219, EngineCommand.Drain.class);
     }
 
@@ -181,6 +185,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(253, EngineCommand.EngineReply.Detokenized.class);
         registry.add(254, EngineCommand.EngineReply.TokenizerFiles.class);
         registry.add(255, EngineCommand.EngineReply.RequestFailed.class);
+        registry.add(256, EngineCommand.EngineReply.Drawn.class);
+        registry.add(257, EngineCommand.EngineReply.DetokenizedNext.class);
     }
 
     private static void sampling(Registry registry) {
@@ -191,8 +197,11 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(304, SampleTask.class);
         registry.add(305, SampleTask.Adapter.class);
         registry.add(306, SamplingParams.class);
+        registry.add(307, DrawnTokens.class);
         registry.add(310, SamplingCommand.Submit.class);
         registry.add(311, SamplingCommand.Retrieve.class);
+        registry.add(312, SamplingCommand.Follow.class);
+        registry.add(313, SamplingCommand.Cancel.class);
         registry.add(320, SamplingReply.Accepted.class);
         registry.add(321, SamplingReply.Completed.class);
         registry.add(322, SamplingReply.Failed.class);
@@ -200,6 +209,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(324, SamplingReply.Foreign.class);
         registry.add(325, SamplingReply.Gone.class);
         registry.add(326, SamplingReply.Refused.class);
+        registry.add(327, SamplingReply.Drawn.class);
     }
 
     private static void sessionCommands(Registry registry) {

@@ -27,6 +27,7 @@ import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.OperationTiming;
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
@@ -156,6 +157,10 @@ class WireGoldenTest {
         all.add(new EngineCommand.Tokenize(new ModelName("m"), "text", true, nobody()));
         all.add(new EngineCommand.Detokenize(new ModelName("m"), new int[] {1}, true, nobody()));
         all.add(new EngineCommand.FetchTokenizerFiles(new ModelName("m"), nobody()));
+        all.add(new EngineCommand.FollowSample("task", new int[] {3, 0}, nobody()));
+        all.add(new EngineCommand.CancelSample("task"));
+        all.add(new EngineCommand.DetokenizeNext(new ModelName("m"), new int[] {1}, new int[] {2}, true,
+                nobody()));
         all.add(new EngineCommand.Drain());
         all.add(new EngineEvent.Opened(Samples.RUN));
         all.add(new EngineEvent.Measured(Samples.RUN, 4, 5000));
@@ -176,7 +181,14 @@ class WireGoldenTest {
         all.add(new EngineReply.Tokenized(new int[] {1}));
         all.add(new EngineReply.Detokenized("text"));
         all.add(new EngineReply.TokenizerFiles(Map.of("tokenizer.json", new byte[] {1, 2})));
+        all.add(new EngineReply.Drawn("task", drawn()));
+        all.add(new EngineReply.DetokenizedNext(List.of("te", "xt")));
         all.add(new EngineReply.RequestFailed(Fault.server("device_lost", "gone")));
+    }
+
+    private static List<DrawnTokens> drawn() {
+        return List.of(new DrawnTokens(3, DrawnTokens.digest(new int[] {1, 2, 3}, 3), new int[] {4},
+                new float[] {-1}, Optional.of(SampleResult.StopReason.STOP)));
     }
 
     private static void sessionMessages(List<Message> all) {
@@ -203,6 +215,9 @@ class WireGoldenTest {
                 params, 2, 3, false, 0);
         all.add(new SamplingCommand.Submit("owner", task, nobody()));
         all.add(new SamplingCommand.Retrieve("owner", "sample:router:task", 100, nobody()));
+        all.add(new SamplingCommand.Follow("owner", "sample:router:task", new int[] {3}, 100, nobody()));
+        all.add(new SamplingCommand.Cancel("owner", "sample:router:task"));
+        all.add(new SamplingReply.Drawn("sample:router:task", drawn()));
         all.add(new SamplingReply.Accepted("sample:router:task"));
         all.add(new SamplingReply.Completed("sample:router:task",
                 new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},

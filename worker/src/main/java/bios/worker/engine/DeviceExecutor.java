@@ -521,7 +521,7 @@ final class DeviceExecutor implements AutoCloseable {
             List<SampleOutcome> outcomes = failed(model, thrown);
             marks.end(mark);
             queue.completed(name, !model.sampler().idle());
-            report.accept(new EngineSelfMessage.Sampled(outcomes));
+            report.accept(new EngineSelfMessage.Sampled(outcomes, List.of()));
         }
     }
 
@@ -541,11 +541,36 @@ final class DeviceExecutor implements AutoCloseable {
                         .mapToLong(sequence -> sequence.tokens().length).sum());
                 outcomes.add(new SampleOutcome.Drawn(request, done.result()));
             }
+            outcomes.addAll(cancelled(model));
         } catch (Throwable thrown) {
             outcomes.addAll(failed(model, thrown));
         }
+        List<EngineSelfMessage.Progress> progress = progress(model);
         queue.completed(name, !model.sampler().idle());
-        return outcomes.isEmpty() ? Optional.empty() : Optional.of(new EngineSelfMessage.Sampled(outcomes));
+        return outcomes.isEmpty() && progress.isEmpty() ? Optional.empty()
+                : Optional.of(new EngineSelfMessage.Sampled(outcomes, progress));
+    }
+
+    /// Gives up the requests that nobody wants any more.
+    private static List<SampleOutcome> cancelled(LoadedModel model) {
+        List<Long> ids = model.requests().entrySet().stream().filter(r -> r.getValue().cancelled().get())
+                .map(Map.Entry::getKey).sorted().toList();
+        if (ids.isEmpty()) return List.of();
+        model.sampler().cancel(ids);
+        return ids.stream().<SampleOutcome>map(id ->
+                new SampleOutcome.Failed(model.requests().remove(id), SampleQueue.CANCELLED)).toList();
+    }
+
+    /// What the requests have drawn that are followed.
+    private static List<EngineSelfMessage.Progress> progress(LoadedModel model) {
+        List<EngineSelfMessage.Progress> progress = new ArrayList<>();
+        model.requests().forEach((id, request) -> {
+            if (!request.followed().get()) return;
+            var drawn = model.sampler().drawnSinceReport(id);
+            if (drawn.stream().anyMatch(sequence -> sequence.tokens().length > 0))
+                progress.add(new EngineSelfMessage.Progress(request, drawn));
+        });
+        return progress;
     }
 
     /// A step has failed: so do the requests that took part in it.

@@ -247,6 +247,11 @@ public final class Engine {
                 withTokenizer(model, replyTo, t -> new EngineReply.Tokenized(t.encode(text, special)));
             case EngineCommand.Detokenize(var model, var tokens, var skip, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.Detokenized(t.decode(tokens, skip)));
+            case EngineCommand.FollowSample question -> samples.follow(question);
+            case EngineCommand.CancelSample(var task) -> samples.cancel(task);
+            case EngineCommand.DetokenizeNext(var model, var known, var next, var last, var replyTo) ->
+                withTokenizer(model, replyTo,
+                        t -> new EngineReply.DetokenizedNext(t.decodeNext(known, next, last)));
             case EngineCommand.FetchTokenizerFiles(var model, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.TokenizerFiles(t.files()));
             case EngineCommand.Drain _ -> deregister();
@@ -395,7 +400,10 @@ public final class Engine {
             case EngineSelfMessage.Executed(var operations) -> operations.forEach(this::done);
             case EngineSelfMessage.Written(var run, var operation, var event, var live) ->
                     written(run, operation, event, live);
-            case EngineSelfMessage.Sampled(var outcomes) -> samples.finished(outcomes);
+            case EngineSelfMessage.Sampled(var outcomes, var progress) -> {
+                samples.drawn(progress);
+                samples.finished(outcomes);
+            }
             case EngineSelfMessage.AdapterLoaded(var key, var adapter) -> samples.loaded(key, adapter);
             case EngineSelfMessage.AdapterFailed(var key, var fault) -> samples.loadFailed(key, fault);
             case EngineSelfMessage.Rest _ -> rest();

@@ -2,6 +2,7 @@ package bios.worker.engine;
 
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.wire.Message;
 import bios.worker.adapter.Adapter;
 import java.util.List;
@@ -37,8 +38,12 @@ sealed interface EngineSelfMessage extends Message {
     record Written(RunQueue run, QueuedOperation operation, EngineEvent event, boolean live)
             implements EngineSelfMessage {}
 
-    /// A sampler has finished requests.
-    record Sampled(List<DeviceExecutor.SampleOutcome> outcomes) implements EngineSelfMessage {}
+    /// A sampler has finished requests, and has drawn tokens of others that are followed.
+    record Sampled(List<DeviceExecutor.SampleOutcome> outcomes, List<Progress> progress)
+            implements EngineSelfMessage {}
+
+    /// What the sequences of a followed request have drawn since the last report.
+    record Progress(PendingSample request, List<DrawnTokens> sequences) {}
 
     /// An adapter is on the device.
     record AdapterLoaded(AdapterCache.Key key, Adapter adapter) implements EngineSelfMessage {}

@@ -2,6 +2,7 @@ package bios.worker.engine;
 
 import bios.persistence.marks.ExecutionMarks;
 import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.sampling.SampleTask;
 import bios.worker.adapter.Adapter;
@@ -22,6 +23,8 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// alone, and after [#DEATHS] ends alone it is not decoded any more (docs/decisions/0007-blame.md). Only the
 /// engine uses it.
 final class SampleQueue {
+    /// Why a request fails that nobody wants any more.
+    static final Fault CANCELLED = Fault.user("cancelled", "the caller has ended the request");
     /// A request during which the worker ended so often, alone, is refused.
     private static final int DEATHS = 3;
     /// After so many ends in company a request is decoded alone.
@@ -39,6 +42,9 @@ final class SampleQueue {
     /// Who gets the answer of each task that is not answered: a task that is sent again while it is worked on
     /// is computed once.
     private final Map<SampleTask, Set<ActorRef<EngineReply>>> receivers = new HashMap<>();
+    /// The unanswered requests by the id of their task, and what is known of those that are followed.
+    private final Map<String, PendingSample> unanswered = new HashMap<>();
+    private final Map<String, FollowedSample> followed = new HashMap<>();
     private int sequences;
     /// Requests for the device, in their order; the first waits while it must not have company.
     private final Deque<DeviceExecutor.Ready> ready = new ArrayDeque<>();
@@ -81,9 +87,35 @@ final class SampleQueue {
                     + "; try again in a moment"));
         sequences = all;
         receivers.put(request.task(), new LinkedHashSet<>(Set.of(request.replyTo())));
+        unanswered.put(request.task().id(), request);
         if (waiting.isEmpty()) admit(request);
         else waiting.add(request);
         return Optional.empty();
+    }
+
+    /// Answers with what an unfinished request has drawn, as soon as there is something.
+    void follow(EngineCommand.FollowSample question) {
+        PendingSample request = unanswered.get(question.task());
+        if (request == null) return;
+        request.followed().set(true);
+        followed.computeIfAbsent(question.task(), id -> new FollowedSample(id, request.task().numSamples()))
+                .ask(question);
+    }
+
+    /// Gives a request up: at once if it waits, else after the next step of its sampler.
+    void cancel(String task) {
+        PendingSample request = unanswered.get(task);
+        if (request == null) return;
+        request.cancelled().set(true);
+        if (waiting.remove(request)) answer(request, new EngineReply.RequestFailed(CANCELLED));
+    }
+
+    /// A sampler has drawn tokens.
+    void drawn(List<EngineSelfMessage.Progress> progress) {
+        for (EngineSelfMessage.Progress drawn : progress) {
+            FollowedSample sample = followed.get(drawn.request().task().id());
+            if (sample != null) sample.add(drawn.sequences());
+        }
     }
 
     private boolean admit(PendingSample request) {
@@ -170,6 +202,8 @@ final class SampleQueue {
 
     private void answer(PendingSample request, EngineReply reply) {
         sequences -= request.task().numSamples();
+        unanswered.remove(request.task().id(), request);
+        if (!unanswered.containsKey(request.task().id())) followed.remove(request.task().id());
         receivers.remove(request.task()).forEach(receiver -> receiver.tell(reply));
     }
 }

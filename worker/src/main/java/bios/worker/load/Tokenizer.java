@@ -8,6 +8,7 @@ import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
@@ -21,6 +22,11 @@ public final class Tokenizer implements AutoCloseable {
             "merges.txt", "special_tokens_map.json", "tokenizer.json",
             "tokenizer.model", "tokenizer_config.json", "vocab.json");
     private static final String MAIN = "tokenizer.json";
+    /// Tokens before new ones that are decoded with them.
+    private static final int CONTEXT = 4;
+    /// More tokens than any character has.
+    private static final int LONGEST_CHARACTER = 16;
+    private static final char BROKEN = '\uFFFD';
 
     static {
         // Without this the library reports its use to its vendor.
@@ -87,6 +93,39 @@ public final class Tokenizer implements AutoCloseable {
     public String decode(int[] tokens, boolean skipSpecialTokens) {
         if (tokens.length == 0) return "";
         return tokenizer.decode(Arrays.stream(tokens).asLongStream().toArray(), skipSpecialTokens);
+    }
+
+    /// The text of each token of a growing sequence, without special tokens: what it adds to the text
+    /// before it. The tokens of one character give its text with the last of them; those at the end of
+    /// `next` whose character is not complete are left out.
+    ///
+    /// @param known the last tokens before `next`: a decoder may treat the first word of a text in its own
+    ///     way
+    /// @param last whether the sequence ends: nothing is left out
+    public List<String> decodeNext(int[] known, int[] next, boolean last) {
+        List<String> texts = new ArrayList<>();
+        int[] all = Arrays.copyOf(known, known.length + next.length);
+        System.arraycopy(next, 0, all, known.length, next.length);
+        int from = 0;
+        int whole = known.length;
+        for (int to = whole + 1; to <= all.length; to++) {
+            String before = decode(Arrays.copyOfRange(all, from, whole), true);
+            String now = decode(Arrays.copyOfRange(all, from, to), true);
+            String fresh = now.substring(common(before, now));
+            boolean broken = !fresh.isEmpty() && fresh.charAt(fresh.length() - 1) == BROKEN;
+            if (broken && to - whole < LONGEST_CHARACTER && !(last && to == all.length)) continue;
+            while (texts.size() < to - known.length - 1) texts.add("");
+            texts.add(fresh);
+            whole = to;
+            from = Math.max(from, whole - CONTEXT);
+        }
+        return texts;
+    }
+
+    private static int common(String a, String b) {
+        int n = 0;
+        while (n < a.length() && n < b.length() && a.charAt(n) == b.charAt(n)) n++;
+        return n > 0 && n < b.length() && Character.isLowSurrogate(b.charAt(n)) ? n - 1 : n;
     }
 
     /// Tokens of `added_tokens_decoder` that this tokenizer gives another id than that file says.

@@ -1,5 +1,6 @@
 package bios.worker.sample;
 
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
 import bios.worker.device.Draw;
@@ -25,6 +26,7 @@ final class SampledSequence {
     private float[] logprobs = new float[16];
     private float[] own = new float[16];
     private int sampled;
+    private int reported;
     private Optional<KeyValueCache> cache = Optional.empty();
     private Optional<StopReason> stopReason = Optional.empty();
 
@@ -105,6 +107,16 @@ final class SampledSequence {
         if (request.stopTokens.contains(token) || stop.append(token))
             stopReason = Optional.of(StopReason.STOP);
         else if (sampled == request.maxTokens) stopReason = Optional.of(StopReason.LENGTH);
+    }
+
+    /// The tokens since the last call.
+    DrawnTokens drawnSinceReport() {
+        int from = reported;
+        reported = sampled;
+        int prompt = request.promptLength();
+        return new DrawnTokens(from, DrawnTokens.digest(new int[0], 0),
+                Arrays.copyOfRange(tokens, prompt + from, prompt + sampled),
+                Arrays.copyOfRange(own, from, sampled), stopReason);
     }
 
     boolean finished() {

@@ -3,6 +3,7 @@ package bios.worker.sample;
 import static bios.protocol.Require.require;
 
 import bios.protocol.Fault;
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.worker.adapter.Adapter;
@@ -217,6 +218,18 @@ public final class Sampler implements AutoCloseable {
         failed = Set.of();
         List<Failed> ended = failures();
         return new Ended(finished(), ended);
+    }
+
+    /// What each sequence of an unfinished request has drawn since the last call, whose digests of the tokens
+    /// before are empty.
+    public List<DrawnTokens> drawnSinceReport(long request) {
+        return requests.get(request).sequences.stream().map(SampledSequence::drawnSinceReport).toList();
+    }
+
+    /// Gives up unfinished requests; no pass is on the device.
+    public void cancel(List<Long> ids) {
+        require(launched.isEmpty(), "a pass is on the device");
+        remove(Set.copyOf(ids.stream().map(requests::get).toList()));
     }
 
     /// Gives up the requests of the pass that threw last; the others continue.

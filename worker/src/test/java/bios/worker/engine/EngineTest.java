@@ -18,10 +18,12 @@ import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleTask;
 import bios.worker.engine.EngineHarness.Run;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -85,6 +87,76 @@ class EngineTest {
             assertEquals(EngineHarness.bits(first.result()), EngineHarness.bits(second.result()));
             harness.engine().tell(new EngineCommand.Describe(one.ref()));
             one.expectMessageClass(EngineReply.Description.class, EngineHarness.TIMEOUT);
+        }
+    }
+
+    @Test void aRequestIsFollowedWhileItDraws() throws Exception {
+        try (var harness = EngineHarness.open(folder.resolve("followed"))) {
+            SampleTask task = EngineHarness.task("followed", Optional.empty(), 3);
+            var answer = harness.replies();
+            var follower = harness.replies();
+            harness.engine().tell(new EngineCommand.Sample(task, answer.ref()));
+            var tokens = List.of(new ArrayList<Integer>(), new ArrayList<Integer>());
+            var logprobs = new ArrayList<Float>();
+            int[] received = {0, 0};
+            harness.engine().tell(new EngineCommand.FollowSample("followed", received, follower.ref()));
+            var drawn = follower.expectMessageClass(EngineReply.Drawn.class, EngineHarness.TIMEOUT);
+            assertTrue(drawn.sequences().stream().anyMatch(s -> s.tokens().length < 20), "before the end");
+            for (int i = 0; i < 2; i++) {
+                assertEquals(0, drawn.sequences().get(i).from());
+                for (int token : drawn.sequences().get(i).tokens()) tokens.get(i).add(token);
+            }
+            for (float logprob : drawn.sequences().getFirst().logprobs()) logprobs.add(logprob);
+            var result = answer.expectMessageClass(EngineReply.Sampled.class, EngineHarness.TIMEOUT).result();
+            for (int i = 0; i < 2; i++) for (int j = 0; j < tokens.get(i).size(); j++)
+                assertEquals(result.sequences().get(i).tokens()[j], tokens.get(i).get(j));
+            for (int j = 0; j < logprobs.size(); j++)
+                assertEquals(result.sequences().getFirst().logprobs()[j], logprobs.get(j));
+            harness.engine().tell(new EngineCommand.FollowSample("followed", received, follower.ref()));
+            follower.expectNoMessage(Duration.ofMillis(50));
+        }
+    }
+
+    @Test void aCancelledRequestIsGivenUpAndTheOthersGoOn() throws Exception {
+        try (var harness = EngineHarness.open(folder.resolve("cancelled"))) {
+            var gone = harness.replies();
+            var kept = harness.replies();
+            SampleTask one = EngineHarness.task("gone", Optional.empty(), 3);
+            SampleTask other = EngineHarness.task("kept", Optional.empty(), 4);
+            harness.engine().tell(new EngineCommand.Sample(one, gone.ref()));
+            harness.engine().tell(new EngineCommand.CancelSample("gone"));
+            harness.engine().tell(new EngineCommand.CancelSample("unknown"));
+            harness.engine().tell(new EngineCommand.Sample(other, kept.ref()));
+            assertEquals("cancelled", gone.expectMessageClass(EngineReply.RequestFailed.class,
+                    EngineHarness.TIMEOUT).fault().code());
+            var result = kept.expectMessageClass(EngineReply.Sampled.class, EngineHarness.TIMEOUT).result();
+            assertEquals(harness.sample(EngineHarness.task("alone", Optional.empty(), 4)),
+                    EngineHarness.bits(result));
+            harness.engine().tell(new EngineCommand.Describe(gone.ref()));
+            assertEquals(0, gone.expectMessageClass(EngineReply.Description.class, EngineHarness.TIMEOUT)
+                    .queuedSequences());
+        }
+    }
+
+    @Test void aFollowerThatAsksRarelyGetsAllAtOnce() throws Exception {
+        var followed = new FollowedSample("t", 2);
+        var nothing = new DrawnTokens(0, 0, new int[0], new float[0], Optional.empty());
+        try (var harness = EngineHarness.open(folder.resolve("rarely"))) {
+            var follower = harness.replies();
+            var question = new EngineCommand.FollowSample("t", new int[] {1, 0}, follower.ref());
+            followed.ask(question);
+            followed.add(List.of(new DrawnTokens(0, 0, new int[] {5}, new float[] {-1}, Optional.empty()),
+                    nothing));
+            follower.expectNoMessage(Duration.ofMillis(20));
+            for (int i = 1; i < 100; i++)
+                followed.add(List.of(new DrawnTokens(i, 0, new int[] {i}, new float[] {-i},
+                        Optional.empty()), nothing));
+            var first = follower.expectMessageClass(EngineReply.Drawn.class, EngineHarness.TIMEOUT);
+            assertEquals(1, first.sequences().getFirst().tokens().length, "answered at once");
+            assertEquals(DrawnTokens.digest(new int[] {5}, 1), first.sequences().getFirst().before());
+            followed.ask(new EngineCommand.FollowSample("t", new int[] {2, 0}, follower.ref()));
+            var rest = follower.expectMessageClass(EngineReply.Drawn.class, EngineHarness.TIMEOUT);
+            assertEquals(98, rest.sequences().getFirst().tokens().length);
         }
     }
 

@@ -8,7 +8,9 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -25,6 +27,37 @@ class TokenizerTest {
             assertEquals("", tokenizer.decode(new int[0], false));
             int[] longText = tokenizer.encode("word ".repeat(5000), true);
             assertTrue(longText.length >= 5000, "nothing is cut: " + longText.length);
+        }
+    }
+
+    /// However a sequence is cut, the texts of its tokens are its text, and each is whole characters.
+    @Test void aGrowingSequenceGivesWholeCharacters() {
+        try (Tokenizer tokenizer = Tokenizer.open(MODEL).orElseThrow()) {
+            int[] prompt = tokenizer.encode("Tell me:", false);
+            String text = " naïve 🙂🏽 日本語 Ωmega <|user|>a\n\n  b\uFFFD é\u0301 end";
+            int[] tokens = tokenizer.encode(text, false);
+            String whole = tokenizer.decode(tokens, true);
+            assertTrue(tokens.length > whole.codePointCount(0, whole.length()) / 2);
+            for (int step = 1; step <= tokens.length; step++) {
+                var texts = new ArrayList<String>();
+                int[] known = prompt;
+                for (int from = 0, to = 0; to < tokens.length;) {
+                    to = Math.min(tokens.length, to + step);
+                    List<String> more = tokenizer.decodeNext(known, Arrays.copyOfRange(tokens, from, to),
+                            to == tokens.length);
+                    texts.addAll(more);
+                    from += more.size();
+                    int[] all = Arrays.copyOf(prompt, prompt.length + from);
+                    System.arraycopy(tokens, 0, all, prompt.length, from);
+                    known = Arrays.copyOfRange(all, all.length - 4, all.length);
+                }
+                assertEquals(tokens.length, texts.size());
+                assertEquals(whole, String.join("", texts), "steps of " + step);
+                assertTrue(texts.contains("日") && texts.contains("🙂"), texts.toString());
+            }
+            int[] broken = Arrays.copyOf(tokenizer.encode("🙂", false), 2);
+            assertEquals(List.of(), tokenizer.decodeNext(prompt, broken, false));
+            assertEquals(List.of("", "\uFFFD"), tokenizer.decodeNext(prompt, broken, true));
         }
     }
 

@@ -1,0 +1,129 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingCommand;
+import bios.protocol.sampling.SamplingCommand.SamplingReply;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+
+/// One accepted sampling request of a completion, and the texts of its sequences. It is followed in steps,
+/// each when its reader wants more: what the reader does not take stays in the worker, which keeps the tokens
+/// anyway. If the worker is lost, another one draws the same tokens, and the text goes on after those that
+/// are known. One step at a time.
+final class Completion {
+    /// How long a step waits for tokens.
+    private static final Duration STEP = Duration.ofSeconds(10);
+    /// Added to it, for the reply to arrive.
+    private static final Duration GRACE = Duration.ofSeconds(10);
+
+    private final GatewayServices services;
+    private final String account;
+    private final SampleTask task;
+    private final String request;
+    private final List<CompletionText> texts = new ArrayList<>();
+
+    /// @param request the id under which the router has accepted the task
+    Completion(GatewayServices services, String account, SampleTask task, String request) {
+        this.services = services;
+        this.account = account;
+        this.task = task;
+        this.request = request;
+        for (int i = 0; i < task.numSamples(); i++)
+            texts.add(new CompletionText(task.params().stopStrings(), task.prompt()));
+    }
+
+    SampleTask task() {
+        return task;
+    }
+
+    /// The text of each sequence.
+    List<CompletionText> texts() {
+        return texts;
+    }
+
+    /// Tokens drawn so far.
+    long drawn() {
+        return texts.stream().mapToLong(CompletionText::count).sum();
+    }
+
+    boolean ended() {
+        return texts.stream().allMatch(CompletionText::ended);
+    }
+
+    /// Waits until there are more tokens, and decodes them.
+    ///
+    /// @return why there are none yet; empty if there are
+    CompletionStage<String> step() {
+        int[] received = texts.stream().mapToInt(CompletionText::count).toArray();
+        return services.router(replyTo -> new SamplingCommand.Follow(account, request, received,
+                STEP.toMillis(), replyTo), STEP.plus(GRACE)).thenCompose(this::take);
+    }
+
+    /// Waits for the outcome without taking tokens before it, and decodes it.
+    CompletionStage<Void> outcome() {
+        return services.router(replyTo -> new SamplingCommand.Retrieve(account, request, STEP.toMillis(),
+                replyTo), STEP.plus(GRACE)).thenCompose(this::take)
+                .thenCompose(_ -> ended() ? CompletableFuture.completedStage(null) : outcome());
+    }
+
+    /// Tells the router that nobody wants the rest.
+    void cancel() {
+        services.tellRouter(new SamplingCommand.Cancel(account, request));
+    }
+
+    private CompletionStage<String> take(SamplingReply reply) {
+        return switch (reply) {
+            case SamplingReply.Drawn(_, var sequences) -> {
+                for (int i = 0; i < sequences.size(); i++) accept(texts.get(i).add(sequences.get(i)));
+                yield decode();
+            }
+            case SamplingReply.Completed(_, var result) -> {
+                for (int i = 0; i < texts.size(); i++) complete(texts.get(i), result.sequences().get(i));
+                yield decode();
+            }
+            case SamplingReply.Pending(_, var state) -> CompletableFuture.completedStage(state);
+            case SamplingReply.Failed(_, var fault) -> throw ApiException.of(fault);
+            case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
+            case SamplingReply.Foreign _, SamplingReply.Gone _ -> throw new ApiException(ErrorCode.GONE,
+                    "the service no longer has this request: its answer was not read for too long; send it"
+                            + " again, with the same seed it gives the same tokens");
+            case SamplingReply.Accepted _ ->
+                    throw new IllegalStateException("unexpected reply to a retrieval: Accepted");
+        };
+    }
+
+    private static void complete(CompletionText text, SampleResult.Sequence sequence) {
+        accept(text.complete(sequence.tokens(), sequence.modelLogprobs().orElse(sequence.logprobs()),
+                sequence.stopReason()));
+    }
+
+    private static void accept(boolean continues) {
+        if (!continues) throw ApiException.of(Fault.server("sampling_failed",
+                "the worker of this request was lost, and the other one, of another kind, draws other tokens;"
+                + " send it again"));
+    }
+
+    /// Decodes the new tokens of all sequences, one after another.
+    private CompletionStage<String> decode() {
+        CompletionStage<String> done = CompletableFuture.completedStage("");
+        for (CompletionText text : texts)
+            if (text.undecoded().length > 0) done = done.thenCompose(_ -> decode(text));
+        return done;
+    }
+
+    private CompletionStage<String> decode(CompletionText text) {
+        return services.engine(task.baseModel(), EngineReply.DetokenizedNext.class, replyTo ->
+                new EngineCommand.DetokenizeNext(task.baseModel(), text.known(), text.undecoded(),
+                        text.ended(), replyTo)).thenApply(reply -> {
+                            text.decoded(reply.texts());
+                            return "";
+                        });
+    }
+}

@@ -1,0 +1,166 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.sampling.DrawnTokens;
+import bios.protocol.sampling.SampleResult.StopReason;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Optional;
+
+/// The text of one sampled sequence while it grows. What may become part of a stop string is kept back until
+/// it is known; a stop string or a stop token at the end is no part of the text. Pure; not thread-safe.
+final class CompletionText {
+    /// Tokens before new ones that a tokenizer is told, so that it decodes them as in the whole text.
+    private static final int CONTEXT = 4;
+
+    private final List<String> stops;
+    private int[] tokens = new int[16];
+    private float[] logprobs = new float[16];
+    private int count;
+    private Optional<StopReason> stopReason = Optional.empty();
+    private int[] known;
+    private final StringBuilder text = new StringBuilder();
+    /// The text of each decoded token, and where it begins.
+    private final List<Piece> pieces = new ArrayList<>();
+    private int sentText;
+    private int sentTokens;
+
+    /// A token and its part of the text.
+    ///
+    /// @param start where the part begins
+    record Piece(String text, int start, float logprob) {}
+
+    /// New text of the answer.
+    ///
+    /// @param pieces the tokens that it consists of
+    /// @param finishReason why the answer ends with it; empty: it does not
+    record Delta(String text, List<Piece> pieces, Optional<StopReason> finishReason) {
+        boolean isEmpty() {
+            return text.isEmpty() && pieces.isEmpty() && finishReason.isEmpty();
+        }
+    }
+
+    CompletionText(List<String> stops, int[] prompt) {
+        this.stops = stops;
+        this.known = tail(prompt, prompt.length);
+    }
+
+    private static int[] tail(int[] tokens, int end) {
+        return Arrays.copyOfRange(tokens, Math.max(0, end - CONTEXT), end);
+    }
+
+    /// Tokens received.
+    int count() {
+        return count;
+    }
+
+    /// Whether the sequence has ended.
+    boolean ended() {
+        return stopReason.isPresent();
+    }
+
+    /// Adds tokens; false if they do not continue those before.
+    boolean add(DrawnTokens more) {
+        int n = more.tokens().length;
+        if (n == 0) return true;
+        if (more.from() != count || more.before() != DrawnTokens.digest(tokens, count)) return false;
+        if (count + n > tokens.length) {
+            tokens = Arrays.copyOf(tokens, 2 * (count + n));
+            logprobs = Arrays.copyOf(logprobs, 2 * (count + n));
+        }
+        System.arraycopy(more.tokens(), 0, tokens, count, n);
+        System.arraycopy(more.logprobs(), 0, logprobs, count, n);
+        count += n;
+        stopReason = more.stopReason();
+        return true;
+    }
+
+    /// Completes the sequence with all its tokens; false if they do not begin with those received.
+    boolean complete(int[] all, float[] allLogprobs, StopReason reason) {
+        if (all.length < count || !Arrays.equals(all, 0, count, tokens, 0, count)) return false;
+        tokens = all;
+        logprobs = allLogprobs;
+        count = all.length;
+        stopReason = Optional.of(reason);
+        return true;
+    }
+
+    /// The last tokens whose text is known, for the tokenizer.
+    int[] known() {
+        return known;
+    }
+
+    /// The tokens whose text is not known.
+    int[] undecoded() {
+        return Arrays.copyOfRange(tokens, pieces.size(), count);
+    }
+
+    /// Adds the texts of the next tokens.
+    void decoded(List<String> texts) {
+        int[] window = Arrays.copyOf(known, known.length + texts.size());
+        for (int i = 0; i < texts.size(); i++) {
+            int token = pieces.size();
+            window[known.length + i] = tokens[token];
+            pieces.add(new Piece(texts.get(i), text.length(), logprobs[token]));
+            text.append(texts.get(i));
+        }
+        known = tail(window, window.length);
+    }
+
+    /// The text that can be sent now and was not sent before.
+    Delta next() {
+        boolean whole = ended() && pieces.size() == count;
+        int end = whole ? end() : safe();
+        int toToken = whole ? endToken(end) : sentTokens;
+        while (!whole && toToken < pieces.size() && pieceEnd(toToken) <= end) toToken++;
+        String fresh = text.substring(sentText, Math.max(sentText, end));
+        List<Piece> sent = List.copyOf(pieces.subList(sentTokens, Math.max(sentTokens, toToken)));
+        sentText = Math.max(sentText, end);
+        sentTokens = Math.max(sentTokens, toToken);
+        return new Delta(fresh, sent, whole ? stopReason : Optional.empty());
+    }
+
+    private int pieceEnd(int token) {
+        return pieces.get(token).start() + pieces.get(token).text().length();
+    }
+
+    /// Where the first stop string begins, or -1. None begins in the text that was sent.
+    private int firstStop() {
+        int first = -1;
+        for (String stop : stops) {
+            int at = text.indexOf(stop, sentText);
+            if (at >= 0 && (first < 0 || at < first)) first = at;
+        }
+        return first;
+    }
+
+    /// The end of the text of a sequence that has ended.
+    private int end() {
+        if (stopReason.equals(Optional.of(StopReason.LENGTH)) || count == 0) return text.length();
+        int stop = firstStop();
+        return stop >= 0 ? stop : pieces.get(count - 1).start();
+    }
+
+    private int endToken(int end) {
+        if (stopReason.equals(Optional.of(StopReason.LENGTH)) || count == 0) return count;
+        if (firstStop() < 0) return count - 1;
+        int token = 0;
+        while (token < count && (pieces.get(token).start() < end || pieceEnd(token) <= end)) token++;
+        return token;
+    }
+
+    /// The end of the text that no stop string can begin in, whatever follows.
+    private int safe() {
+        int first = firstStop();
+        if (first >= 0) return first;
+        int end = text.length();
+        for (String stop : stops)
+            for (int n = Math.min(stop.length() - 1, text.length()); n > 0; n--)
+                if (text.charAt(text.length() - n) == stop.charAt(0)
+                        && stop.startsWith(text.substring(text.length() - n))) {
+                    end = Math.min(end, text.length() - n);
+                    break;
+                }
+        return end;
+    }
+}

@@ -1,0 +1,170 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.Fault;
+import bios.protocol.Invalid;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import org.apache.pekko.NotUsed;
+import org.apache.pekko.japi.Pair;
+import org.apache.pekko.japi.pf.PFBuilder;
+import org.apache.pekko.stream.javadsl.Source;
+import org.apache.pekko.util.ByteString;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/// The answer to a completion: whole, or as a stream of server-sent events. The events are made when the
+/// client reads them, so a client that does not read fills no memory; when it is gone, the requests are
+/// cancelled.
+final class OpenAiAnswer {
+    private static final Logger LOG = LoggerFactory.getLogger(OpenAiAnswer.class);
+    /// White space before a whole answer that takes long, so that nobody takes the connection for dead.
+    private static final Duration SIGN_OF_LIFE = Duration.ofSeconds(15);
+
+    private final GatewayServices services;
+    private final OpenAiBodies bodies;
+    private final List<Completion> completions;
+    private final List<String> echoed;
+    private final int choices;
+    /// Characters sent of each choice, and the choices of which an event was sent.
+    private final Map<Integer, Integer> offsets = new HashMap<>();
+    private final Set<Integer> begun = new HashSet<>();
+
+    /// @param completions one of each prompt
+    /// @param echoed what the texts of each begin with
+    OpenAiAnswer(GatewayServices services, OpenAiBodies bodies, List<Completion> completions,
+            List<String> echoed) {
+        this.services = services;
+        this.bodies = bodies;
+        this.completions = completions;
+        this.echoed = echoed;
+        this.choices = bodies.request().choices();
+    }
+
+    private Map<String, Object> usage() {
+        return OpenAiBodies.usage(completions.stream().mapToLong(c -> c.task().prompt().length).sum(),
+                completions.stream().mapToLong(Completion::drawn).sum());
+    }
+
+    // ---- whole ----
+
+    /// The whole answer. If it takes long, the response begins before its end: then a failure is in the body.
+    CompletionStage<ApiResponse> whole() {
+        CompletableFuture<Map<String, Object>> body = CompletableFuture.allOf(completions.stream()
+                .map(Completion::outcome).map(CompletionStage::toCompletableFuture)
+                .toArray(CompletableFuture[]::new)).thenApply(_ -> body());
+        body.whenComplete((_, failed) -> {
+            if (failed != null) cancel();
+        });
+        CompletableFuture<Void> late = new CompletableFuture<Void>().completeOnTimeout(null,
+                services.settings().longPoll().toMillis(), TimeUnit.MILLISECONDS);
+        return CompletableFuture.anyOf(body, late).thenApply(_ -> body.isDone()
+                ? new ApiResponse.JsonBody(200, body.getNow(Map.of()), true)
+                : new ApiResponse.Streamed("application/json", slow(body)));
+    }
+
+    private Map<String, Object> body() {
+        var all = new ArrayList<Map<String, Object>>();
+        for (int prompt = 0; prompt < completions.size(); prompt++)
+            for (CompletionText text : completions.get(prompt).texts())
+                all.add(bodies.choice(all.size(), echoed.get(prompt), text.next()));
+        return bodies.whole(all, usage());
+    }
+
+    private Source<ByteString, ?> slow(CompletableFuture<Map<String, Object>> body) {
+        return Source.completionStage(body.exceptionally(failed -> OpenAiBodies.problem(error(failed))))
+                .map(answer -> ByteString.fromArray(JsonWriter.write(answer)))
+                .keepAlive(SIGN_OF_LIFE, () -> ByteString.fromString(" "))
+                .watchTermination((_, end) -> end.whenComplete((_, _) -> cancel()));
+    }
+
+    /// Ends the requests that are not finished.
+    private void cancel() {
+        completions.forEach(Completion::cancel);
+    }
+
+    // ---- events ----
+
+    /// The answer as events. A failure is the last event.
+    ApiResponse events() {
+        Source<ByteString, ?> texts = events(0);
+        for (int i = 1; i < completions.size(); i++) texts = texts.merge(events(i));
+        Source<ByteString, ?> all = texts.concatLazy(Source.lazySource(() -> Source.from(end())))
+                .recover(new PFBuilder<Throwable, ByteString>()
+                        .matchAny(failed -> event(OpenAiBodies.problem(error(failed)))).build())
+                .watchTermination((_, end) -> end.whenComplete((_, _) -> cancel()));
+        return new ApiResponse.Streamed("text/event-stream", all);
+    }
+
+    private List<ByteString> end() {
+        var events = new ArrayList<ByteString>();
+        if (bodies.request().includeUsage()) events.add(event(bodies.usageEvent(usage())));
+        events.add(ByteString.fromString("data: [DONE]\n\n"));
+        return events;
+    }
+
+    private static ByteString event(Map<String, Object> body) {
+        return ByteString.fromString("data: ").concat(ByteString.fromArray(JsonWriter.write(body)))
+                .concat(ByteString.fromString("\n\n"));
+    }
+
+    /// The events of one prompt: each step of its request, when the client wants more.
+    private Source<ByteString, NotUsed> events(int prompt) {
+        Completion completion = completions.get(prompt);
+        return Source.unfoldAsync(false, done -> done
+                ? CompletableFuture.completedStage(Optional.<Pair<Boolean, ByteString>>empty())
+                : completion.step().thenApply(state -> Optional.of(
+                        Pair.create(completion.ended(), parts(prompt, state)))));
+    }
+
+    /// What a step has brought; while there are no tokens, a comment that says why.
+    private synchronized ByteString parts(int prompt, String state) {
+        if (!state.isEmpty())
+            return ByteString.fromArray((": " + state.replaceAll("\\s+", " ") + "\n\n")
+                    .getBytes(StandardCharsets.UTF_8));
+        var out = ByteString.emptyByteString();
+        List<CompletionText> texts = completions.get(prompt).texts();
+        for (int i = 0; i < texts.size(); i++) {
+            int choice = prompt * choices + i;
+            boolean first = begun.add(choice);
+            if (first && bodies.request().chat()) out = out.concat(event(bodies.event(
+                    List.of(bodies.role(choice)))));
+            out = out.concat(text(choice, first ? echoed.get(prompt) : "", texts.get(i)));
+        }
+        return out;
+    }
+
+    private ByteString text(int choice, String begins, CompletionText text) {
+        if (offsets.getOrDefault(choice, 0) < 0) return ByteString.emptyByteString();
+        CompletionText.Delta delta = text.next();
+        if (delta.isEmpty() && begins.isEmpty()) return ByteString.emptyByteString();
+        int offset = offsets.getOrDefault(choice, 0);
+        ByteString part = event(bodies.event(List.of(bodies.part(choice, begins, delta, offset))));
+        int sent = delta.pieces().stream().mapToInt(p -> p.text().codePointCount(0, p.text().length())).sum();
+        offsets.put(choice, delta.finishReason().isPresent() ? -1 : offset + sent);
+        return part;
+    }
+
+    private static ApiException error(Throwable failed) {
+        return switch (GatewayServices.cause(failed)) {
+            case ApiException known -> known;
+            case Invalid invalid -> ApiException.of(invalid);
+            case TimeoutException _ -> new ApiException(ErrorCode.UNAVAILABLE,
+                    "the worker does not answer; retry later");
+            case Throwable other -> {
+                LOG.atError().setCause(other).log("a completion failed");
+                yield ApiException.of(Fault.server("sampling_failed", "the service failed; see its log"));
+            }
+        };
+    }
+}

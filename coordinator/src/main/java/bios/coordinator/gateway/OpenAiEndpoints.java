@@ -1,0 +1,254 @@
+package bios.coordinator.gateway;
+
+import bios.coordinator.chat.TemplateException;
+import bios.protocol.Invalid;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.ModelName;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingCommand;
+import bios.protocol.sampling.SamplingCommand.SamplingReply;
+import bios.protocol.sampling.SamplingParams;
+import bios.protocol.session.SessionCommand.Sampler;
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.CompletionStage;
+import java.util.stream.Stream;
+
+/// The endpoints of OpenAI's clients, below `/v1`: completions, chat completions and models. A model is a
+/// base model or a checkpoint; docs/reference/openai.md documents them.
+final class OpenAiEndpoints {
+    /// Largest prompt or chat, in characters: it travels to a worker as one message.
+    private static final int MAX_CHARACTERS = 1 << 20;
+    private static final int LISTED_CHECKPOINTS = 1000;
+    /// Of a completion whose request has no limit, as OpenAI defines it.
+    private static final int COMPLETION_TOKENS = 16;
+
+    private final GatewayServices services;
+    private final RunClient runs;
+    private final OpenAiReader reader;
+    private final ChatTemplates templates;
+
+    OpenAiEndpoints(GatewayServices services, RunClient runs) {
+        this.services = services;
+        this.runs = runs;
+        this.reader = new OpenAiReader(services.settings());
+        this.templates = new ChatTemplates(services);
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(Endpoint.get("/v1/models", this::models), Endpoint.get("/v1/models/**", this::model),
+                Endpoint.post("/v1/chat/completions", call -> complete(call,
+                        reader.chat(Fields.of(FieldPath.BODY, call.body().orElseThrow())))),
+                Endpoint.post("/v1/completions", call -> complete(call,
+                        reader.completion(Fields.of(FieldPath.BODY, call.body().orElseThrow())))));
+    }
+
+    // ---- models ----
+
+    private CompletionStage<ApiResponse> models(ApiRequest call) {
+        return services.runBlocking(() -> services.index().checkpoints(call.account(), LISTED_CHECKPOINTS, 0))
+                .thenApply(page -> {
+                    Stream<Map<String, Object>> bases = services.directory().servedModels().stream()
+                            .map(model -> OpenAiBodies.model(model.name().value(), 0, "bios"));
+                    Stream<Map<String, Object>> own = page.items().stream()
+                            .filter(c -> c.kind() == CheckpointKind.SAMPLER && c.path().isPresent())
+                            .map(c -> model(call, c));
+                    return ApiResponse.ok("object", "list", "data", Stream.concat(bases, own).toList());
+                });
+    }
+
+    private static Map<String, Object> model(ApiRequest call, CheckpointManifest checkpoint) {
+        return OpenAiBodies.model(checkpoint.path().orElseThrow().biosUri(),
+                checkpoint.createdAtMillis() / 1000, call.account());
+    }
+
+    private CompletionStage<ApiResponse> model(ApiRequest call) {
+        String id = call.pathParameters().getFirst();
+        return resolve(call, id).thenApply(served -> new ApiResponse.JsonBody(200, OpenAiBodies.model(id,
+                served.createdAtMillis() / 1000, served.sampler().adapter().isPresent()
+                        ? call.account() : "bios"), false));
+    }
+
+    /// What a model's name means.
+    private record Served(ModelInfo base, Sampler sampler, long createdAtMillis) {}
+
+    /// The base model or the checkpoint of this name.
+    private CompletionStage<Served> resolve(ApiRequest call, String name) {
+        FieldPath at = FieldPath.BODY.field("model");
+        if (!name.contains("://")) {
+            ModelInfo base = Optional.of(name).filter(OpenAiEndpoints::isModelName)
+                    .map(given -> services.model(at, given, true))
+                    .orElseThrow(() -> new ApiException(ErrorCode.UNKNOWN_MODEL, at.toString(), "'" + name
+                            + "' is neither the name of a base model nor the path of a checkpoint"));
+            return CompletableFuture.completedStage(new Served(base,
+                    new Sampler(base.name(), Optional.empty(), Optional.empty()), 0));
+        }
+        CheckpointPath path = Fields.reportAt(at, () -> CheckpointPath.parse(name));
+        return runs.resolve(call.account(), path).exceptionallyCompose(failed ->
+                CompletableFuture.failedStage(GatewayServices.cause(failed) instanceof ApiException error
+                        && error.field().isEmpty() ? error.withField("model") : failed))
+                .thenApply(manifest -> {
+                    ModelInfo base = services.model(at, manifest.baseModel().value(), true);
+                    return new Served(base, new Sampler(manifest.baseModel(), Optional.of(name),
+                            Optional.of(SampleTask.Adapter.of(manifest))), manifest.createdAtMillis());
+                });
+    }
+
+    private static boolean isModelName(String name) {
+        try {
+            return new ModelName(name).value().equals(name);
+        } catch (Invalid _) {
+            return false;
+        }
+    }
+
+    // ---- completions ----
+
+    /// A prompt as tokens, and its text where the answer repeats it.
+    private record Encoded(int[] tokens, String echoed) {}
+
+    private CompletionStage<ApiResponse> complete(ApiRequest call, OpenAiRequest request) {
+        return resolve(call, request.model()).thenCompose(served -> {
+            KnownSamplers.keep(services, call.account(), served.sampler());
+            return prompts(request, served.base()).thenCompose(prompts ->
+                    start(call, request, served, prompts));
+        });
+    }
+
+    private CompletionStage<ApiResponse> start(ApiRequest call, OpenAiRequest request, Served served,
+            List<Encoded> prompts) {
+        var tasks = new ArrayList<SampleTask>();
+        for (Encoded prompt : prompts)
+            tasks.add(task(call, request, served, prompt.tokens(), tasks.size()));
+        List<CompletionStage<Completion>> submitted = tasks.stream().map(task -> submit(call, task)).toList();
+        String id = (request.chat() ? "chatcmpl-" : "cmpl-") + call.id();
+        var bodies = new OpenAiBodies(request, id, services.clock().millis() / 1000,
+                served.base().fingerprint());
+        List<String> echoed = prompts.stream().map(Encoded::echoed).toList();
+        return all(submitted).thenCompose(running -> {
+            var answer = new OpenAiAnswer(services, bodies, running, echoed);
+            return request.stream() ? CompletableFuture.completedStage(answer.events()) : answer.whole();
+        });
+    }
+
+    /// All values; if one fails, the requests that were accepted are cancelled.
+    private static CompletionStage<List<Completion>> all(List<CompletionStage<Completion>> submitted) {
+        List<CompletableFuture<Completion>> futures = submitted.stream()
+                .map(CompletionStage::toCompletableFuture).toList();
+        return CompletableFuture.allOf(futures.toArray(CompletableFuture[]::new)).handle((_, failed) -> {
+            if (failed == null) return futures.stream().map(CompletableFuture::join).toList(); // edge: done
+            for (CompletableFuture<Completion> future : futures)
+                future.whenComplete((accepted, _) -> {
+                    if (accepted != null) accepted.cancel();
+                });
+            throw GatewayServices.cause(failed) instanceof ApiException known ? known
+                    : new CompletionException(failed);
+        });
+    }
+
+    private SampleTask task(ApiRequest call, OpenAiRequest request, Served served, int[] prompt, int index) {
+        String id = "openai:" + call.id() + ":" + index;
+        SamplingParams given = request.params();
+        int room = Math.max(1, served.base().contextLength() - prompt.length);
+        Optional<Integer> limit = request.maxTokens().map(OpenAiRequest.MaxTokens::limit).or(() ->
+                request.chat() ? Optional.empty() : Optional.of(Math.min(COMPLETION_TOKENS, room)));
+        var params = new SamplingParams(limit, given.seed(), given.stopStrings(), given.stopTokens(),
+                given.temperature(), given.topK(), given.topP());
+        long seed = given.seed().orElseGet(() ->
+                ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
+        checkLength(request, served.base(), prompt);
+        return new SampleTask(id, served.sampler().baseModel(), served.sampler().adapter(), prompt, params,
+                request.choices(), seed, false, 0);
+    }
+
+    private static void checkLength(OpenAiRequest request, ModelInfo model, int[] prompt) {
+        FieldPath at = request.inputField();
+        if (prompt.length == 0) throw at.invalid("is empty; at least one token is needed");
+        if (prompt.length > model.contextLength())
+            throw new ApiException(ErrorCode.CONTEXT_LENGTH_EXCEEDED, at.toString(), "has " + prompt.length
+                    + " tokens; the context of " + model.name() + " is " + model.contextLength());
+        request.maxTokens().filter(max -> max.limit() > 1
+                && (long) prompt.length + max.limit() > model.contextLength()).ifPresent(max -> {
+            throw new ApiException(ErrorCode.CONTEXT_LENGTH_EXCEEDED, max.field().toString(), "a prompt of "
+                    + prompt.length + " tokens and " + max.limit() + " drawn ones are more than the context"
+                    + " of " + model.name() + ", " + model.contextLength());
+        });
+    }
+
+    private CompletionStage<Completion> submit(ApiRequest call, SampleTask task) {
+        return services.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
+                services.settings().askTimeout()).thenApply(reply -> switch (reply) {
+                    case SamplingReply.Accepted(var request) ->
+                            new Completion(services, call.account(), task, request);
+                    case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
+                    case SamplingReply.Completed _, SamplingReply.Drawn _, SamplingReply.Failed _,
+                            SamplingReply.Pending _, SamplingReply.Foreign _, SamplingReply.Gone _ ->
+                            throw new IllegalStateException("unexpected reply to a sampling request: "
+                                    + reply.getClass().getSimpleName());
+                });
+    }
+
+    // ---- prompts ----
+
+    private CompletionStage<List<Encoded>> prompts(OpenAiRequest request, ModelInfo model) {
+        return switch (request.input()) {
+            case OpenAiRequest.Input.Chat(var messages, var arguments) ->
+                    templates.of(model).thenCompose(template -> services.runBlocking(() -> {
+                        try {
+                            return template.render(messages, arguments);
+                        } catch (TemplateException refused) {
+                            throw new ApiException(ErrorCode.INVALID, "messages",
+                                    "the chat template of the model refuses them: " + refused.getMessage());
+                        }
+                    })).thenCompose(text -> encode(request, model, text, false))
+                            .thenApply(tokens -> List.of(new Encoded(tokens, "")));
+            case OpenAiRequest.Input.Prompts(var prompts, var echo) -> {
+                CompletionStage<List<Encoded>> done = CompletableFuture.completedStage(new ArrayList<>());
+                for (OpenAiRequest.Prompt prompt : prompts)
+                    done = done.thenCompose(before -> encode(request, model, prompt, echo)
+                            .thenApply(encoded -> {
+                                before.add(encoded);
+                                return before;
+                            }));
+                yield done;
+            }
+        };
+    }
+
+    private CompletionStage<Encoded> encode(OpenAiRequest request, ModelInfo model,
+            OpenAiRequest.Prompt prompt, boolean echo) {
+        return switch (prompt) {
+            case OpenAiRequest.Prompt.Text(var text) -> encode(request, model, text, true)
+                    .thenApply(tokens -> new Encoded(tokens, echo ? text : ""));
+            case OpenAiRequest.Prompt.Tokens ids -> {
+                int[] tokens = ids.of(model);
+                checkLength(request, model, tokens);
+                yield !echo ? CompletableFuture.completedStage(new Encoded(tokens, ""))
+                        : services.engine(model.name(), EngineReply.Detokenized.class, replyTo ->
+                                new EngineCommand.Detokenize(model.name(), tokens, true, replyTo))
+                                .thenApply(reply -> new Encoded(tokens, reply.text()));
+            }
+        };
+    }
+
+    /// @param special whether the tokenizer adds its special tokens; a chat's text has them
+    private CompletionStage<int[]> encode(OpenAiRequest request, ModelInfo model, String text,
+            boolean special) {
+        if (text.length() > MAX_CHARACTERS)
+            throw request.inputField().invalid("has " + text.length() + " characters; at most "
+                    + MAX_CHARACTERS);
+        return services.engine(model.name(), EngineReply.Tokenized.class,
+                replyTo -> new EngineCommand.Tokenize(model.name(), text, special, replyTo))
+                .thenApply(EngineReply.Tokenized::tokens);
+    }
+}

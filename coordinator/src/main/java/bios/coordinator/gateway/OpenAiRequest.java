@@ -1,0 +1,64 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.model.ModelInfo;
+import bios.protocol.sampling.SamplingParams;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/// A request for a completion or a chat completion, as OpenAI's clients send it, before its model is known.
+///
+/// @param model the name of a base model or the path of a checkpoint
+/// @param input the prompts or the messages
+/// @param choices sequences for each prompt
+/// @param maxTokens the limit that was asked for, and the field that asked
+/// @param params of each sequence, without the limit
+/// @param stream whether the answer is a stream of events
+/// @param includeUsage whether a stream ends with the numbers of tokens
+/// @param logprobs whether the answer has the log-probability of each token
+/// @param tops whether it has the most likely token too, which is the drawn one
+record OpenAiRequest(String model, Input input, int choices, Optional<MaxTokens> maxTokens,
+        SamplingParams params, boolean stream, boolean includeUsage, boolean logprobs, boolean tops) {
+    /// What is continued.
+    sealed interface Input {
+        /// @param templateArguments further variables of the chat template
+        record Chat(List<Map<String, Object>> messages, Map<String, Object> templateArguments)
+                implements Input {}
+
+        /// @param echo whether the text of an answer begins with its prompt
+        record Prompts(List<Prompt> prompts, boolean echo) implements Input {}
+    }
+
+    /// One prompt.
+    sealed interface Prompt {
+        record Text(String text) implements Prompt {}
+
+        /// @param ids are checked when the model is known
+        record Tokens(FieldPath at, List<Json> ids) implements Prompt {
+            int[] of(ModelInfo model) {
+                int[] tokens = new int[ids.size()];
+                for (int i = 0; i < tokens.length; i++) {
+                    if (!(ids.get(i) instanceof Json.Num number) || !number.integral()
+                            || number.literal().length() > 11)
+                        throw at.item(i).invalid("is no token id");
+                    long id = Long.parseLong(number.literal());
+                    ModelInputReader.check(at, i, id, model);
+                    tokens[i] = (int) id;
+                }
+                return tokens;
+            }
+        }
+    }
+
+    /// @param field the field that has the limit, for messages
+    record MaxTokens(FieldPath field, int limit) {}
+
+    boolean chat() {
+        return input instanceof Input.Chat;
+    }
+
+    /// The prompts or messages, for messages about them.
+    FieldPath inputField() {
+        return FieldPath.BODY.field(chat() ? "messages" : "prompt");
+    }
+}

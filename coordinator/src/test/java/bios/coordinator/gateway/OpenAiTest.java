@@ -1,0 +1,390 @@
+package bios.coordinator.gateway;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.coordinator.gateway.TestClient.Answer;
+import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.sampling.DrawnTokens;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleResult.StopReason;
+import com.fasterxml.jackson.databind.JsonNode;
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.net.Socket;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/// The endpoints of OpenAI's clients, with an engine whose part the test plays.
+class OpenAiTest {
+    private static final String MODEL = "'model': 'ultrasafe/usf-tiny'";
+    private static final String CHAT = "{" + MODEL + ", 'messages': [{'role': 'user', 'content': 'ab'}]}";
+    private static final String PROMPT = "{" + MODEL + ", 'prompt': [1, 2], 'max_tokens': 5}";
+    private static final String STREAMED = PROMPT.replace("'prompt'", "'stream': true, 'prompt'");
+    private static final String TEMPLATE = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content"
+            + " }}{% endfor %}{% if add_generation_prompt %}{{ x }}!{% endif %}";
+    private static TestService service;
+
+    @BeforeAll static void start() {
+        service = new TestService(Accounts.fromLines("keys", List.of("alice tml-alice-key")),
+                "long-poll = 2 s, max-samples = 8");
+    }
+
+    @AfterAll static void stop() {
+        service.close();
+    }
+
+    @AfterEach void calm() {
+        service.manualSampling = false;
+        service.manual.clear();
+        service.key = "tml-alice-key";
+        service.tokenizerFiles = files("");
+    }
+
+    @BeforeEach void ready() {
+        calm();
+    }
+
+    private static Map<String, byte[]> files(String template) {
+        String config = "{\"bos_token\": {\"content\": \"B\"}, \"chat_template\": [{\"name\": \"other\","
+                + " \"template\": \"no\"}, {\"name\": \"default\", \"template\": \"" + TEMPLATE + "\"}]}";
+        return template.isEmpty() ? Map.of("tokenizer_config.json", config.getBytes(StandardCharsets.UTF_8))
+                : Map.of("tokenizer_config.json", config.getBytes(StandardCharsets.UTF_8),
+                        "chat_template.jinja", template.getBytes(StandardCharsets.UTF_8));
+    }
+
+    private static <T extends EngineCommand> T next(Class<T> kind) throws InterruptedException {
+        EngineCommand command = service.manual.poll(20, TimeUnit.SECONDS);
+        assertNotNull(command, () -> "no " + kind.getSimpleName());
+        return kind.cast(command);
+    }
+
+    private static SampleResult result(StopReason reason, int[]... sequences) {
+        return new SampleResult(Arrays.stream(sequences).map(tokens -> {
+            float[] logprobs = new float[tokens.length];
+            Arrays.fill(logprobs, -0.5f);
+            return new SampleResult.Sequence(tokens, logprobs, reason);
+        }).toList(), Optional.empty(), Optional.empty());
+    }
+
+    private static DrawnTokens drawn(int[] all, int from, Optional<StopReason> end) {
+        float[] logprobs = new float[all.length - from];
+        Arrays.fill(logprobs, -0.5f);
+        return new DrawnTokens(from, DrawnTokens.digest(all, from), Arrays.copyOfRange(all, from, all.length),
+                logprobs, end);
+    }
+
+    private static void draw(EngineCommand.FollowSample asked, int[]... all) {
+        var drawn = new ArrayList<DrawnTokens>();
+        for (int i = 0; i < all.length; i++)
+            drawn.add(drawn(all[i], asked.received()[i], Optional.empty()));
+        asked.replyTo().tell(new EngineReply.Drawn(asked.task(), drawn));
+    }
+
+    /// A request whose response is read event by event.
+    private static final class Stream implements AutoCloseable {
+        private final Socket socket;
+        private final BufferedReader reader;
+        final List<JsonNode> events = new ArrayList<>();
+        final List<String> comments = new ArrayList<>();
+        String head = "";
+
+        Stream(String path, String body) throws IOException {
+            socket = new Socket("127.0.0.1", service.port());
+            byte[] bytes = body.replace('\'', '"').getBytes(StandardCharsets.UTF_8);
+            socket.getOutputStream().write(("POST " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+                    + "tml-alice-key\r\nContent-Type: application/json\r\nContent-Length: " + bytes.length
+                    + "\r\n\r\n").getBytes(StandardCharsets.UTF_8));
+            socket.getOutputStream().write(bytes);
+            socket.setSoTimeout(20_000);
+            reader = new BufferedReader(new InputStreamReader(socket.getInputStream(),
+                    StandardCharsets.UTF_8));
+        }
+
+        /// Reads the next event; null after the last one.
+        JsonNode event() throws IOException {
+            while (true) {
+                String line = reader.readLine();
+                if (line == null || line.equals("0")) return null;
+                if (line.startsWith("HTTP/") || line.contains("Content-Type: ")) head += line + "\n";
+                if (line.startsWith(": ")) comments.add(line);
+                if (line.equals("data: [DONE]")) return TestClient.MAPPER.valueToTree("[DONE]");
+                if (!line.startsWith("data: ")) continue;
+                events.add(TestClient.MAPPER.readTree(line.substring(6)));
+                return events.getLast();
+            }
+        }
+
+        /// Reads all events; the texts of one choice together.
+        String rest(int choice) throws IOException {
+            var text = new StringBuilder();
+            for (JsonNode event = event(); event != null; event = event())
+                for (JsonNode part : event.path("choices"))
+                    if (part.path("index").asInt() == choice) text.append(text(part));
+            return text.toString();
+        }
+
+        @Override public void close() throws IOException {
+            socket.close();
+        }
+    }
+
+    private static String text(JsonNode choice) {
+        return choice.has("text") ? choice.path("text").asText()
+                : choice.path("delta").path("content").asText("");
+    }
+
+    @Test void aCompletionIsAnsweredWhole() {
+        Answer answer = service.post("/v1/completions", "{" + MODEL + ", 'prompt': ['ab', 'abc'], 'n': 2,"
+                + " 'logprobs': 0, 'max_tokens': 2, 'seed': 7, 'user': 'me', 'echo': false, 'suffix': null}");
+        assertEquals(200, answer.status(), () -> answer.json().toString());
+        assertEquals("text_completion", answer.text("object"));
+        assertEquals("ultrasafe/usf-tiny", answer.text("model"));
+        assertEquals(4, answer.json().path("choices").size());
+        JsonNode last = answer.json().path("choices").get(3);
+        assertEquals("fg", last.path("text").asText());
+        assertEquals(3, last.path("index").asInt());
+        assertEquals("length", last.path("finish_reason").asText());
+        assertEquals("[0,1]", last.path("logprobs").path("text_offset").toString());
+        assertEquals(-1, last.path("logprobs").path("token_logprobs").get(1).asDouble());
+        assertEquals(5, answer.json().path("usage").path("prompt_tokens").asInt());
+        assertEquals(8, answer.json().path("usage").path("completion_tokens").asInt());
+        var task = service.sampled.getLast().task();
+        assertEquals(7, task.seed());
+        assertEquals(2, task.numSamples());
+        assertTrue(answer.text("id").startsWith("cmpl-"));
+        assertEquals("abfg", service.post("/v1/completions", "{" + MODEL + ", 'prompt': 'ab', 'echo': true,"
+                + " 'max_tokens': 2}").json().path("choices").get(0).path("text").asText());
+    }
+
+    @Test void aChatIsRenderedWithTheTemplateOfTheModel() {
+        Answer answer = service.post("/v1/chat/completions", "{" + MODEL + ", 'messages': [{'role':"
+                + " 'developer', 'content': 'S'}, {'role': 'user', 'content': [{'type': 'text', 'text':"
+                + " 'a'}, {'type': 'text', 'text': 'b'}], 'name': 'x'}], 'logprobs': true, 'temperature':"
+                + " 0.5, 'max_completion_tokens': 3, 'chat_template_kwargs': {'x': [1, null, 0.5]},"
+                + " 'tools': [], 'response_format': {'type': 'text'}, 'n': 1, 'stream': false}");
+        assertEquals(200, answer.status(), () -> answer.json().toString());
+        assertEquals("chat.completion", answer.text("object"));
+        JsonNode choice = answer.json().path("choices").get(0);
+        assertEquals("assistant", choice.path("message").path("role").asText());
+        assertEquals("fg", choice.path("message").path("content").asText());
+        JsonNode logprob = choice.path("logprobs").path("content").get(1);
+        assertEquals("g", logprob.path("token").asText());
+        assertEquals(-2, logprob.path("logprob").asDouble(), "of the model itself, not at this temperature");
+        assertEquals("[103]", logprob.path("bytes").toString());
+        int[] prompt = "B<system>S<user>a\nb[1, None, 0.5]!".chars().map(c -> c % 100).toArray();
+        assertEquals(Arrays.toString(prompt), Arrays.toString(service.sampled.getLast().task().prompt()));
+    }
+
+
+    @Test void tokensAreSentWhileTheyAreDrawn() throws Exception {
+        service.manualSampling = true;
+        try (var stream = new Stream("/v1/chat/completions", CHAT.replace("'messages'", "'stream': true,"
+                + " 'stop': 'cd', 'stream_options': {'include_usage': true}, 'logprobs': true, 'n': 2,"
+                + " 'messages'"))) {
+            var sample = next(EngineCommand.Sample.class);
+            draw(next(EngineCommand.FollowSample.class), new int[] {1, 2}, new int[] {});
+            JsonNode role = stream.event();
+            assertEquals("assistant", role.path("choices").get(0).path("delta").path("role").asText());
+            assertTrue(role.path("usage").isNull());
+            assertTrue(stream.head.contains("text/event-stream"), stream.head);
+            var first = stream.event().path("choices").get(0);
+            assertEquals("b", first.path("delta").path("content").asText(), "c may begin the stop string");
+            assertEquals(1, first.path("logprobs").path("content").size());
+            draw(next(EngineCommand.FollowSample.class), new int[] {1, 2, 60, 60}, new int[] {60});
+            sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), result(StopReason.STOP,
+                    new int[] {1, 2, 60, 60, 2, 3}, new int[] {60, 60, 99})));
+            String rest = stream.rest(0);
+            assertEquals("cé[DONE]", rest + "[DONE]");
+            var texts = new StringBuilder();
+            for (JsonNode event : stream.events) for (JsonNode choice : event.path("choices"))
+                if (choice.path("index").asInt() == 1) texts.append(text(choice));
+            assertEquals("é", texts.toString());
+            List<String> reasons = stream.events.stream().flatMap(e -> e.path("choices").valueStream())
+                    .map(c -> c.path("finish_reason").asText(null)).filter(r -> r != null).toList();
+            assertEquals(List.of("stop", "stop"), reasons);
+            JsonNode usage = stream.events.getLast();
+            assertEquals(0, usage.path("choices").size());
+            assertEquals(9, usage.path("usage").path("completion_tokens").asInt());
+        }
+    }
+
+    @Test void aStreamGoesOnWhenItsRequestMovesToAnotherWorker() throws Exception {
+        service.manualSampling = true;
+        try (var stream = new Stream("/v1/completions", STREAMED)) {
+            var sample = next(EngineCommand.Sample.class);
+            draw(next(EngineCommand.FollowSample.class), new int[] {1, 2});
+            assertEquals("bc", text(stream.event().path("choices").get(0)));
+            next(EngineCommand.FollowSample.class);
+            sample.replyTo().tell(new EngineReply.RequestFailed(Fault.server("queue_full", "it is full")));
+            var again = next(EngineCommand.Sample.class);
+            assertEquals(sample.task(), again.task());
+            var asked = next(EngineCommand.FollowSample.class);
+            assertEquals("[2]", Arrays.toString(asked.received()), "what was sent is not drawn again");
+            draw(asked, new int[] {1, 2, 3});
+            assertEquals("d", text(stream.event().path("choices").get(0)));
+            asked = next(EngineCommand.FollowSample.class);
+            draw(asked, new int[] {1, 9, 3, 4});
+            JsonNode error = stream.event().path("error");
+            assertEquals("sampling_failed", error.path("code").asText(), "another sample is not mixed in");
+            assertNull(stream.event());
+            next(EngineCommand.CancelSample.class);
+        }
+    }
+
+    @Test void aClientThatLeavesEndsItsRequest() throws Exception {
+        service.manualSampling = true;
+        EngineCommand.Sample sample;
+        try (var stream = new Stream("/v1/completions", STREAMED)) {
+            sample = next(EngineCommand.Sample.class);
+            draw(next(EngineCommand.FollowSample.class), new int[] {1, 2});
+            stream.event();
+        }
+        EngineCommand command = next(EngineCommand.class);
+        for (int i = 3; command instanceof EngineCommand.FollowSample asked; i++) {
+            int[] all = new int[i];
+            all[0] = 1;
+            all[1] = 2;
+            draw(asked, all); // the server finds out when it writes
+            command = next(EngineCommand.class);
+        }
+        assertEquals(sample.task().id(), ((EngineCommand.CancelSample) command).task());
+    }
+
+    @Test void aRequestThatFailsAfterItsStreamBeganSaysSoInIt() throws Exception {
+        service.manualSampling = true;
+        try (var stream = new Stream("/v1/completions", STREAMED)) {
+            var sample = next(EngineCommand.Sample.class);
+            sample.replyTo().tell(new EngineReply.RequestFailed(Fault.user("non_finite", "it overflows")));
+            assertEquals("non_finite", stream.event().path("error").path("code").asText());
+            assertNull(stream.event());
+        }
+    }
+
+    @Test void aWholeAnswerThatTakesLongKeepsItsConnection() throws Exception {
+        service.manualSampling = true;
+        var answer = CompletableFuture.supplyAsync(() -> service.post("/v1/completions", PROMPT));
+        var sample = next(EngineCommand.Sample.class);
+        TimeUnit.SECONDS.sleep(3); // longer than the wait after which the response begins
+        sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), result(StopReason.LENGTH,
+                new int[] {1, 2, 3})));
+        assertEquals("bcd", answer.get(20, TimeUnit.SECONDS).json().path("choices").get(0).path("text")
+                .asText());
+    }
+
+    @Test void modelsAreListed() {
+        JsonNode list = service.get("/v1/models").json();
+        assertEquals("list", list.path("object").asText());
+        assertEquals("ultrasafe/usf-tiny", list.path("data").get(0).path("id").asText());
+        assertEquals("model", service.get("/v1/models/ultrasafe/usf-tiny").text("object"));
+        assertEquals("ultrasafe/usf-tiny", service.get("/v1/models/ultrasafe%2Fusf-tiny").text("id"));
+        refuses(service.get("/v1/models/gpt-x"), 404, "model", "model_not_found");
+    }
+
+    @Test void theKeyIsABearerToken() {
+        service.key = "";
+        refuses(service.get("/v1/models"), 401, "", "invalid_api_key");
+        refuses(service.get("/v1/models", "Authorization", "Bearer tml-other"), 401, "", "invalid_api_key");
+        assertEquals(200, service.get("/v1/models", "Authorization", "Bearer tml-alice-key").status());
+        assertEquals(200, service.get("training_runs", "Authorization", "bearer tml-alice-key").status());
+    }
+
+    private static void refuses(Answer answer, int status, String param, String code) {
+        JsonNode error = answer.json().path("error");
+        assertEquals(status, answer.status(), () -> answer.json().toString());
+        assertEquals(param, error.path("param").asText("").replace("null", ""), error::toString);
+        assertEquals(code, error.path("code").asText(), error::toString);
+        assertEquals(status < 500 ? "invalid_request_error" : "server_error", error.path("type").asText());
+        assertTrue(error.path("message").asText().length() > 10, error::toString);
+        assertFalse(answer.json().has("category"));
+    }
+
+    /// Each row: the field and the code of the answer, and what is put into a valid body.
+    @Test void badRequestsAreRefusedByField() {
+        String[][] chat = {{"messages", "invalid", "'messages': [{'role': 'user', 'content': 'ab'}]", ""},
+            {"messages", "invalid", "[{'role': 'user', 'content': 'ab'}]", "[]"},
+            {"messages[0].role", "invalid", "'role': 'user', ", ""},
+            {"messages[0].content", "invalid", "'ab'", "7"},
+            {"messages[0].content", "invalid", "'ab'", "null"},
+            {"messages[0].content[0].type", "unsupported", "'ab'", "[{'type': 'image_url'}]"},
+            {"messages[0].content[0].text", "invalid", "'ab'", "[{'type': 'text'}]"},
+            {"messages[0].tool_calls", "unsupported", "'ab'", "'ab', 'tool_calls': [{'id': 'x'}]"},
+            {"messages[0].colour", "invalid", "'ab'", "'ab', 'colour': 1"},
+            {"messages", "invalid", "[{'role': 'user', 'content': 'ab'}]", "'ab'"},
+            {"top_logprobs", "unsupported", "'messages'", "'logprobs': true, 'top_logprobs': 2, 'messages'"},
+            {"logprobs", "invalid", "'messages'", "'logprobs': 3, 'messages'"},
+            {"chat_template_kwargs", "invalid", "'messages'", "'chat_template_kwargs': 3, 'messages'"},
+            {"max_completion_tokens", "context_length_exceeded", "'messages'",
+                "'max_completion_tokens': 64, 'messages'"}};
+        for (String[] row : chat) bad("/v1/chat/completions", CHAT, row);
+        for (String name : List.of("tools", "functions", "response_format", "logit_bias", "audio",
+                "prediction", "web_search_options"))
+            bad("/v1/chat/completions", CHAT, new String[] {name, "unsupported", "'messages'",
+                "'" + name + "': {'type': 'json_object'}, 'messages'"});
+        String[][] completion = {{"model", "invalid", "'model': 'ultrasafe/usf-tiny'", "'seed': 1"},
+            {"model", "model_not_found", "ultrasafe/usf-tiny", "gpt-x"},
+            {"model", "model_not_found", "ultrasafe/usf-tiny", "../usf tiny"},
+            {"model", "invalid", "ultrasafe/usf-tiny", "bios://x"},
+            {"prompt", "invalid", "[1, 2]", "[]"}, {"prompt", "invalid", "[1, 2]", "{}"},
+            {"prompt[1]", "invalid", "[1, 2]", "[1, 100]"}, {"prompt[1]", "invalid", "[1, 2]", "[1, 'a']"},
+            {"prompt[0][1]", "invalid", "[1, 2]", "[[1, -1]]"}, {"prompt", "invalid", "[1, 2]", "''"},
+            {"prompt[1]", "invalid", "[1, 2]", "['a', 3]"}, {"prompt", "invalid", "[1, 2]", "[[1], []]"},
+            {"max_tokens", "invalid", "5", "0"}, {"max_tokens", "context_length_exceeded", "5", "63"},
+            {"temperature", "invalid", "5", "5, 'temperature': -1"},
+            {"top_p", "invalid", "5", "5, 'top_p': 0"},
+            {"n", "invalid", "5", "5, 'n': 9"}, {"stop", "invalid", "5", "5, 'stop': ['']"},
+            {"stop[0]", "invalid", "5", "5, 'stop': [3]"},
+            {"logprobs", "unsupported", "5", "5, 'logprobs': 1"},
+            {"logprobs", "unsupported", "5", "5, 'logprobs': 2, 'temperature': 0"},
+            {"echo", "unsupported", "5", "5, 'logprobs': 0, 'echo': true"},
+            {"best_of", "unsupported", "5", "5, 'best_of': 2"},
+            {"suffix", "unsupported", "5", "5, 'suffix': 'x'"},
+            {"presence_penalty", "unsupported", "5", "5, 'presence_penalty': 0.5"},
+            {"logit_bias", "unsupported", "5", "5, 'logit_bias': {'3': 1}"},
+            {"stream_options", "invalid", "5", "5, 'stream_options': {}"},
+            {"colour", "invalid", "5", "5, 'colour': 'red'"}, {"seed", "invalid", "5", "5, 'seed': 'x'"}};
+        for (String[] row : completion) bad("/v1/completions", PROMPT, row);
+        refuses(service.post("/v1/completions", "{"), 400, "", "malformed_json");
+        refuses(service.get("/v1/completions"), 405, "", "method_not_allowed");
+        refuses(service.post("/v1/embeddings", "{}"), 404, "", "no_such_call");
+        String many = PROMPT.replace("[1, 2]", "['a', 'b', 'c']").replace("5", "5, 'n': 3");
+        refuses(service.post("/v1/completions", many), 400, "prompt", "invalid");
+        String greedy = PROMPT.replace("5", "5, 'logprobs': 1, 'temperature': 0");
+        assertEquals(200, service.post("/v1/completions", greedy).status());
+    }
+
+    private static void bad(String path, String good, String[] row) {
+        String body = good.replace(row[2], row[3]).replace(", }", "}").replace(", ,", ",");
+        assertFalse(body.equals(good), row[2]);
+        refuses(service.post(path, body), row[1].equals("model_not_found") ? 404 : 400, row[0], row[1]);
+    }
+
+    @Test void modelsWithoutAUsableTemplateSayWhatToDo() {
+        try (var other = new TestService(Accounts.open(), "long-poll = 100 ms")) {
+            refuses(other.post("/v1/chat/completions", CHAT), 400, "model", "no_chat_template");
+            other.tokenizerFiles = files("{% frobnicate %}");
+            refuses(other.post("/v1/chat/completions", CHAT), 400, "model", "no_chat_template");
+            other.tokenizerFiles = files("{{ raise_exception('no ' ~ messages[0].role) }}");
+            Answer refused = other.post("/v1/chat/completions", CHAT);
+            refuses(refused, 400, "messages", "invalid");
+            assertTrue(refused.json().path("error").path("message").asText().contains("no user"));
+        }
+    }
+}
