@@ -86,7 +86,7 @@ final class ActorCalls {
 
     private static Answer typed(ApiResponse response) {
         return switch (response) {
-            case ApiResponse.Typed(var answer, _) -> answer.get(); // edge: makes it, waits for nothing
+            case ApiResponse.Typed(var typed, _) -> typed.get();
             case ApiResponse.NoContent _ -> new Answer.Done();
             case ApiResponse.JsonBody(int status, _, _) when status == 200 -> new Answer.Done();
             case ApiResponse.JsonBody _, ApiResponse.JsonStream _, ApiResponse.Binary _,
