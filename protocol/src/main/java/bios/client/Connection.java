@@ -29,6 +29,7 @@ final class Connection {
     private static final long SECOND = 1_000_000_000;
     /// Longer than the longest wait of the gateway for a result.
     private static final long RESEND_NANOS = 45 * SECOND;
+    private static final int MOST_ATTEMPTS = 16;
     private static final long PART_NANOS = 3 * SECOND;
     private static final long CONNECT_NANOS = 5 * SECOND;
     /// At most; four in the time after which the gateway gives this client up.
@@ -63,7 +64,8 @@ final class Connection {
     private long unansweredBytes;
     private long lastId;
     private int gateway = -1;
-    private String attempt = "";
+    /// The gateway of each attempt to connect: on a slow machine the reply to an older one comes first.
+    private final Map<String, Integer> attempts = new LinkedHashMap<>();
     private long heardNanos;
     private long pingNanos = PING_NANOS;
     private long pingedNanos;
@@ -127,7 +129,9 @@ final class Connection {
         sender.clear();
         gateway = (gateway + 1) % settings.gateways().size();
         heardNanos = nanos.getAsLong();
-        attempt = names.get();
+        String attempt = names.get();
+        if (attempts.size() == MOST_ATTEMPTS) attempts.remove(attempts.keySet().iterator().next());
+        attempts.put(attempt, gateway);
         String protocol = "pekko://" + ClientTransport.SYSTEM + "@" + settings.gateways().get(gateway);
         Adapter.toClassic(context).actorSelection(protocol + ClientTransport.GATEWAY).tell(
                 new ClientMessage.Connect(ClientMessage.VERSION, ClientMessage.MINOR, settings.key(),
@@ -135,10 +139,14 @@ final class Connection {
     }
 
     private void opened(ClientMessage.Connected opened) {
-        if (!opened.attempt().equals(attempt)) { // the reply to an older attempt
-            opened.session().tell(new ClientMessage.Close());
+        Integer from = attempts.get(opened.attempt());
+        if (from == null || session.isPresent()) { // one session is enough
+            if (!session.equals(Optional.of(opened.session())))
+                opened.session().tell(new ClientMessage.Close());
             return;
         }
+        gateway = from;
+        attempts.clear();
         session = Optional.of(opened.session());
         pingNanos = Math.min(PING_NANOS, opened.silenceMillis() * 250_000);
         heardNanos = nanos.getAsLong();
@@ -147,7 +155,7 @@ final class Connection {
     }
 
     private void refused(ClientMessage.Refused refused) {
-        if (session.isPresent() || !refused.attempt().equals(attempt)) return;
+        if (session.isPresent() || !attempts.containsKey(refused.attempt())) return;
         Problem why = refused.why();
         if (why.retryAfterSeconds() > 0) {
             settings.waits().accept("gateway " + settings.gateways().get(gateway) + ": " + why.message());
