@@ -35,11 +35,14 @@ def events(port: int, path: str, body: Dict[str, Any]) -> Iterator[Any]:
     answer = client.getresponse()
     assert answer.status == 200, answer.read()
     assert answer.headers["Content-Type"].startswith("text/event-stream"), answer.headers["Content-Type"]
-    for line in answer:
-        text = line.decode().rstrip("\n")
-        if text.startswith("data: "):
-            yield text[6:] if text == "data: [DONE]" else json.loads(text[6:])
-    client.close()
+    try:
+        for line in answer:
+            text = line.decode().rstrip("\n")
+            if text.startswith("data: "):
+                yield text[6:] if text == "data: [DONE]" else json.loads(text[6:])
+    finally:
+        answer.close()
+        client.close()
 
 
 def streamed(port: int, path: str, body: Dict[str, Any]) -> Tuple[List[str], List[Any], Dict[str, Any]]:
