@@ -220,7 +220,7 @@ final class GpuVerbs {
         });
         all.put("lossGradient PPO, own bounds", on -> {
             Tensor to = on.empty(DType.F32, 65, 1);
-            var bounds = new LossTerms.Bounds(on.random(DType.F32, 65, 1), on.random(DType.F32, 65, 1));
+            var bounds = new LossTerms.Bounds(on.between(0.5f, 0.9f, 65), on.between(1.1f, 1.5f, 65));
             on.device.lossGradient(to, on.random(DType.F32, 65, 1), new LossTerms(LossFunction.PPO,
                     on.random(DType.F32, 65, 1), Optional.of(on.random(DType.F32, 65, 1)),
                     Optional.of(bounds), 0.8, 1.2, 0));
@@ -305,6 +305,13 @@ final class GpuVerbs {
             Tensor made = empty(type, rows, columns);
             device.write(made, numbers(rows * columns), 0);
             return made;
+        }
+
+        /// A column of random numbers of a range.
+        Tensor between(float least, float most, int rows) {
+            float[] values = numbers(rows);
+            for (int i = 0; i < rows; i++) values[i] = least + (most - least) * (Math.abs(values[i]) % 1);
+            return device.upload(scope, List.of(new HostArray.Floats(rows, 1, values))).getFirst();
         }
 
         List<Tensor> slabs() {
