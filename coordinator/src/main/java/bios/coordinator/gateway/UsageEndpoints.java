@@ -7,7 +7,8 @@ import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.owner.OwnerCommand.SampledTotal;
 import bios.protocol.run.RunUsage;
 import java.time.Instant;
-import java.time.OffsetDateTime;
+import java.time.ZoneOffset;
+import java.time.format.DateTimeFormatter;
 import java.time.format.DateTimeParseException;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -190,10 +191,11 @@ final class UsageEndpoints {
                 "project_id", project, "event_info", info));
     }
 
+    /// A time of ISO 8601; without an offset, as Tinker's command line sends it, it is one in UTC.
     private static Optional<Instant> time(ApiRequest call, String name) {
         return call.parameter(name).map(text -> {
             try {
-                return OffsetDateTime.parse(text).toInstant();
+                return DateTimeFormatter.ISO_DATE_TIME.withZone(ZoneOffset.UTC).parse(text, Instant::from);
             } catch (DateTimeParseException _) {
                 throw new ApiException(ErrorCode.INVALID, name,
                         "'" + text + "' is no time like 2026-01-31T00:00:00Z");

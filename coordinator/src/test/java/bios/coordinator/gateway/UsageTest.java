@@ -150,6 +150,8 @@ class UsageTest {
         assertEquals(12, trained, hours::toString);
         assertEquals(0, ok(service.get("billing/usage/events?ending_before=2020-01-01T00:00:00Z")).json()
                 .get("data").size());
+        for (String same : List.of("2020-01-01T00:00:00", "2020-01-01T02:00:00%2B02:00"))
+            assertEquals(hours, ok(service.get("billing/usage/events?starting_on=" + same)).json());
         assertEquals(400, service.get("billing/usage/events?starting_on=now").status());
         assertEquals(1, ok(service.get("usage?project_id=p%2C1")).json().get("runs").size());
         assertEquals(0, ok(service.get("usage?project_id=q")).json().get("runs").size());
