@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
 import threading
 import time
 import uuid
-from pathlib import Path
 from typing import Callable, List
 
 from cluster import Cluster, cluster
@@ -37,10 +35,8 @@ def classpath() -> str:
 class Program:
     """One JVM program, which is started again when it is killed."""
 
-    def __init__(self, gateways: str, seed: int, steps: int, reached: Callable[[], None]) -> None:
-        java = os.environ.get("JAVA_HOME", "")
-        self._command = [str(Path(java) / "bin" / "java") if java else shutil.which("java") or "java", "-Xmx256m",
-                         "--sun-misc-unsafe-memory-access=allow", "-cp", classpath(), "bios.node.ScriptedClient",
+    def __init__(self, java: str, gateways: str, seed: int, steps: int, reached: Callable[[], None]) -> None:
+        self._command = [java, "-Xmx256m", "--sun-misc-unsafe-memory-access=allow", "-cp", classpath(), "bios.node.ScriptedClient",
                          gateways, NAME, str(uuid.uuid4()), str(seed), str(steps)]
         self._reached = reached
         self._killed = threading.Event()
@@ -48,7 +44,7 @@ class Program:
         self.lines: List[str] = []
 
     def _start(self) -> "subprocess.Popen[str]":
-        return subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
 
     def kill(self) -> None:
         """`kill -9`; it starts again with the same session and numbers."""
@@ -131,8 +127,10 @@ def main() -> None:
             gateways = ",".join(f"127.0.0.1:{node['actors_port']}" for node in running.nodes().values()
                                 if node["role"] == "coordinator")
 
+            java = os.readlink(f"/proc/{running.pid('coordinator-1')}/exe")
+
             def programs(reached: Callable[[], None]) -> List[Program]:
-                return [Program(gateways, seed, arguments.steps, reached) for seed in seeds]
+                return [Program(java, gateways, seed, arguments.steps, reached) for seed in seeds]
 
             log(f"undisturbed, through {gateways} ...")
             began = time.monotonic()
