@@ -14,10 +14,6 @@ import java.util.function.Consumer;
 public final class RestartedProcess {
     /// The system property of the child.
     static final String CHILD = "bios.child";
-    private static final long FIRST_BACKOFF_MILLIS = 500;
-    private static final long MAX_BACKOFF_MILLIS = 8_000;
-    /// Who ran so long is started again after the first backoff.
-    private static final long STABLE_NANOS = TimeUnit.SECONDS.toNanos(30);
     private static final long STOP_SECONDS = 90;
 
     private final List<String> arguments;
@@ -57,17 +53,17 @@ public final class RestartedProcess {
     /// @return its exit status
     public int run() throws InterruptedException {
         Runtime.getRuntime().addShutdownHook(Thread.ofPlatform().unstarted(this::stop));
-        long backoff = FIRST_BACKOFF_MILLIS;
+        Backoff backoff = Backoff.FIRST;
         while (true) {
-            long began = System.nanoTime(); // edge: backoff
+            long began = Restarts.nowMillis();
             process = start();
             if (stopping) process.destroy();
             int status = process.waitFor(); // edge: supervises a process
             if (status != CommandFailed.DEVICE_LOST_STATUS || stopping) return status;
-            if (System.nanoTime() - began > STABLE_NANOS) backoff = FIRST_BACKOFF_MILLIS; // edge: backoff
+            backoff = backoff.afterRunning(Restarts.nowMillis() - began);
             say.accept("the process of the device ended with status " + status + "; it is started again");
-            Thread.sleep(backoff); // edge: supervises a process
-            backoff = Math.min(MAX_BACKOFF_MILLIS, 2 * backoff);
+            Thread.sleep(backoff.millis()); // edge: supervises a process
+            backoff = backoff.grown();
         }
     }
 

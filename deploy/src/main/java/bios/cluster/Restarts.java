@@ -9,17 +9,13 @@ import java.util.function.Consumer;
 /// Starts processes, and starts those again that have ended, after a time that grows while they do not stay.
 /// Not thread-safe.
 final class Restarts {
-    private static final long FIRST_BACKOFF_MILLIS = 500;
-    private static final long MAX_BACKOFF_MILLIS = 8_000;
-    /// Who stable so long is started again after the first backoff.
-    private static final long STABLE_MILLIS = 30_000;
     private static final long POLL_MILLIS = 50;
 
     private final Consumer<String> say;
     private final boolean again;
     private final Map<Member, Restart> all = new HashMap<>();
 
-    private record Restart(long startedAtMillis, long backoffMillis, Optional<Long> dueAtMillis) {}
+    private record Restart(long startedAtMillis, Backoff backoff, Optional<Long> dueAtMillis) {}
 
     /// @param say receives progress messages
     /// @param again whether ended processes are started again
@@ -30,15 +26,15 @@ final class Restarts {
 
     /// Starts a process.
     void start(Member member) {
-        start(member, FIRST_BACKOFF_MILLIS);
+        start(member, Backoff.FIRST);
     }
 
-    private void start(Member member, long backoff) {
+    private void start(Member member, Backoff backoff) {
         member.start();
         all.put(member, new Restart(nowMillis(), backoff, Optional.empty()));
     }
 
-    private static long nowMillis() {
+    static long nowMillis() {
         return System.nanoTime() / 1_000_000; // edge: backoff between starts
     }
 
@@ -49,16 +45,15 @@ final class Restarts {
         Restart restart = all.get(member);
         if (member.isRunning() || !again && restart.dueAtMillis().isPresent()) return false;
         if (restart.dueAtMillis().isEmpty()) {
-            boolean stable = nowMillis() - restart.startedAtMillis() > STABLE_MILLIS;
-            long backoff = stable ? FIRST_BACKOFF_MILLIS : restart.backoffMillis();
-            all.put(member, new Restart(restart.startedAtMillis(),
-                    Math.min(MAX_BACKOFF_MILLIS, 2 * backoff), Optional.of(nowMillis() + backoff)));
+            Backoff backoff = restart.backoff().afterRunning(nowMillis() - restart.startedAtMillis());
+            all.put(member, new Restart(restart.startedAtMillis(), backoff.grown(),
+                    Optional.of(nowMillis() + backoff.millis())));
             say.accept(member.name + " ended with status " + member.status()
                     + (again ? "; it is restarted" : ""));
             return true;
         }
         if (nowMillis() < restart.dueAtMillis().get()) return false;
-        start(member, restart.backoffMillis());
+        start(member, restart.backoff());
         return true;
     }
 
