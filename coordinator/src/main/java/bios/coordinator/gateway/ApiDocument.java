@@ -12,7 +12,7 @@ import java.util.TreeSet;
 
 /// The OpenAPI document of the endpoints below `/api/v1`. Each endpoint has its operation here, and each
 /// operation its endpoint: otherwise no gateway starts. Tests compare the fields of requests and answers with
-/// it. Those of OpenAI's clients are OpenAI's to describe.
+/// it.
 final class ApiDocument {
     private static final Schema RUN_METADATA = map(any());
 
@@ -24,13 +24,12 @@ final class ApiDocument {
         for (ApiOperation operation : operations()) operations.put(operation.endpoint(), operation);
         var byEndpoint = new TreeMap<String, Endpoint>();
         for (Endpoint each : endpoints)
-            if (!each.pattern().getFirst().isEmpty())
-                byEndpoint.put(each.method() + " " + String.join("/", each.pattern()), each);
+            byEndpoint.put(each.method() + " " + String.join("/", each.pattern()), each);
         if (!byEndpoint.keySet().equals(new TreeSet<>(operations.keySet())))
             throw new IllegalStateException("endpoints " + byEndpoint.keySet() + " and operations "
                     + new TreeSet<>(operations.keySet()) + " differ");
         var paths = new LinkedHashMap<String, Map<String, Object>>();
-        operations.forEach((name, operation) -> paths.computeIfAbsent("/api/v1/" + operation.path(), _ ->
+        operations.forEach((name, operation) -> paths.computeIfAbsent(operation.fullPath(), _ ->
                 new LinkedHashMap<>()).put(operation.method().toLowerCase(Locale.ROOT),
                 operation.json(byEndpoint.get(name))));
         var schemas = new LinkedHashMap<String, Object>();
@@ -53,6 +52,7 @@ final class ApiDocument {
         checkpoints(all);
         sessions(all);
         records(all);
+        openAi(all);
         return all;
     }
 
@@ -242,6 +242,29 @@ final class ApiDocument {
         all.add(get("traces/{session}", "A timeline by a signed URL").asking("token", string()).answering(
                 object(must("displayTimeUnit", string()), must("otherData", map(string())),
                         must("traceEvents", array(map(any()))))));
+    }
+
+    /// The endpoints of OpenAI's clients, whose answers OpenAI describes.
+    private static void openAi(List<ApiOperation> all) {
+        all.add(get("/v1/models", "Models and sampler weights, in OpenAI's form").answering(any()));
+        all.add(get("/v1/models/{model}", "A model, in OpenAI's form").answering(any()));
+        Field[] common = {must("model", string()), may("n", integer(1, 1024)),
+            may("max_tokens", integer(1, Integer.MAX_VALUE)), may("seed", integer()),
+            may("stop", anyOf(string(), array(string()))), may("temperature", number()),
+            may("top_p", number()), may("top_k", integer(-1, Integer.MAX_VALUE)), may("stream", bool()),
+            may("stream_options", object(may("include_usage", bool())))};
+        var chat = new ArrayList<Field>(List.of(common));
+        chat.add(must("messages", array(object(must("role", oneOf("system", "user", "assistant")),
+                must("content", string())))));
+        chat.add(may("logprobs", bool()));
+        all.add(post("/v1/chat/completions", "Continue a conversation, in OpenAI's form")
+                .taking(chat.toArray(Field[]::new)).answering(any()).or("text/event-stream"));
+        var completion = new ArrayList<Field>(List.of(common));
+        completion.add(must("prompt", anyOf(string(), array(string()), array(integer()))));
+        completion.add(may("logprobs", integer(0, 5)));
+        completion.add(may("echo", bool()));
+        all.add(post("/v1/completions", "Continue a text, in OpenAI's form")
+                .taking(completion.toArray(Field[]::new)).answering(any()).or("text/event-stream"));
     }
 
     private static Field[] sums(Field... fields) {

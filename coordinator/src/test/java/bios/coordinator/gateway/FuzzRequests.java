@@ -142,6 +142,7 @@ final class FuzzRequests {
             case "path", "model_path", "tinker_path" -> chance(0.2) ? pick(List.of("a", "b"))
                     : one("path");
             case "base_model" -> "ultrasafe/usf-tiny";
+            case "model" -> chance(0.6) ? "ultrasafe/usf-tiny" : one("path");
             case "project_id" -> pick(List.of("p", "q"));
             default -> pick(STRINGS);
         };
