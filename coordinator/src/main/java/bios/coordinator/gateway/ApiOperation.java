@@ -90,9 +90,13 @@ record ApiOperation(String method, String path, String summary, Map<String, Sche
                 "not finished; ask again", "content", content("application/json",
                         Schema.ref("TryAgain").json())));
         all.put("default", ApiResponse.object("description", "an error", "content",
-                content("application/json", (path.startsWith("/") ? Schema.any() : Schema.ref("Error"))
-                        .json())));
+                content("application/json",
+                        Schema.ref(error()).json())));
         return all;
+    }
+
+    private String error() {
+        return path.equals("/v1/messages") ? "MessageError" : path.startsWith("/") ? "OpenAiError" : "Error";
     }
 
     private static Map<String, Object> content(String type, Map<String, Object> schema) {

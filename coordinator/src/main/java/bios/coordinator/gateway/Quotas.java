@@ -67,16 +67,18 @@ final class Quotas {
             long[] bytes = {0};
             forEachRun(account, summary -> bytes[0] += stored(summary, services.clock().millis()));
             if (bytes[0] >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
-                    + "' stores " + bytes[0] + " bytes of checkpoints, and " + most + " is its limit"
-                    + " (bios.gateway.limits.stored-bytes); delete some, or let them expire");
+                    + "' stores " + bytes[0] + " bytes of checkpoints and states of runs, and " + most
+                    + " is its limit (bios.gateway.limits.stored-bytes); delete checkpoints or let them"
+                    + " expire, and unload runs that are finished");
             return null;
         });
     }
 
-    /// Bytes of the checkpoints of a run that have not expired.
+    /// Bytes of the checkpoints of a run that have not expired, and of its state.
     static long stored(RunSummary run, long nowMillis) {
-        return run.checkpoints().stream().filter(c -> c.expiresAtMillis().filter(at -> at <= nowMillis)
-                .isEmpty()).mapToLong(CheckpointManifest::bytes).sum();
+        return run.stateBytes().orElse(0L) + run.checkpoints().stream().filter(c ->
+                c.expiresAtMillis().filter(at -> at <= nowMillis).isEmpty())
+                .mapToLong(CheckpointManifest::bytes).sum();
     }
 
     private void forEachRun(String account, Consumer<RunSummary> each) {

@@ -194,7 +194,9 @@ final class FuzzRequests {
         var required = new ArrayList<String>();
         schema.path("required").forEach(each -> required.add(each.asText()));
         schema.path("properties").properties().forEach(field -> {
-            if (chance(required.contains(field.getKey()) ? 0.985 : 0.3))
+            boolean unsupported = field.getValue().findValuesAsText("description")
+                    .contains(ApiDocument.UNSUPPORTED);
+            if (chance(required.contains(field.getKey()) ? 0.985 : unsupported ? 0.01 : 0.3))
                 object.set(field.getKey(), value(field.getKey(), field.getValue(), depth + 1));
         });
         JsonNode others = schema.path("additionalProperties");
