@@ -80,6 +80,12 @@ final class EndToEndIT {
         python("deploy/src/test/python/soak.py", "--plant");
     }
 
+    /// The long form: `many_clients.py --clients 200 --seconds 300 --cycles 2 --silence 420 --below 260`.
+    @Test void memoryThatManyClientsNeededIsGivenBack() throws Exception {
+        python("deploy/src/test/python/many_clients.py", "--clients", "40", "--seconds", "8", "--idle", "10",
+                "--silence", "240", "--below", "260");
+    }
+
     /// The long form, with all parts of `gpu-check`: `python3 deploy/src/test/python/emulated_gpu.py`.
     @Test void anEmulatedCardIsCheckedAndALostOneLosesNothing() throws Exception {
         python("deploy/src/test/python/emulated_gpu.py", "--parts", "gpu_check,lost",
