@@ -12,6 +12,7 @@ The gate runs a short form; the long one is `many_clients.py --clients 200 --sec
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -146,6 +147,13 @@ def check(running: Server, a: argparse.Namespace) -> None:
     now = sample(running)
     each = (now["journal"] + now["blobs"] - before["journal"] - before["blobs"]) * 1024 / max(runs, 1)
     print(f"{each:.0f} KiB on disk for each of {runs} runs", flush=True)
+    if a.append is not None:
+        line = {"bench": "clients", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "clients": a.clients,
+                "seconds": a.seconds, "fetch": not a.no_fetch, "runs": runs, "resident_before": round(before["rss"]),
+                "resident_after": [round(rss) for rss in left], "now": {name: round(now[name]) for name in SHOWN},
+                "kib_on_disk_per_run": round(each)}
+        with open(a.append, "a") as out:
+            out.write(json.dumps(line) + "\n")
     if a.disk is not None:
         holds(f"at most {a.disk:.0f} KiB", each <= a.disk)
 
@@ -161,6 +169,7 @@ def main() -> None:
     parser.add_argument("--native", action="store_true")
     parser.add_argument("--below", type=float, default=None, metavar="MIB")
     parser.add_argument("--disk", type=float, default=None, metavar="KIB")
+    parser.add_argument("--append", default=None, metavar="FILE", help="appends a JSON line, for docs/bench/clients.jsonl")
     a = parser.parse_args()
     if a.native:
         os.environ["BIOS_JAVA_OPTIONS"] = os.environ.get("BIOS_JAVA_OPTIONS", "") + " -XX:NativeMemoryTracking=summary"
