@@ -330,7 +330,7 @@ class BadRequestTest {
         table("load_weights", "{'model_id': '" + run + "', 'seq_id': 5, 'path': 'bios://" + run
                 + "/a', 'optimizer': true}", List.of(row(400, "path", "bios://" + run + "/a", "a"),
                         row(400, "optimizer", "true", "1"), row(400, "weights_access_token",
-                                "'optimizer': true", "'weights_access_token': 'x'")));
+                                "'optimizer': true", "'weights_access_token': 7")));
         table("weights_info", "{'path': 'bios://" + run + "/a'}", List.of(
                 row(400, "path", "", "{}"),
                 row(400, "path", "'path'", "'tinker_path': 'x', 'path'"),

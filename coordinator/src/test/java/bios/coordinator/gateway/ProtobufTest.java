@@ -312,7 +312,8 @@ class ProtobufTest {
 
     /// `golden.py --csr` of the worker's tests has written them.
     @Test void sparseMatricesOfPyTorchAreTheirDenseOnes() throws IOException {
-        JsonNode all = TestClient.MAPPER.readTree(ProtobufTest.class.getResource("/csr.json"));
+        JsonNode all = TestClient.MAPPER.readTree(
+                ProtobufTest.class.getResourceAsStream("/csr.json"));
         for (JsonNode each : all) {
             JsonNode tensor = each.get("tensor");
             boolean ids = tensor.get("dtype").asText().equals("int64");

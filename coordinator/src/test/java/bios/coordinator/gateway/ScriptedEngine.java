@@ -34,7 +34,7 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 /// norm of a step's gradient is the number of operations whose gradients it applies.
 final class ScriptedEngine {
     /// A pass fails whose first token is this one.
-    static final int FAILING = 999;
+    static final int FAILING = 99;
 
     private final BlobStore blobs;
     private final Map<RunId, RunConfig> runs = new HashMap<>();
