@@ -38,7 +38,7 @@ final class ActorCalls {
                 this.endpoints.put(endpoint.method() + " " + String.join("/", endpoint.pattern()), endpoint));
     }
 
-    /// Throws an [ApiException] if nobody has this key.
+    /// Throws an [ApiException] if no account has this key.
     void checkKey(Optional<String> key) {
         admission.caller(key);
     }

@@ -29,8 +29,8 @@ import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.settings.ServerSettings;
 import org.apache.pekko.japi.function.Function;
 
-/// The doors of the service: the HTTP server, which docs/reference/http.md documents, and the actor protocol,
-/// if it is enabled.
+/// Starts the servers of a coordinator for clients: HTTP, which docs/reference/http.md documents, and the
+/// actor protocol, if it is enabled.
 public final class Gateway {
     private static final Duration DRAIN = Duration.ofSeconds(5);
 

@@ -129,11 +129,7 @@ final class GatewayServices {
     }
 
     private boolean isIndexed(String account, RunId run) {
-        for (long offset = 0;; offset += RunIndex.MAX_PAGE) {
-            var page = parts.index().runs(account, RunIndex.MAX_PAGE, offset);
-            if (page.items().stream().anyMatch(summary -> summary.config().run().equals(run))) return true;
-            if (page.items().size() < RunIndex.MAX_PAGE) return false;
-        }
+        return parts.index().allRuns(account).anyMatch(summary -> summary.config().run().equals(run));
     }
 
     private ApiException noWorker(RunId run) {

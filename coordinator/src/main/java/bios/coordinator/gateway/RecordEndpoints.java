@@ -20,7 +20,7 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
-/// What is asked about the past: the audit log and the trace of a session.
+/// The endpoints of the audit log of an account and of the trace of a session.
 final class RecordEndpoints {
     private static final int PAGE = 500;
     /// Most runs of a session in its trace, the newest.

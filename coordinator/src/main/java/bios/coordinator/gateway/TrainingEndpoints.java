@@ -16,7 +16,8 @@ import java.util.concurrent.CompletionStage;
 
 /// The numbered operations of runs.
 final class TrainingEndpoints {
-    private static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
+    /// The longest TTL of a checkpoint: 100 years.
+    static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
     private final GatewayServices services;
     private final RunClient runs;
     private final OperationReader reader;

@@ -75,7 +75,7 @@ public interface Device extends AutoCloseable {
     default void trim() {}
 
     /// Nothing is executed for a while: memory that is only kept for reuse is returned too.
-    default void rest() {
+    default void releaseUnused() {
         trim();
     }
 

@@ -336,10 +336,10 @@ final class DeviceExecutor implements AutoCloseable {
     }
 
     /// Gives back the memory of scratch and of pages for sampling, if there was no turn since the last call.
-    void rest() {
+    void releaseUnused() {
         if (!worked) {
-            models.values().forEach(model -> model.sampler().rest());
-            device.rest();
+            models.values().forEach(model -> model.sampler().releaseUnused());
+            device.releaseUnused();
         }
         worked = false;
     }

@@ -107,7 +107,7 @@ public final class KeyValuePages implements AutoCloseable {
     }
 
     /// Frees the memory of all pages, if none is in use.
-    public void rest() {
+    public void releaseUnused() {
         if (allocated == 0 || idle.size() < allocated) return;
         pool.clear();
         idle.clear();

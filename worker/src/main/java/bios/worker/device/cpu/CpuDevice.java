@@ -129,7 +129,7 @@ final class CpuDevice implements Device {
         Linux.trim();
     }
 
-    @Override public void rest() {
+    @Override public void releaseUnused() {
         memory.dropIdle();
         Linux.trim();
     }

@@ -109,12 +109,12 @@ final class CudaDevice implements Device {
     }
 
     @Override public void trim() {
-        loader.rest();
+        loader.releaseUnused();
     }
 
-    @Override public void rest() {
+    @Override public void releaseUnused() {
         graphs.drop();
-        loader.rest();
+        loader.releaseUnused();
         cuda.memory().dropIdle();
     }
 
