@@ -27,12 +27,12 @@ import java.util.concurrent.Executor;
 final class ArchiveEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
-    private final Audit audit;
+    private final AuditLog audit;
     private final SignedUrls urls;
     private final PublicUrl publicUrl;
     private final Executor blockingExecutor;
 
-    ArchiveEndpoints(GatewayServices services, RunClient runs, Audit audit, SignedUrls urls,
+    ArchiveEndpoints(GatewayServices services, RunClient runs, AuditLog audit, SignedUrls urls,
             PublicUrl publicUrl, Executor blockingExecutor) {
         this.services = services;
         this.runs = runs;
@@ -56,7 +56,7 @@ final class ArchiveEndpoints {
             return tokenizer(model).thenCompose(files -> stream(call, ref, manifest, "bios",
                     adapter -> Archive.inBiosFormat(manifest, adapter, files)));
         });
-        return answer.thenCompose(audit.done(call, "download_checkpoint", ref.path()));
+        return answer.thenCompose(audit.record(call, "download_checkpoint", ref.path()));
     }
 
     /// The tokenizer's files; an empty map for a base model without a tokenizer.

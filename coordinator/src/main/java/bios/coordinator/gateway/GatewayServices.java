@@ -44,7 +44,8 @@ final class GatewayServices {
     private final GatewaySettings settings;
     private final Executor blockingExecutor;
     private final Duration leaseRenewal;
-    private final EvenRefusals refusals = new EvenRefusals(System::nanoTime, // edge: when to answer
+    private final ConstantTimeRefusals refusals = new ConstantTimeRefusals(
+            System::nanoTime, // edge: when to answer
             delay -> CompletableFuture.delayedExecutor(delay.toNanos(), TimeUnit.NANOSECONDS));
 
     GatewayServices(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings,

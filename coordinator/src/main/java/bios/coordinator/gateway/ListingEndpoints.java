@@ -26,9 +26,9 @@ import org.apache.pekko.actor.typed.ActorRef;
 final class ListingEndpoints {
     private static final int MAX_PAGE = 1000;
     private final GatewayServices services;
-    private final Audit audit;
+    private final AuditLog audit;
 
-    ListingEndpoints(GatewayServices services, Audit audit) {
+    ListingEndpoints(GatewayServices services, AuditLog audit) {
         this.services = services;
         this.audit = audit;
     }
@@ -174,7 +174,7 @@ final class ListingEndpoints {
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
                         target.kind(), target.name(), replyTo))
-                .thenCompose(audit.done(call, "delete_checkpoint", target.path()))
+                .thenCompose(audit.record(call, "delete_checkpoint", target.path()))
                 .thenApply(_ -> new ApiResponse.NoContent());
     }
 
@@ -188,7 +188,7 @@ final class ListingEndpoints {
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.SetExpiry(call.account(),
                         target.kind(), target.name(), expires, replyTo))
-                .thenCompose(audit.done(call, "set_checkpoint_ttl", target.path()))
+                .thenCompose(audit.record(call, "set_checkpoint_ttl", target.path()))
                         .thenApply(_ -> new ApiResponse.NoContent());
     }
 
@@ -196,7 +196,7 @@ final class ListingEndpoints {
         CheckpointRef target = CheckpointRef.of(call.pathParameters());
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.Publish(call.account(), target.kind(), target.name(), published,
-                        replyTo)).thenCompose(audit.done(call, published ? "publish_checkpoint"
+                        replyTo)).thenCompose(audit.record(call, published ? "publish_checkpoint"
                                 : "unpublish_checkpoint", target.path()))
                 .thenApply(_ -> new ApiResponse.NoContent());
     }

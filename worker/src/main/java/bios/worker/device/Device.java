@@ -74,7 +74,7 @@ public interface Device extends AutoCloseable {
     /// Returns unused memory to the system.
     default void trim() {}
 
-    /// Nothing is executed for a while: memory that is only kept for reuse is returned too.
+    /// Also returns the memory that is kept for reuse only: called when nothing was executed for a while.
     default void releaseUnused() {
         trim();
     }
