@@ -29,7 +29,8 @@ import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
 /// The entity of one [OwnerRecords].
-public final class OwnerEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, OwnerEvent, OwnerRecords> {
+public final class OwnerEntity
+        extends EventSourcedBehaviorWithEnforcedReplies<Message, OwnerEvent, OwnerRecords> {
     private static final int SNAPSHOT_EVERY = 200;
 
     /// The account was not used for a while.

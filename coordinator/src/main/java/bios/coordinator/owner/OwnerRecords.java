@@ -22,7 +22,8 @@ import java.util.Optional;
 public record OwnerRecords(Map<String, Long> writers, List<Long> requests, List<SampledTotal> totals,
         List<SampledTotal> hours, List<Recorded> audit) {
     /// No records.
-    public static final OwnerRecords NONE = new OwnerRecords(Map.of(), List.of(), List.of(), List.of(), List.of());
+    public static final OwnerRecords NONE = new OwnerRecords(Map.of(), List.of(), List.of(), List.of(),
+            List.of());
     /// The number of requests that are remembered, so that one that was executed again is not counted again.
     static final int MOST_REQUESTS = 16_384;
     static final int MOST_WRITERS = 64;

@@ -34,7 +34,8 @@ class OwnerRecordsTest {
         return new SampleUse(request, Optional.of(run), "m", "s", 10, 3);
     }
 
-    private static OwnerRecords count(OwnerRecords owner, String writer, long number, long hour, SampleUse... uses) {
+    private static OwnerRecords count(OwnerRecords owner, String writer, long number, long hour,
+            SampleUse... uses) {
         return owner.count(writer, number, List.of(uses), hour * HOUR)
                 .map(event -> owner.apply(event, 10)).orElse(owner);
     }
