@@ -37,7 +37,7 @@ sealed interface Statement {
     /// Assignments that hold in a body only.
     record With(List<Assign> assignments, List<Statement> body) implements Statement {}
 
-    /// The body of `{% generation %}`, which marks the assistant's text for training tools; rendered as it is.
+    /// The body of `{% generation %}`, which marks the assistant's text for training.
     record Generation(List<Statement> body) implements Statement {}
 
     record Break() implements Statement {}
