@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
-from ._threads import Line, aside
+from ._threads import Line, on_thread
 from ._transport import encode
 from .errors import APIStatusError, BiosError, InvalidArgumentError, MissingExtraError
 from .futures import Future, Joined, RequestFuture, in_batch
@@ -230,7 +230,7 @@ class TrainingClient:
         """``sample`` for asyncio; one ``await`` gives the result."""
         body = request(prompt, sampling_params, num_samples, False, 0)
         taken = await (await self._later(self._take_snapshot))
-        return await (await aside(self._ephemeral(taken)._sample, body))
+        return await (await on_thread(self._ephemeral(taken)._sample, body))
 
     def create_sampling_client(self, model_path: str, retry_config: Any = None) -> SamplingClient:
         """A sampling client of a checkpoint of this or another run."""
@@ -239,7 +239,7 @@ class TrainingClient:
 
     async def create_sampling_client_async(self, model_path: str, retry_config: Any = None) -> SamplingClient:
         """``create_sampling_client`` for asyncio."""
-        return await aside(self.create_sampling_client, model_path)
+        return await on_thread(self.create_sampling_client, model_path)
 
     # -- the run ---------------------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class TrainingClient:
 
     async def get_info_async(self) -> GetInfoResponse:
         """``get_info`` for asyncio."""
-        return await aside(self.get_info)
+        return await on_thread(self.get_info)
 
     def get_tokenizer(self) -> Any:
         """The base model's tokenizer: ``encode(text) -> list[int]``, ``decode(tokens) -> str``."""
@@ -262,7 +262,7 @@ class TrainingClient:
 
     async def get_tokenizer_async(self) -> Any:
         """``get_tokenizer`` for asyncio."""
-        return await aside(self.get_tokenizer)
+        return await on_thread(self.get_tokenizer)
 
     def unload_model(self) -> Future[UnloadModelResponse]:
         """Ends the run when its operations are finished and frees its memory: it accepts no more
