@@ -42,7 +42,7 @@ record OpenAiRequest(String model, Input input, int choices, Optional<MaxTokens>
                             || number.literal().length() > 11)
                         throw at.item(i).invalid("is no token id");
                     long id = Long.parseLong(number.literal());
-                    ModelInputReader.check(at, i, id, model);
+                    ModelInputReader.checkToken(at, i, id, model);
                     tokens[i] = (int) id;
                 }
                 return tokens;

@@ -98,7 +98,7 @@ class OwnerRecordsTest {
     @Test void whatIsNotConfirmedIsSentAgainAndNothingIsCountedTwice() {
         var random = new Random(3);
         var owner = new ArrayList<>(List.of(OwnerRecords.NONE));
-        var usage = new SamplingUsage("w", () -> Instant.ofEpochMilli(0), (account, batch) -> {
+        var usage = new SamplingUsageReporter("w", () -> Instant.ofEpochMilli(0), (account, batch) -> {
             int fate = random.nextInt(3);
             if (fate > 0) owner.set(0, owner.get(0).count(batch.writer(), batch.number(), batch.uses(),
                     batch.nowMillis()).map(e -> owner.get(0).apply(e, 10)).orElse(owner.get(0)));
