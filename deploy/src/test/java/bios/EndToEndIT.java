@@ -9,9 +9,8 @@ import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
-/// End-to-end checks: server processes, used through the Python
-/// package. Each check is a script in `src/test/python` (or the demo, or the package's own tests)
-/// that exits 0 when all checks pass.
+/// End-to-end checks: server processes, used through the Python package. Each check is a script in
+/// `src/test/python` (or the demo, or the package's own tests) that exits 0 when all checks pass.
 final class EndToEndIT {
     private static final Path ROOT = root();
 

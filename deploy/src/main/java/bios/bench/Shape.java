@@ -92,8 +92,8 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
         return tensors().values().stream().mapToLong(Shape::elements).sum() * (bf16 ? 2 : 4);
     }
 
-    /// Writes a model folder (config.json, model.safetensors) with weights drawn from
-    /// N(0, 0.02²), norms of 1.
+    /// Writes a model folder (config.json, model.safetensors) with weights drawn from N(0, 0.02²), norms of
+    /// 1.
     ///
     /// @param bf16 whether weights are bfloat16, else float32
     public void write(Path folder, boolean bf16) throws IOException {

@@ -161,8 +161,7 @@ public final class Node {
     }
 
     /// Waits until the actor system has terminated after SIGTERM. Throws [CommandFailed] if a part of the
-    /// process
-    /// failed or the cluster has removed the node, so that it must be restarted.
+    /// process failed or the cluster has removed the node, so that it must be restarted.
     public void awaitEnd() throws InterruptedException {
         try {
             system.getWhenTerminated().toCompletableFuture().get(); // edge: the main thread waits

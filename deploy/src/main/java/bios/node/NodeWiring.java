@@ -73,8 +73,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Starts the parts of a process in order: engine, entities, router, cluster membership, HTTP. A worker
-/// joins the
-/// cluster when its models are loaded; from then on runs may be placed on it.
+/// joins the cluster when its models are loaded; from then on runs may be placed on it.
 final class NodeWiring {
     private static final Logger LOG = LoggerFactory.getLogger(NodeWiring.class);
     /// Timeout of asks between entities.

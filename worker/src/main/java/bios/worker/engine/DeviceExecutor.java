@@ -408,8 +408,8 @@ final class DeviceExecutor implements AutoCloseable {
         }
     }
 
-    /// A pass has failed: all runs are as before these operations. Each then runs again
-    /// in a separate pass, so that only the operation at fault fails.
+    /// A pass has failed: all runs are as before these operations. Each then runs again in a separate pass,
+    /// so that only the operation at fault fails.
     private List<EngineSelfMessage.Done> failed(List<Candidate> chosen, Throwable thrown) {
         TaskOutcome.Failed failed = failed(chosen.getFirst().operation, thrown);
         if (chosen.size() == 1) return List.of(ended(chosen.getFirst(), failed));
