@@ -1,5 +1,6 @@
 package bios.bench;
 
+import bios.worker.kernel.HalfFloats;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.BufferedOutputStream;
@@ -161,7 +162,7 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
     }
 
     private static void put(ByteBuffer to, float value, boolean bf16) {
-        if (bf16) to.putShort((short) (Float.floatToRawIntBits(value) + 0x8000 >>> 16));
+        if (bf16) to.putShort(HalfFloats.toBf16(value));
         else to.putFloat(value);
     }
 

@@ -81,7 +81,8 @@ final class ActorCalls {
             throw new ApiException(ErrorCode.MALFORMED_BODY, "the request cannot be read: "
                     + wrong.getMessage() + "; the client may be of a newer version");
         }
-        throw new ApiException(ErrorCode.MALFORMED_BODY, "the payload is not a request of the actor protocol");
+        throw new ApiException(ErrorCode.MALFORMED_BODY,
+                "the payload is not a request of the actor protocol");
     }
 
     private static Answer typed(ApiResponse response) {

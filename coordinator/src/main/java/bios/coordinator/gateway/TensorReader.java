@@ -71,7 +71,8 @@ final class TensorReader {
             if (crow[row + 1] > col.length) throw rowsAt.item(row + 1).invalid("is more than " + col.length);
             for (int i = (int) crow[row]; i < crow[row + 1]; i++) {
                 if (col[i] < 0 || col[i] >= shape[1])
-                    throw columnsAt.item(i).invalid(col[i] + " is not a column; expected 0 to " + (shape[1] - 1));
+                    throw columnsAt.item(i).invalid(col[i] + " is not a column; expected 0 to "
+                            + (shape[1] - 1));
                 long to = ((long) row * shape[1] + col[i]) * dtype.bytes();
                 System.arraycopy(values, i * dtype.bytes(), dense, (int) to, dtype.bytes());
             }
