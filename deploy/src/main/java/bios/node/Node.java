@@ -207,7 +207,7 @@ public final class Node {
         }
     }
 
-    /// The models whose folders nothing speaks against. A model with a name of its own is among them, or the
+    /// The models whose folders have no known problem. A model with a name of its own is among them, or the
     /// process does not start.
     private static Set<ModelName> servable(ModelFolders models) {
         try {

@@ -237,7 +237,7 @@ final class NodeWiring {
                 new SecureRandom()); // edge: the key of signed URLs
     }
 
-    /// Counts what is sampled, now and then and when the process is shut down.
+    /// Reports what was sampled, at an interval and when the process is shut down.
     private SamplingUsageReporter sampled(String name, OwnerSettings owners, ShardedOwners sharded) {
         var usage = new SamplingUsageReporter(name, clock, sharded::count);
         system.scheduler().scheduleWithFixedDelay(owners.countEvery(), owners.countEvery(), usage::flush,

@@ -551,7 +551,7 @@ final class DeviceExecutor implements AutoCloseable {
                 : Optional.of(new EngineSelfMessage.Sampled(outcomes, progress));
     }
 
-    /// Gives up the requests that nobody wants any more.
+    /// Ends the requests that were cancelled.
     private static List<SampleOutcome> cancelled(LoadedModel model) {
         List<Long> ids = model.requests().entrySet().stream().filter(r -> r.getValue().cancelled().get())
                 .map(Map.Entry::getKey).sorted().toList();
