@@ -69,7 +69,7 @@ async def on_thread(job: Callable[..., T], *args: Any) -> T:
     return await asyncio.wrap_future(CALLS.submit(lambda: job(*args)))
 
 
-class Line:
+class OperationQueue:
     """A FIFO lock: turns are granted in the order in which they were requested."""
 
     def __init__(self) -> None:

@@ -131,7 +131,7 @@ class ServiceClient:
             train_mlp=None if info.target_modules else info.train_mlp,
             train_attn=None if info.target_modules else info.train_attn,
             train_unembed=None if info.target_modules else info.train_unembed, user_metadata=user_metadata)
-        client._line.run(client._load(path, optimizer)).result()
+        client._queue.run(client._load(path, optimizer)).result()
         return client
 
     async def create_training_client_from_state_async(

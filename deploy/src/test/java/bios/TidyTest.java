@@ -275,6 +275,8 @@ final class TidyTest {
         List<Path> all = new ArrayList<>(pages());
         all.addAll(sources("main", ".java"));
         all.addAll(sources("test", ".java"));
+        all.addAll(files("protocol/python", ".py"));
+        all.addAll(files("deploy", ".py"));
         List<String> wrong = new ArrayList<>();
         for (Path file : all)
             if (!relative(file).startsWith("deploy/src/test/java/bios/Tidy"))
