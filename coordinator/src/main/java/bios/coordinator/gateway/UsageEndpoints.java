@@ -150,16 +150,15 @@ final class UsageEndpoints {
             var sessions = new TreeMap<String, Object>();
             for (RunSummary run : services.index().allRuns(account).toList()) {
                 for (RunUsage.Hour hour : run.usage().orElse(RunUsage.NONE).hours())
-                    add(events, hour.hour(), run.config().baseModel().value(), run.config().session(),
-                            run.config().project(), account, "training",
+                    add(events, hour.hour(), new User(account, run.config().baseModel().value(),
+                            run.config().session(), run.config().project()), "training",
                             hour.trainedTokens() + hour.evaluatedTokens());
                 sessions.put(run.config().session(), Map.of("user_metadata", Map.of()));
             }
             for (SampledTotal total : sampled.hours()) {
-                add(events, total.hour(), total.baseModel(), total.session(), Optional.empty(), account,
-                        "sampling_prefill", total.prefilled());
-                add(events, total.hour(), total.baseModel(), total.session(), Optional.empty(), account,
-                        "sampling_sample", total.sampled());
+                var user = new User(account, total.baseModel(), total.session(), Optional.empty());
+                add(events, total.hour(), user, "sampling_prefill", total.prefilled());
+                add(events, total.hour(), user, "sampling_sample", total.sampled());
             }
             return new ApiResponse.JsonBody(200, ApiResponse.object("data", events.entrySet().stream()
                     .filter(e -> e.getKey() * HOUR_MILLIS >= from && e.getKey() * HOUR_MILLIS < to)
@@ -167,17 +166,23 @@ final class UsageEndpoints {
         }));
     }
 
-    private static void add(TreeMap<Long, List<Map<String, Object>>> events, long hour, String baseModel,
-            String session, Optional<String> project, String account, String kind, long tokens) {
+    /// On whose behalf tokens were used.
+    ///
+    /// @param session empty: not known
+    private record User(String account, String baseModel, String session, Optional<String> project) {}
+
+    private static void add(TreeMap<Long, List<Map<String, Object>>> events, long hour, User user, String kind,
+            long tokens) {
         if (tokens == 0) return;
         var info = ApiResponse.object("type", kind);
         if (kind.equals("sampling_prefill")) info.put("cached", false);
         info.put("token_count", tokens);
         events.computeIfAbsent(hour, _ -> new ArrayList<>()).add(ApiResponse.object("bucket_start",
                 ResponseBodies.time(hour * HOUR_MILLIS), "bucket_end",
-                ResponseBodies.time((hour + 1) * HOUR_MILLIS), "base_model", baseModel, "user_id", account,
-                "user_name", account, "session_id", Optional.of(session).filter(s -> !s.isEmpty()),
-                "project_id", project, "event_info", info));
+                ResponseBodies.time((hour + 1) * HOUR_MILLIS), "base_model", user.baseModel(), "user_id",
+                user.account(), "user_name", user.account(), "session_id",
+                Optional.of(user.session()).filter(s -> !s.isEmpty()), "project_id", user.project(),
+                "event_info", info));
     }
 
     /// A time of ISO 8601; without an offset, as Tinker's command line sends it, it is one in UTC.
