@@ -171,8 +171,8 @@ final class UsageEndpoints {
     /// @param session empty: not known
     private record User(String account, String baseModel, String session, Optional<String> project) {}
 
-    private static void add(TreeMap<Long, List<Map<String, Object>>> events, long hour, User user, String kind,
-            long tokens) {
+    private static void add(TreeMap<Long, List<Map<String, Object>>> events, long hour, User user,
+            String kind, long tokens) {
         if (tokens == 0) return;
         var info = ApiResponse.object("type", kind);
         if (kind.equals("sampling_prefill")) info.put("cached", false);
