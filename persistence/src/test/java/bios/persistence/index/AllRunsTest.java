@@ -20,7 +20,7 @@ final class AllRunsTest {
 
         @Override public ListingPage<RunSummary> runs(String owner, int limit, long offset) {
             offsets.add(offset);
-            int rows = (int) Math.clamp(runs - offset, 0, limit);
+            int rows = Math.clamp(runs - offset, 0, limit);
             return new ListingPage<>(Collections.nCopies(rows, RunIndexContract.run(1, owner, 0)), runs);
         }
 
