@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Sequ
 
 from . import config, export
 from ._progress import size
-from ._transport import VERSION, RetryPolicy, Trouble
+from ._transport import VERSION, RetryPolicy, NoResponse
 from .errors import APIConnectionError, APIStatusError, BiosError, InvalidArgumentError
 from .rest import usage_url
 from .sampling import SamplingClient
@@ -28,7 +28,7 @@ from .types import SamplingParams
 #: Commands of the server's launcher.
 SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check",
                    "keys", "audit")
-PATIENCE_SECONDS = 30.0
+CALL_SECONDS = 30.0
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -153,7 +153,7 @@ def _models(commands: Any) -> None:
 # Parts
 
 def _service(given: argparse.Namespace) -> ServiceClient:
-    return ServiceClient(given.key, given.url, timeout=PATIENCE_SECONDS)
+    return ServiceClient(given.key, given.url, timeout=CALL_SECONDS)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -437,7 +437,7 @@ def streamed(service: ServiceClient, messages: Sequence[Mapping[str, str]], seed
                     piece = choice["delta"].get("content")
                     if piece:
                         yield piece
-    except Trouble as e:
+    except NoResponse as e:
         raise APIConnectionError(f"the answer broke off: {e}") from e
 
 

@@ -43,42 +43,43 @@ public record ClientsBench(int clients, int seconds) {
     }
 
     private Measured measured(HttpClient http, String url) {
-        List<ActorsBench.HttpDoor> doors = new ArrayList<>();
+        List<ActorsBench.HttpProtocol> protocols = new ArrayList<>();
         List<String> runs = new ArrayList<>();
         for (int i = 0; i < clients; i++) {
-            doors.add(new ActorsBench.HttpDoor(http, url));
-            runs.add(doors.get(i).createRun(1).toCompletableFuture().join());
+            protocols.add(new ActorsBench.HttpProtocol(http, url));
+            runs.add(protocols.get(i).createRun(1).toCompletableFuture().join());
         }
         long from = System.nanoTime() + seconds * SECOND / 2;
         var measured = new Measured(from, from + seconds * SECOND, new ConcurrentLinkedQueue<>(),
                 new AtomicLong());
         try (var lanes = Executors.newVirtualThreadPerTaskExecutor()) {
             for (int i = 0; i < clients; i++) {
-                ActorsBench.HttpDoor door = doors.get(i);
+                ActorsBench.HttpProtocol protocol = protocols.get(i);
                 String run = runs.get(i);
-                lanes.submit(() -> drive(door, run, measured));
+                lanes.submit(() -> drive(protocol, run, measured));
             }
         }
         return measured;
     }
 
-    private static void drive(ActorsBench.HttpDoor door, String run, Measured measured) {
+    private static void drive(ActorsBench.HttpProtocol protocol, String run, Measured measured) {
         var pass = new Operation.ForwardBackward(ActorsBench.pass(1, TOKENS, false).data(),
                 LossFunction.CROSS_ENTROPY, Map.of(), false);
         List<Operation> step = List.of(pass, new Operation.OptimStep(Optional.empty()));
         for (int seq = 1;; seq++) {
             long begin = System.nanoTime();
             if (begin >= measured.to()) return;
-            boolean good = done(door, run, seq, step.get((seq - 1) % 2));
+            boolean good = done(protocol, run, seq, step.get((seq - 1) % 2));
             long end = System.nanoTime();
             if (!good) measured.errors().incrementAndGet();
             if (begin >= measured.from() && end <= measured.to()) measured.millis().add((end - begin) / 1e6);
         }
     }
 
-    private static boolean done(ActorsBench.HttpDoor door, String run, long seq, Operation operation) {
+    private static boolean done(ActorsBench.HttpProtocol protocol, String run, long seq,
+            Operation operation) {
         try {
-            JsonNode answer = door.submit(run, seq, operation).toCompletableFuture().join();
+            JsonNode answer = protocol.submit(run, seq, operation).toCompletableFuture().join();
             return !answer.has("error");
         } catch (CompletionException _) {
             return false;

@@ -69,7 +69,7 @@ public final class BenchGatewayCommand implements Callable<Integer> {
         if (clients > 0) output.finish(limit.guard("gateway-clients", output)
                 .run("the clients", () -> new ClientsBench(clients, seconds).run()));
         else if (actors) output.finish(limit.guard("gateway-actors", output)
-                .run("the doors", () -> new ActorsBench(pairs, warmUp, runs, seconds).run()));
+                .run("both protocols", () -> new ActorsBench(pairs, warmUp, runs, seconds).run()));
         else if (compare) new GatewayComparison(new Comparison(new Peer(python, limit.each()),
                 limit.each(), rounds, 3,
                 Optional.ofNullable(word), output.json(), output.append()), options()).run();
