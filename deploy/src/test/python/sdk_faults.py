@@ -48,12 +48,14 @@ class SdkFaults(Faults):
     """Faults of the cluster; of the coordinators, the one that the clients talk to is hit."""
 
     url = ""
+    _killed = 0
 
     def kill_coordinator(self) -> None:
         port = int(self.url.rsplit(":", 1)[1])
         while True:
             for name, node in self._running.nodes().items():
-                if node.get("http_port") == port and node["role"] == "coordinator" and node.get("pid"):
+                if node.get("http_port") == port and node["role"] == "coordinator" and node.get("pid", 0) not in (0, self._killed):
+                    self._killed = node["pid"]
                     log(f"  kill -9 {name} (pid {node['pid']}), which the clients talk to")
                     self._running.signal(name, signal.SIGKILL)
                     return

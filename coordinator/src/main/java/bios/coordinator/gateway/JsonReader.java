@@ -46,7 +46,8 @@ final class JsonReader {
             "shape", "skip_special_tokens", "sparse_col_indices", "sparse_crow_indices", "stop",
             "stop_sequences", "store", "stream", "stream_options", "suffix", "system", "tags",
             "target_modules", "temperature", "text", "tinker_path", "tokens", "tokens_base64",
-            "tool_choice", "tools", "top_k", "top_logprobs", "top_p", "topk_prompt_logprobs", "train_attn", "train_mlp", "train_unembed", "ttl_seconds",
+            "tool_choice", "tools", "top_k", "top_logprobs", "top_p", "topk_prompt_logprobs",
+            "train_attn", "train_mlp", "train_unembed", "ttl_seconds",
             "type", "user", "user_metadata", "weight_decay", "weights_access_token");
     /// What a value, an object that is not empty, and one of its fields take on the heap; at most.
     private static final int VALUE_BYTES = 80;
