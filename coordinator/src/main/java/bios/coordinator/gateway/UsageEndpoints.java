@@ -1,11 +1,11 @@
 package bios.coordinator.gateway;
 
-import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.protocol.owner.OwnerCommand;
 import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.owner.OwnerCommand.SampledTotal;
 import bios.protocol.run.RunUsage;
+import java.nio.charset.StandardCharsets;
 import java.time.Instant;
 import java.time.ZoneOffset;
 import java.time.format.DateTimeFormatter;
@@ -17,6 +17,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 import java.util.concurrent.CompletionStage;
+import java.util.function.ToLongFunction;
 
 /// What the runs of an account have used, in all and by the hour. Training is counted by each run, sampling
 /// by the account that samples; bytes are those of the checkpoints that there are now.
@@ -69,7 +70,7 @@ final class UsageEndpoints {
                 "stored_bytes", sum(lines, Line::bytes));
     }
 
-    private static long sum(List<Line> lines, java.util.function.ToLongFunction<Line> of) {
+    private static long sum(List<Line> lines, ToLongFunction<Line> of) {
         return lines.stream().mapToLong(of).sum();
     }
 
@@ -79,8 +80,8 @@ final class UsageEndpoints {
         if (!wanted.equals(call.account()) && call.caller().scope() != ApiKey.Scope.OPERATOR)
             throw new ApiException(ErrorCode.OPERATORS_ONLY, "owner",
                     "another account's records need a key of scope operator");
-        if (!wanted.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,63}"))
-            throw new ApiException(ErrorCode.INVALID, "owner", "is no account");
+        if (!ApiKey.isAccount(wanted))
+            throw new ApiException(ErrorCode.INVALID, "owner", ApiKey.noAccount(wanted));
         return wanted;
     }
 
@@ -108,15 +109,12 @@ final class UsageEndpoints {
     private List<Line> lines(String account, ListingFilter filter, List<SampledTotal> sampled) {
         var lines = new LinkedHashMap<String, Line>();
         long now = services.clock().millis();
-        for (long from = 0;; from += RunIndex.MAX_PAGE) {
-            List<RunSummary> page = filter.runs(services.index(), account, RunIndex.MAX_PAGE, from).items();
-            page.forEach(run -> lines.put(run.config().run().value(), Line.of(run, now)));
-            if (page.size() < RunIndex.MAX_PAGE) break;
-        }
+        filter.runs(services.index(), account)
+                .forEach(run -> lines.put(run.config().run().value(), Line.of(run, now)));
         for (SampledTotal total : sampled) {
             String key = total.run().orElse("base model " + total.baseModel());
             // A filter chooses runs of the account; what else was sampled is in the whole usage only.
-            if (filter.isEmpty() || lines.containsKey(key))
+            if (filter.showsAll() || lines.containsKey(key))
                 lines.put(key, lines.getOrDefault(key, Line.of(total)).plus(total));
         }
         return List.copyOf(lines.values());
@@ -131,7 +129,7 @@ final class UsageEndpoints {
             line.body().values().forEach(value -> cells.add(cell(value == null ? "" : value.toString())));
             text.append(String.join(",", cells)).append("\r\n");
         }
-        return text.toString().getBytes(java.nio.charset.StandardCharsets.UTF_8);
+        return text.toString().getBytes(StandardCharsets.UTF_8);
     }
 
     /// A cell of a CSV file. A text that a spreadsheet would take for a formula is marked as text.
@@ -150,18 +148,17 @@ final class UsageEndpoints {
         return sampled(account).thenCompose(sampled -> services.runBlocking(() -> {
             var events = new TreeMap<Long, List<Map<String, Object>>>();
             var sessions = new TreeMap<String, Object>();
-            for (RunSummary run : runs(account)) {
+            for (RunSummary run : services.index().allRuns(account).toList()) {
                 for (RunUsage.Hour hour : run.usage().orElse(RunUsage.NONE).hours())
-                    add(events, hour.hour(), run.config().baseModel().value(), run.config().session(),
-                            run.config().project(), account, "training",
+                    add(events, hour.hour(), new User(account, run.config().baseModel().value(),
+                            run.config().session(), run.config().project()), "training",
                             hour.trainedTokens() + hour.evaluatedTokens());
                 sessions.put(run.config().session(), Map.of("user_metadata", Map.of()));
             }
             for (SampledTotal total : sampled.hours()) {
-                add(events, total.hour(), total.baseModel(), total.session(), Optional.empty(), account,
-                        "sampling_prefill", total.prefilled());
-                add(events, total.hour(), total.baseModel(), total.session(), Optional.empty(), account,
-                        "sampling_sample", total.sampled());
+                var user = new User(account, total.baseModel(), total.session(), Optional.empty());
+                add(events, total.hour(), user, "sampling_prefill", total.prefilled());
+                add(events, total.hour(), user, "sampling_sample", total.sampled());
             }
             return new ApiResponse.JsonBody(200, ApiResponse.object("data", events.entrySet().stream()
                     .filter(e -> e.getKey() * HOUR_MILLIS >= from && e.getKey() * HOUR_MILLIS < to)
@@ -169,26 +166,23 @@ final class UsageEndpoints {
         }));
     }
 
-    private List<RunSummary> runs(String account) {
-        var all = new ArrayList<RunSummary>();
-        for (long from = 0;; from += RunIndex.MAX_PAGE) {
-            List<RunSummary> page = services.index().runs(account, RunIndex.MAX_PAGE, from).items();
-            all.addAll(page);
-            if (page.size() < RunIndex.MAX_PAGE) return all;
-        }
-    }
+    /// On whose behalf tokens were used.
+    ///
+    /// @param session empty: not known
+    private record User(String account, String baseModel, String session, Optional<String> project) {}
 
-    private static void add(TreeMap<Long, List<Map<String, Object>>> events, long hour, String baseModel,
-            String session, Optional<String> project, String account, String kind, long tokens) {
+    private static void add(TreeMap<Long, List<Map<String, Object>>> events, long hour, User user,
+            String kind, long tokens) {
         if (tokens == 0) return;
         var info = ApiResponse.object("type", kind);
         if (kind.equals("sampling_prefill")) info.put("cached", false);
         info.put("token_count", tokens);
         events.computeIfAbsent(hour, _ -> new ArrayList<>()).add(ApiResponse.object("bucket_start",
                 ResponseBodies.time(hour * HOUR_MILLIS), "bucket_end",
-                ResponseBodies.time((hour + 1) * HOUR_MILLIS), "base_model", baseModel, "user_id", account,
-                "user_name", account, "session_id", Optional.of(session).filter(s -> !s.isEmpty()),
-                "project_id", project, "event_info", info));
+                ResponseBodies.time((hour + 1) * HOUR_MILLIS), "base_model", user.baseModel(), "user_id",
+                user.account(), "user_name", user.account(), "session_id",
+                Optional.of(user.session()).filter(s -> !s.isEmpty()), "project_id", user.project(),
+                "event_info", info));
     }
 
     /// A time of ISO 8601; without an offset, as Tinker's command line sends it, it is one in UTC.

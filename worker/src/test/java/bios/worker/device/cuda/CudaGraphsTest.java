@@ -153,7 +153,7 @@ final class CudaGraphsTest {
                 require(graphs == launches > 2 * (TOKENS - 4), launches + " launches");
                 bits += comingAndGoing(sampling, graphs);
                 long before = device.memoryInUse();
-                device.rest();
+                device.releaseUnused();
                 require(graphs == device.memoryInUse() < before,
                         before + " bytes, then " + device.memoryInUse());
                 return bits;
@@ -162,7 +162,7 @@ final class CudaGraphsTest {
 
         /// Eight sequences that end one after the other: passes of 8, 7, ... 1 rows are of 8, 4, 2 and 1.
         private static String comingAndGoing(Sampling sampling, boolean graphs) {
-            sampling.device.rest();
+            sampling.device.releaseUnused();
             long captures = sampling.device.graphCaptures();
             String bits = sampling.draw(List.of(3, 4, 5, 6, 7, 8, 9, 10),
                     List.of(4, 6, 8, 10, 13, 16, 19, 23));
