@@ -34,8 +34,8 @@ final class ContentHash {
         }
     }
 
-    /// A buffer of one block for each part, and not of the whole part: a model's size in buffers would make the
-    /// heap grow by as much.
+    /// The buffer has the size of a block and not of the part: buffers of a model's size in all would make
+    /// the heap grow by as much.
     private static byte[] part(FileChannel file, Place place, long from) {
         long end = Math.min(from + READ, place.bytes());
         ByteBuffer block = ByteBuffer.allocate((int) Math.min(BLOCK, end - from));
