@@ -19,13 +19,13 @@ final class LocalWorkersTest {
 
     @Test void aWorkerThatCannotStartEndsTheStartWithTheEndOfItsLog() {
         List<String> said = new ArrayList<>();
-        var workers = new LocalWorkers(data, "127.0.0.1:1", Optional.empty(), List.of("tape"), List.of(),
-                said::add);
+        var workers = new LocalWorkers(data, "127.0.0.1:1", Optional.empty(), List.of("cpu"),
+                List.of("--no-such-option"), said::add);
         String why = assertThrows(CommandFailed.class, () -> workers.run("http://127.0.0.1:1", said::add))
                 .getMessage();
         Path log = data.resolve("logs").resolve("worker-1.log");
         assertTrue(why.startsWith("worker-1 ended during its start; the end of " + log + ":\n"), why);
-        assertTrue(why.contains("tape"), why);
+        assertTrue(why.contains("--no-such-option"), why);
         assertEquals(List.of(), said);
     }
 }
