@@ -133,7 +133,11 @@ final class FewRows {
         int rows = padded(x.rows());
         int features = warps * WARP_FEATURES;
         int rowWarps = rowWarps(rows, warps);
-        var kernel = cuda.kernels().of("few_rows_" + rows + (rows > 16 ? "_" + rowWarps : "")).with(x);
+        var kernel = cuda.kernels().of(switch (rows) {
+            case 32 -> "few_rows_32_" + rowWarps;
+            case MOST -> "few_rows_64_" + rowWarps;
+            default -> "few_rows_" + rows;
+        }).with(x);
         int tiles = 0;
         for (int i = 0; i < PARTS; i++) {
             if (i < parts.size()) {
