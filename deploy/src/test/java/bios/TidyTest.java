@@ -200,6 +200,22 @@ final class TidyTest {
         assertEquals(List.of(), wrong);
     }
 
+    /// Class names in the settings of modules are read when a node starts.
+    @Test void classesNamedInSettingsExist() throws IOException {
+        var name = Pattern.compile("\"(bios(?:\\.[a-z]+)+\\.[A-Z]\\w*)");
+        Set<String> found = new TreeSet<>();
+        Set<String> missing = new TreeSet<>();
+        for (String module : MODULES)
+            for (Path settings : files(module + "/src/main/resources", ".conf"))
+                name.matcher(Files.readString(settings)).results().map(result -> result.group(1))
+                        .forEach(found::add);
+        for (String type : found)
+            if (MODULES.stream().noneMatch(module -> Files.exists(ROOT.resolve(
+                    module + "/src/main/java/" + type.replace('.', '/') + ".java")))) missing.add(type);
+        assertFalse(found.isEmpty());
+        assertEquals(Set.of(), missing);
+    }
+
     @Test void linksInTheDocsLeadSomewhere() throws IOException {
         List<String> wrong = new ArrayList<>();
         for (Path page : pages())

@@ -54,6 +54,7 @@ final class TrainingRunFields {
     /// The copy.
     TrainingRun run() {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside, usage);
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
+                setAside, usage);
     }
 }
