@@ -53,8 +53,8 @@ final class TrainingRunFields {
 
     /// The copy.
     TrainingRun run() {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, blocking,
-                suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside,
-                usage);
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
+                setAside, usage);
     }
 }
