@@ -216,6 +216,8 @@ class OwnershipTest {
         cases.put("POST /v1/chat/completions", owned(ids -> call("/v1/chat/completions",
                 "{'model': 'tinker://" + ids.run() + "/sampler_weights/s', 'stream': true, 'messages':"
                 + " [{'role': 'user', 'content': 'a'}]}")));
+        cases.put("POST /v1/messages", owned(ids -> call("/v1/messages", "{'model': 'bios://" + ids.run()
+                + "/sampler_weights/s', 'max_tokens': 2, 'messages': [{'role': 'user', 'content': 'a'}]}")));
     }
 
     /// The ids of the account that makes the request.
@@ -282,6 +284,7 @@ class OwnershipTest {
 
     private static void checkpoints(Map<String, Case> cases) {
         String pattern = "training_runs/*/checkpoints/*/*";
+        cases.put("GET " + pattern, owned(ids -> get(checkpoint(ids))));
         cases.put("GET " + pattern + "/archive", owned(
                 ids -> get(checkpoint(ids) + "/archive"),
                 ids -> new Request("GET", checkpoint(ids) + "/archive", "", "Accept", "application/gzip")));
