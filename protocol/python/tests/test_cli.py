@@ -17,7 +17,7 @@ class CommandLineTest(GatewayCase):
     def run_command(self, *words, typed=None):
         out, err = io.StringIO(), io.StringIO()
         with mock.patch.object(sys, "stdin", io.StringIO(typed or "")), contextlib.redirect_stdout(out), \
-                contextlib.redirect_stderr(err), mock.patch.object(cli, "PATIENCE_SECONDS", 0.0):
+                contextlib.redirect_stderr(err), mock.patch.object(cli, "CALL_SECONDS", 0.0):
             status = cli.main([*words, "--url", self.server.url] if words[0] not in cli.SERVER_COMMANDS else list(words))
         return status, out.getvalue(), err.getvalue()
 

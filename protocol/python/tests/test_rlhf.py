@@ -5,7 +5,7 @@ from unittest import mock
 
 from case import MODEL, GatewayCase, bios
 from bios.rlhf import DPOTrainer, Judge, Pair, PPOConfig, PPOTrainer, RewardModel, Rollout, win_fractions
-from bios.rlhf.ppo import estimated, stand_in
+from bios.rlhf.ppo import generalized_advantages, fallback_reward
 
 CONFIG = {"group_size": 3, "max_tokens": 4, "seed": 7}
 
@@ -67,9 +67,9 @@ class PPOTest(GatewayCase):
         self.assertFalse(self.sent("/optim_step"))
 
     def test_generalized_advantages(self):
-        self.assertEqual(estimated([0, 0, 1], [0, 0, 0], 1.0, 1.0), [1, 1, 1])
-        self.assertEqual(estimated([0, 0, 1], [0.25, 0.5, 0.5], 1.0, 0.0), [0.25, 0.0, 0.5])
-        found = estimated([0, 1], [0.5, 0.5], 0.9, 0.8)
+        self.assertEqual(generalized_advantages([0, 0, 1], [0, 0, 0], 1.0, 1.0), [1, 1, 1])
+        self.assertEqual(generalized_advantages([0, 0, 1], [0.25, 0.5, 0.5], 1.0, 0.0), [0.25, 0.0, 0.5])
+        found = generalized_advantages([0, 1], [0.5, 0.5], 0.9, 0.8)
         self.assertAlmostEqual(found[1], 0.5)
         self.assertAlmostEqual(found[0], 0.9 * 0.5 - 0.5 + 0.9 * 0.8 * 0.5)
         trainer = self.trainer({**CONFIG, "advantages": "gae", "lam": 1.0}, value_fn=lambda r: [0.25] * len(r.tokens))
@@ -131,7 +131,7 @@ class PPOTest(GatewayCase):
             trainer.ppo_update([rollout(0, [5])], [])
         with self.assertRaisesRegex(bios.InvalidArgumentError, "client"):
             PPOTrainer.from_training_client("run")
-        self.assertEqual(stand_in(rollout(0, [5, 5, 6])), 0.5)
+        self.assertEqual(fallback_reward(rollout(0, [5, 5, 6])), 0.5)
         self.assertEqual(PPOConfig().group_size, 4)
 
 

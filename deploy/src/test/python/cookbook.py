@@ -29,7 +29,7 @@ except ImportError as missing:
     print(f"skipped: the cookbook is not installed ({missing})")
     sys.exit(0)
 
-from harness import NAME, ROOT, server
+from harness import NAME, ROOT, against_server
 
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 KEY = "tml-cookbook"
@@ -203,12 +203,7 @@ def write(found: Dict[str, str]) -> None:
 
 
 def main() -> None:
-    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
-    if "--url" in sys.argv:
-        found = against(sys.argv[sys.argv.index("--url") + 1], only)
-    else:
-        with server() as running:
-            found = against(running.url, only)
+    found = against_server(against)
     if "--write" in sys.argv:
         write(found)
     failed = [name for name, outcome in found.items() if outcome != "ok"]

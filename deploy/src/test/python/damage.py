@@ -42,7 +42,7 @@ from cluster import cluster
 from faults import log
 from harness import NAME, ROOT, Server, adapter, batch, bios, blob_files, holds, page, results, same, server, train, until
 from poison import failure
-from rolling import PATIENCE_SECONDS, Trained
+from rolling import RESULT_SECONDS, Trained
 from bios import types
 
 NAMESPACE = "BIOS_DAMAGE_NAMESPACE"
@@ -228,8 +228,8 @@ def until_full(running: Server, ballast: Ballast, seed: int, whole: bool) -> Non
     time.sleep(max(0.0, began + FULL_SECONDS - time.monotonic()))
     log(f"  {len(futures)} steps accepted while it is full")
     ballast.free()
-    thread.join(PATIENCE_SECONDS)
-    saver.join(PATIENCE_SECONDS)
+    thread.join(RESULT_SECONDS)
+    saver.join(RESULT_SECONDS)
     if trouble:
         raise trouble[0]
     holds(f"all {len(futures)} steps were accepted, without a restart", len(futures) == steps and running.process.poll() is None)

@@ -22,7 +22,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
-from harness import MODEL, NAME, ROOT, batch, server
+from harness import MODEL, NAME, ROOT, against_server, batch
 
 import bios
 
@@ -116,12 +116,7 @@ def against(url: str, only: str) -> Dict[str, str]:
 
 
 def main() -> None:
-    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
-    if "--url" in sys.argv:
-        found = against(sys.argv[sys.argv.index("--url") + 1], only)
-    else:
-        with server() as running:
-            found = against(running.url, only)
+    found = against_server(against)
     skipped = [name for name, what in found.items() if what.startswith("skipped")]
     failed = [name for name, what in found.items() if what != "ok" and (name not in skipped or "--strict" in sys.argv)]
     print(f"{len(found) - len(failed) - len(skipped)} passed, {len(failed)} failed, {len(skipped)} skipped")

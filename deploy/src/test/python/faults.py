@@ -29,7 +29,7 @@ from harness import NAME, adapter, batch, holds, same
 from random_kills import program
 from bios import types
 
-PATIENCE_SECONDS = 600
+RESULT_SECONDS = 600
 NAMESPACE = "BIOS_FAULTS_NAMESPACE"
 
 
@@ -162,9 +162,9 @@ def epilogue(service: Any, run: Any, seed: int) -> Dict[str, Any]:
     for step in range(3):
         future = run.forward_backward(batch(seed * 77 + step), "cross_entropy")
         run.optim_step(types.AdamParams(learning_rate=1e-3))
-        result = future.result(timeout=PATIENCE_SECONDS)
+        result = future.result(timeout=RESULT_SECONDS)
         more.append((result.metrics, [list(o["logprobs"].tolist()) for o in result.loss_fn_outputs]))
-    saved = run.save_state("later").result(timeout=PATIENCE_SECONDS)
+    saved = run.save_state("later").result(timeout=RESULT_SECONDS)
     return {"adapter": end, "steps behind it": more, "adapter behind them": adapter(service, run, "later.too"),
             "count of steps": saved.step}
 
@@ -175,7 +175,7 @@ def go(service: Any, seed: int, steps: int, reached: Callable[[], None], sabotag
     calls = program(Sabotaged(run, *sabotage) if sabotage[0] else run, steps, seed)
     results = []
     for name, read, future in calls:
-        results.append((name, read(future.result(timeout=PATIENCE_SECONDS))))
+        results.append((name, read(future.result(timeout=RESULT_SECONDS))))
         reached()
     return run, results
 

@@ -121,6 +121,18 @@ def server(**settings: object) -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def against_server(against: Callable[[str, str], Dict[str, str]]) -> Dict[str, str]:
+    """What ``against(url, only)`` finds: with the server of ``--url URL``, else with one that is started; ``only`` is the
+    part of a name that ``--only`` gives, else empty."""
+    def value(option: str) -> str:
+        return sys.argv[sys.argv.index(option) + 1] if option in sys.argv else ""
+
+    if "--url" in sys.argv:
+        return against(value("--url"), value("--only"))
+    with server() as running:
+        return against(running.url, value("--only"))
+
+
 def batch(seed: int, sequences: int = 4, longest: int = 48) -> List["types.Datum"]:
     """Random sequences of different lengths with random weights, the same for the same seed."""
     chance = random.Random(seed)

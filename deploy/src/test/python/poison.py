@@ -24,7 +24,7 @@ from cluster import Cluster, cluster
 from faults import log
 from harness import NAME, adapter, batch, bios, holds, results, same, train
 from random_kills import trained
-from rolling import PATIENCE_SECONDS, Trained
+from rolling import RESULT_SECONDS, Trained
 
 WARM_STEPS, STRUCK_STEPS, LATER_STEPS = 4, 3, 6
 LEAST_SECONDS = 3.0
@@ -39,7 +39,7 @@ def deadly(seed: int, sequences: int) -> List[Any]:
 def failure(future: Any) -> Optional["bios.RequestFailedError"]:
     """The error of an operation; None if it was executed."""
     try:
-        future.result(timeout=PATIENCE_SECONDS)
+        future.result(timeout=RESULT_SECONDS)
         return None
     except bios.RequestFailedError as e:
         return e

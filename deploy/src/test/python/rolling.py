@@ -21,7 +21,7 @@ from faults import log
 from harness import NAME, adapter, holds, same
 from random_kills import program
 
-PATIENCE_SECONDS = 600
+RESULT_SECONDS = 600
 READY_SECONDS = 180
 STEPS_OF_A_CHUNK = 8
 
@@ -54,7 +54,7 @@ class Trained:
 
     def _read(self, chunk: int, calls: List[Any]) -> None:
         for name, read, future in calls:
-            self.results.append((chunk, name, read(future.result(timeout=PATIENCE_SECONDS))))
+            self.results.append((chunk, name, read(future.result(timeout=RESULT_SECONDS))))
 
     def join(self) -> "Trained":
         """Waits for its end; raises what a client's call raised."""

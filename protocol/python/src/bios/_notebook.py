@@ -47,8 +47,7 @@ def grid(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], total
 
 
 def tokens(ids: Sequence[int], texts: Optional[Sequence[str]], logprobs: Optional[Sequence[Optional[float]]]) -> str:
-    """Tokens one after another, red where they were unlikely and green where they were certain; what is under the pointer is
-    told."""
+    """Tokens one after another, from red (unlikely) to green (certain); a tooltip gives id and log-probability."""
     parts: List[str] = []
     for i, token in enumerate(ids[:MOST_TOKENS]):
         text = texts[i] if texts is not None else f"{token} "

@@ -1,4 +1,4 @@
-"""What is shown on stderr while something takes long: bars of transfers, and a line for a wait.
+"""Progress on stderr: a bar for each transfer, and a line for a long wait.
 
 Shown on a terminal; elsewhere only if it is asked for (``progress=True``, or ``BIOS_PROGRESS=1``); never with
 ``BIOS_PROGRESS=0``. Bars are tqdm's where that is installed.
@@ -23,7 +23,7 @@ _drawing: Any = None  # the wait that draws: one at a time
 
 
 def wanted(asked: Optional[bool] = None) -> bool:
-    """Whether to show anything: as it was asked for, else as the environment says, else on a terminal."""
+    """Whether to show progress: by the argument, else by ``BIOS_PROGRESS``, else on a terminal only."""
     told = os.environ.get("BIOS_PROGRESS")
     if told == "0" or sys.stderr is None:
         return False
@@ -122,7 +122,7 @@ class Bar:
             self._bar = tqdm(total=total, initial=done, desc=what, unit="B", unit_scale=True, file=sys.stderr)
 
     def add(self, count: int) -> None:
-        """So many bytes more are there."""
+        """Adds transferred bytes."""
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -153,7 +153,7 @@ class Bar:
 
 
 def size(count: Optional[float]) -> str:
-    """A number of bytes, for people."""
+    """A number of bytes with a unit."""
     number = float(count or 0)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000 or unit == "GB":

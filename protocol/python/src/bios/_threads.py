@@ -64,12 +64,12 @@ POLL = DaemonPool("poll", 128)
 CALLS = DaemonPool("call", 64)
 
 
-async def aside(job: Callable[..., T], *args: Any) -> T:
+async def on_thread(job: Callable[..., T], *args: Any) -> T:
     """Runs a blocking call on a daemon thread, without blocking the event loop."""
     return await asyncio.wrap_future(CALLS.submit(lambda: job(*args)))
 
 
-class Line:
+class OperationQueue:
     """A FIFO lock: turns are granted in the order in which they were requested."""
 
     def __init__(self) -> None:

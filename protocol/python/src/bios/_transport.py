@@ -64,7 +64,7 @@ class RetryPolicy:
         return grown if retry_after is None else max(retry_after, 0.0) + grown / 10
 
 
-class Trouble(Exception):
+class NoResponse(Exception):
     """An exchange failed without a response. ``final``: a retry would fail too."""
 
     def __init__(self, cause: BaseException, final: bool = False) -> None:
@@ -138,7 +138,7 @@ def _clear(pools: "List[_Pool]") -> None:
         pool.clear()
 
 
-class _Together(http.client.HTTPConnection):
+class _OnePacketConnection(http.client.HTTPConnection):
     """Sends head and small body of a request in one packet, so that the server reads both at once."""
 
     _held: Optional[List[bytes]] = None
@@ -162,11 +162,11 @@ class _Together(http.client.HTTPConnection):
             self._held.append(data)
 
 
-class _Plain(_Together):
+class _Plain(_OnePacketConnection):
     pass
 
 
-class _Secure(_Together, http.client.HTTPSConnection):
+class _Secure(_OnePacketConnection, http.client.HTTPSConnection):
     pass
 
 
@@ -293,7 +293,7 @@ class Transport:
 
     def _send(self, method: str, path: str, body: Optional[bytes], accept: Optional[str], seconds: float,
               more: Mapping[str, str] = {}) -> Tuple[_Server, http.client.HTTPConnection, http.client.HTTPResponse, bool]:
-        """Sends a request and reads the head of the response; raises :class:`Trouble`. The last value: whether the
+        """Sends a request and reads the head of the response; raises :class:`NoResponse`. The last value: whether the
         request may have been sent before."""
         repeated = False
         server = self._servers[self._using]
@@ -326,21 +326,21 @@ class Transport:
                     server.pool.clear()  # the server closed an idle connection, which is no failure
                     continue
                 self._avoid(server)
-                raise Trouble(_explained(e, server.secure), final=_final(e)) from e
+                raise NoResponse(_explained(e, server.secure), final=_final(e)) from e
             except BaseException:
                 connection.close()
                 raise
 
     def exchange(self, method: str, path: str, body: Optional[bytes] = None, accept: Optional[str] = None,
                  seconds: float = READ_SECONDS) -> Answer:
-        """One request and its response of any status; raises :class:`Trouble` without a response."""
+        """One request and its response of any status; raises :class:`NoResponse` without a response."""
         server, connection, response, repeated = self._send(method, path, body, accept, seconds)
         try:
             content = response.read()
         except (OSError, http.client.HTTPException) as e:
             connection.close()
             self._avoid(server)
-            raise Trouble(e) from e
+            raise NoResponse(e) from e
         except BaseException:
             connection.close()
             raise
@@ -350,21 +350,21 @@ class Transport:
             server.pool.give(connection)
         return Answer(response.status, response.headers, content, repeated)
 
-    def stream(self, path: str, accept: str, size: int = 1 << 20, rest: "Optional[Rest]" = None) -> Iterator[bytes]:
-        """The body of a GET in chunks; raises :class:`Trouble` if the connection breaks, and the error of a refusal.
+    def stream(self, path: str, accept: str, size: int = 1 << 20, state: "Optional[DownloadState]" = None) -> Iterator[bytes]:
+        """The body of a GET in chunks; raises :class:`NoResponse` if the connection breaks, and the error of a refusal.
 
-        ``rest``: what is there already; it is told before the first chunk where the chunks begin.
+        ``state``: the download to resume; its ``start`` is set before the first chunk to where the chunks begin.
         """
         asked: Dict[str, str] = {}
-        if rest is not None and rest.start and rest.tag:
-            asked = {"Range": f"bytes={rest.start}-", "If-Range": rest.tag}
+        if state is not None and state.start and state.tag:
+            asked = {"Range": f"bytes={state.start}-", "If-Range": state.tag}
         _, connection, response, _ = self._send("GET", path, None, accept, READ_SECONDS, asked)
         try:
             if response.status not in (200, 206 if asked else 200):
                 raise status_error(response.status, response.read())
             expected, seen = response.getheader("Content-Length"), 0
-            if rest is not None:
-                rest.answered(response)
+            if state is not None:
+                state.answered(response)
             while True:
                 piece = response.read(size)
                 if not piece:
@@ -372,9 +372,9 @@ class Transport:
                 seen += len(piece)
                 yield piece
             if expected is not None and seen != int(expected):
-                raise Trouble(EOFError(f"{seen} of {expected} bytes"))
+                raise NoResponse(EOFError(f"{seen} of {expected} bytes"))
         except (OSError, http.client.HTTPException) as e:
-            raise Trouble(e) from e
+            raise NoResponse(e) from e
         finally:
             connection.close()
 
@@ -398,7 +398,7 @@ class Transport:
         while True:
             try:
                 answer = self.exchange(method, path, encoded, accept)
-            except Trouble as e:
+            except NoResponse as e:
                 lost = True
                 tries.after(e)
                 continue
@@ -419,21 +419,21 @@ class Transport:
         return self.call("POST", path, body).json()
 
 
-class Rest:
-    """The state of a download that can go on where it broke off. ``start``: bytes that are there; ``tag``: of which content;
-    ``total``: bytes of the whole, once it is known."""
+class DownloadState:
+    """A download that can be resumed. ``start``: the bytes that are there already; ``tag``: the ETag of the content that they
+    belong to; ``total``: the bytes of the whole, once it is known."""
 
     def __init__(self, start: int = 0, tag: Optional[str] = None) -> None:
         self.start, self.tag = start, tag
         self.total: Optional[int] = None
 
     def answered(self, response: http.client.HTTPResponse) -> None:
-        """Takes from the head of a response where its body begins; ``start`` is 0 if it is the whole."""
+        """Sets ``start`` to where the body of a response begins: 0 if it is the whole content."""
         length = response.getheader("Content-Length")
         if response.status == 206:
             told = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.getheader("Content-Range") or "")
             if told is None or int(told[1]) != self.start:
-                raise Trouble(ValueError(f"asked for the bytes from {self.start}, got {response.getheader('Content-Range')}"),
+                raise NoResponse(ValueError(f"asked for the bytes from {self.start}, got {response.getheader('Content-Range')}"),
                               final=True)
             self.total = int(told[2])
             return
@@ -476,11 +476,11 @@ class Attempts:
             self._since = now if self._since is None else self._since
             state = f"waiting for {self._transport.base_url}: {why}"
             limit = policy.call_seconds
-            final = isinstance(why, Trouble) and why.final
+            final = isinstance(why, NoResponse) and why.final
             if final or (limit is not None and now - self._since >= limit):
                 if isinstance(why, APIStatusError):
                     raise why
-                cause = why.cause if isinstance(why, Trouble) else why
+                cause = why.cause if isinstance(why, NoResponse) else why
                 tried = "" if final else f" for {now - self._since:.0f} s"
                 raise APIConnectionError(
                     f"{self._what}: no answer from {self._transport.base_url}{tried}; the last failure was {why}"

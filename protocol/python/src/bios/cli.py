@@ -29,7 +29,7 @@ SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore",
                    "keys", "audit")
 #: What ends a turn in the chat templates of the models that Bios serves, next to the end-of-text token.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|return|>")
-PATIENCE_SECONDS = 30.0
+CALL_SECONDS = 30.0
 FIRST_PIECE_TOKENS = 8
 LONGEST_PIECE_TOKENS = 32
 
@@ -156,7 +156,7 @@ def _models(commands: Any) -> None:
 # Parts
 
 def _service(given: argparse.Namespace) -> ServiceClient:
-    return ServiceClient(given.key, given.url, timeout=PATIENCE_SECONDS)
+    return ServiceClient(given.key, given.url, timeout=CALL_SECONDS)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -144,8 +144,14 @@ def tokens_to_datum(tokens: Sequence[int], weights: Sequence[float], *, max_leng
         tokens, weights = tokens[:max_length], weights[:max_length]
     if len(tokens) < 2:
         raise InvalidArgumentError("tokens", f"{len(tokens)} tokens are no sequence in which one predicts the next")
-    return Datum(ModelInput.from_ints(list(tokens[:-1])), {
-        "target_tokens": TensorData(list(tokens[1:]), "int64"), "weights": TensorData(list(weights[1:]), "float32")})
+    return next_token_datum(tokens, weights=weights[1:])
+
+
+def next_token_datum(tokens: Sequence[int], **inputs: Sequence[float]) -> Datum:
+    """A datum of a sequence of N + 1 tokens: N positions, each of which predicts the next token. ``inputs``: float inputs of
+    the loss by name, N numbers each."""
+    tensors = {name: TensorData(list(values), "float32") for name, values in inputs.items()}
+    return Datum(ModelInput.from_ints(list(tokens[:-1])), {"target_tokens": TensorData(list(tokens[1:]), "int64"), **tensors})
 
 
 def candidates_to_datum(tokens: Sequence[int], candidates: Sequence[Sequence[int]],

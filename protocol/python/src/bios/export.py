@@ -43,7 +43,7 @@ CHECK_TEXTS = ("The quick brown fox jumps over the lazy dog.", "Revenue rose eig
 def adapter(rest: RestClient, path: str, folder: str, *, progress: Optional[bool] = None) -> str:
     """Writes the adapter in PEFT's layout (``adapter_config.json``, ``adapter_model.safetensors``), the tokenizer and
     ``metadata.json`` into a new folder, and returns its name."""
-    with _new(folder) as draft:
+    with _Draft(folder) as draft:
         with tempfile.TemporaryDirectory(prefix="bios-export-") as scratch:
             unpacked = _unpacked(rest, path, scratch, progress)
             for part in ("adapter", "tokenizer"):
@@ -62,7 +62,7 @@ def merged(rest: RestClient, path: str, folder: str, *, base: Optional[str] = No
     """
     if dtype is not None and dtype not in _DTYPES:
         raise InvalidArgumentError("dtype", f"expected {', '.join(_DTYPES)}, got {dtype!r}")
-    with tempfile.TemporaryDirectory(prefix="bios-export-") as scratch, _new(folder) as draft:
+    with tempfile.TemporaryDirectory(prefix="bios-export-") as scratch, _Draft(folder) as draft:
         unpacked = _unpacked(rest, path, scratch, progress)
         source = base if base is not None else _config(unpacked).get("base_model_name_or_path") or ""
         if not os.path.isfile(os.path.join(source, "config.json")):
@@ -75,12 +75,12 @@ def merged(rest: RestClient, path: str, folder: str, *, base: Optional[str] = No
         return draft.done()
 
 
-class _new(str):
-    """A folder that appears under its name when it is whole."""
+class _Draft(str):
+    """The path of a temporary folder, which gets its final name when it is complete (:meth:`done`)."""
 
     final: str
 
-    def __new__(cls, folder: str) -> "_new":
+    def __new__(cls, folder: str) -> "_Draft":
         final = os.path.abspath(folder)
         if os.path.exists(final) and (not os.path.isdir(final) or os.listdir(final)):
             raise InvalidArgumentError("folder", f"{folder!r} exists and is not an empty folder")
@@ -90,14 +90,14 @@ class _new(str):
         return made
 
     def done(self) -> str:
-        """Gives it its name."""
+        """Moves the folder to its final name, which is returned."""
         os.chmod(self, 0o777 & ~_umask())
         if os.path.isdir(self.final):
             os.rmdir(self.final)
         os.replace(self, self.final)
         return self.final
 
-    def __enter__(self) -> "_new":
+    def __enter__(self) -> "_Draft":
         return self
 
     def __exit__(self, *_: object) -> None:

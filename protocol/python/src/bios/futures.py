@@ -13,7 +13,7 @@ from typing import (TYPE_CHECKING, Any, Callable, Generator, Generic, Iterable, 
 
 from . import _progress
 from ._threads import POLL, DaemonPool
-from ._transport import POLL_SECONDS, SILENT_SECONDS, Notice, Trouble, encode, log, retryable
+from ._transport import POLL_SECONDS, SILENT_SECONDS, Notice, NoResponse, encode, log, retryable
 from .errors import APIConnectionError, APIResponseError, APITimeoutError, BiosError, RequestFailedError, status_error
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ class RequestFuture(Future[T]):
             asked = policy.clock()
             answer = self._transport.exchange("POST", "/retrieve_future", encode({"request_id": self._id}),
                                               seconds=seconds)
-        except Trouble as e:
+        except NoResponse as e:
             if e.final:
                 raise APIConnectionError(f"{self._what}: {e}") from e.cause
             if isinstance(e.cause, (TimeoutError, socket.timeout)) and left is not None and left <= POLL_SECONDS:

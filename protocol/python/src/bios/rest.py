@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ._progress import Bar
 from ._threads import CALLS
-from ._transport import Rest, Trouble, retryable
+from ._transport import DownloadState, NoResponse, retryable
 from .errors import APIError, APIStatusError, InvalidArgumentError
 from .futures import Future, JobFuture
 from .paths import CheckpointPath
@@ -63,26 +63,26 @@ class RestClient:
             return self._job(lambda: self._fetch(where, path, final, progress))
         if not hasattr(file, "write"):
             raise InvalidArgumentError("file", f"expected a file name or a binary file, got {type(file).__name__}")
-        return self._job(lambda: self._download(where, path, file, Rest(), progress))
+        return self._job(lambda: self._download(where, path, file, DownloadState(), progress))
 
     def _fetch(self, where: CheckpointPath, path: str, final: str, progress: Optional[bool]) -> int:
         part, tag = f"{final}.part", f"{final}.part.tag"
-        rest = _begun(part, tag)
+        state = _resumable(part, tag)
 
         def keep_tag() -> None:
             with open(tag, "w", encoding="ascii") as file:
-                file.write(rest.tag or "")
+                file.write(state.tag or "")
 
         whole = False
         try:
-            with open(part, "r+b" if rest.start else "wb") as out:
-                out.seek(rest.start)
-                size = self._download(where, path, out, rest, progress, keep_tag)
+            with open(part, "r+b" if state.start else "wb") as out:
+                out.seek(state.start)
+                size = self._download(where, path, out, state, progress, keep_tag)
             os.replace(part, final)
             whole = True
             return size
         finally:
-            if whole or not rest.tag or not rest.start:
+            if whole or not state.tag or not state.start:
                 for name in (part, tag):
                     if os.path.exists(name):
                         os.unlink(name)
@@ -92,34 +92,34 @@ class RestClient:
         """``download_checkpoint_archive_from_bios_path_to_file`` for asyncio."""
         return await self.download_checkpoint_archive_from_bios_path_to_file(path, file, progress=progress)
 
-    def _download(self, where: CheckpointPath, path: str, out: BinaryIO, rest: Rest, progress: Optional[bool] = None,
+    def _download(self, where: CheckpointPath, path: str, out: BinaryIO, state: DownloadState, progress: Optional[bool] = None,
                   began: Callable[[], None] = lambda: None) -> int:
-        """Writes the archive behind the ``rest.start`` bytes that are there, or from the start if it is another one now."""
+        """Writes the archive behind the ``state.start`` bytes that are there, or from the start if it is another one now."""
         url = self._checkpoint(where, path) + "/archive"
         tries = self._transport.attempts(f"GET {url}")
-        first = out.tell() - rest.start if out.seekable() else None
-        size = rest.start
+        first = out.tell() - state.start if out.seekable() else None
+        size = state.start
         bar: Optional[Bar] = None
         try:
             while True:
-                rest.start = size
+                state.start = size
                 try:
-                    for piece in self._transport.stream(url, GZIP, rest=rest):
-                        if rest.start != size and first is not None:  # another archive than the one that was begun
-                            out.seek(first + rest.start)
+                    for piece in self._transport.stream(url, GZIP, state=state):
+                        if state.start != size and first is not None:  # another archive than the one that was begun
+                            out.seek(first + state.start)
                             out.truncate()
-                            size = rest.start
+                            size = state.start
                             _close(bar)
                             bar = None
                         if bar is None:
                             began()
-                            bar = Bar(where.name, progress, rest.total, size)
+                            bar = Bar(where.name, progress, state.total, size)
                         out.write(piece)
                         size += len(piece)
-                        rest.start = size
+                        state.start = size
                         bar.add(len(piece))
                     return size
-                except Trouble as e:
+                except NoResponse as e:
                     if size and first is None:
                         raise e.cause
                     tries.after(e)
@@ -495,13 +495,13 @@ def usage_url(training_run_id: Optional[str], project_id: Optional[str], owner: 
     return "/usage" + (f"?{given}" if given else "")
 
 
-def _begun(part: str, tag: str) -> Rest:
-    """What an earlier download has left."""
+def _resumable(part: str, tag: str) -> DownloadState:
+    """The state of an earlier, interrupted download; an empty one if there is none."""
     try:
         with open(tag, encoding="ascii") as file:
-            return Rest(os.path.getsize(part), file.read() or None)
+            return DownloadState(os.path.getsize(part), file.read() or None)
     except (OSError, ValueError):
-        return Rest()
+        return DownloadState()
 
 
 def _close(bar: Optional[Bar]) -> None:

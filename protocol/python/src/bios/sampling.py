@@ -8,7 +8,7 @@ import threading
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import config
-from ._threads import aside
+from ._threads import on_thread
 from ._transport import RetryPolicy, Transport, encode, log
 from .errors import InvalidArgumentError
 from .futures import Future, Joined, RequestFuture
@@ -76,7 +76,7 @@ class SamplingClient:
                            topk_prompt_logprobs: int = 0) -> SampleResult:
         """``sample`` for asyncio; one ``await`` gives the result."""
         body = request(prompt, sampling_params, num_samples, include_prompt_logprobs, topk_prompt_logprobs)
-        return await (await aside(self._sample, body))
+        return await (await on_thread(self._sample, body))
 
     def compute_logprobs(self, prompt: Prompt) -> Future[List[Optional[float]]]:
         """For each token of the prompt its log-probability after those before it; None for the first."""
@@ -84,7 +84,7 @@ class SamplingClient:
 
     async def compute_logprobs_async(self, prompt: Prompt) -> List[Optional[float]]:
         """``compute_logprobs`` for asyncio; one ``await`` gives the result."""
-        return _logprobs([await (await aside(self._sample, _scoring(prompt)))])
+        return _logprobs([await (await on_thread(self._sample, _scoring(prompt)))])
 
     def get_base_model(self) -> str:
         """The name of the base model."""
@@ -95,7 +95,7 @@ class SamplingClient:
 
     async def get_base_model_async(self) -> str:
         """``get_base_model`` for asyncio."""
-        return await aside(self.get_base_model)
+        return await on_thread(self.get_base_model)
 
     def get_tokenizer(self) -> Any:
         """The base model's tokenizer: ``encode(text) -> list[int]``, ``decode(tokens) -> str``."""
@@ -103,7 +103,7 @@ class SamplingClient:
 
     async def get_tokenizer_async(self) -> Any:
         """``get_tokenizer`` for asyncio."""
-        return await aside(self.get_tokenizer)
+        return await on_thread(self.get_tokenizer)
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickles the client without its key: whoever unpickles it has ``BIOS_API_KEY`` set, where the server wants one. The

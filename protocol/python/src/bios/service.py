@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from . import config
-from ._threads import aside
+from ._threads import on_thread
 from ._transport import RetryPolicy, Transport
 from .errors import InvalidArgumentError
 from .futures import RequestFuture
@@ -49,7 +49,7 @@ class ServiceClient:
 
     async def get_server_capabilities_async(self) -> GetServerCapabilitiesResponse:
         """``get_server_capabilities`` for asyncio."""
-        return await aside(self.get_server_capabilities)
+        return await on_thread(self.get_server_capabilities)
 
     def create_lora_training_client(
             self, base_model: str, rank: Optional[int] = None, *, alpha: Optional[float] = None,
@@ -76,7 +76,7 @@ class ServiceClient:
             train_unembed: Optional[bool] = None, target_modules: Optional[Sequence[str]] = None,
             user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
         """``create_lora_training_client`` for asyncio."""
-        return await aside(lambda: self.create_lora_training_client(
+        return await on_thread(lambda: self.create_lora_training_client(
             base_model, rank, alpha=alpha, seed=seed, train_mlp=train_mlp, train_attn=train_attn,
             train_unembed=train_unembed, target_modules=target_modules, user_metadata=user_metadata))
 
@@ -90,7 +90,7 @@ class ServiceClient:
     async def load_training_client_async(self, path: str, user_metadata: Optional[Mapping[str, Any]] = None,
                                          ) -> TrainingClient:
         """``load_training_client`` for asyncio."""
-        return await aside(self.load_training_client, path, user_metadata)
+        return await on_thread(self.load_training_client, path, user_metadata)
 
     def create_training_client_from_state_with_optimizer(
             self, path: str, base_model: Optional[str] = None, user_metadata: Optional[Mapping[str, Any]] = None,
@@ -107,7 +107,7 @@ class ServiceClient:
             self, path: str, base_model: Optional[str] = None, user_metadata: Optional[Mapping[str, Any]] = None,
             weights_access_token: Optional[str] = None) -> TrainingClient:
         """``create_training_client_from_state_with_optimizer`` for asyncio."""
-        return await aside(self.create_training_client_from_state_with_optimizer, path, base_model, user_metadata,
+        return await on_thread(self.create_training_client_from_state_with_optimizer, path, base_model, user_metadata,
                            weights_access_token)
 
     def create_training_client_from_state(
@@ -131,14 +131,14 @@ class ServiceClient:
             train_mlp=None if info.target_modules else info.train_mlp,
             train_attn=None if info.target_modules else info.train_attn,
             train_unembed=None if info.target_modules else info.train_unembed, user_metadata=user_metadata)
-        client._line.run(client._load(path, optimizer)).result()
+        client._queue.run(client._load(path, optimizer)).result()
         return client
 
     async def create_training_client_from_state_async(
             self, path: str, base_model: Optional[str] = None, user_metadata: Optional[Mapping[str, Any]] = None,
             weights_access_token: Optional[str] = None) -> TrainingClient:
         """``create_training_client_from_state`` for asyncio."""
-        return await aside(self.create_training_client_from_state, path, base_model, user_metadata, weights_access_token)
+        return await on_thread(self.create_training_client_from_state, path, base_model, user_metadata, weights_access_token)
 
     def create_sampling_client(self, model_path: Optional[str] = None, base_model: Optional[str] = None,
                                retry_config: Any = None) -> SamplingClient:
@@ -150,7 +150,7 @@ class ServiceClient:
     async def create_sampling_client_async(self, model_path: Optional[str] = None, base_model: Optional[str] = None,
                                            retry_config: Any = None) -> SamplingClient:
         """``create_sampling_client`` for asyncio."""
-        return await aside(self.create_sampling_client, model_path, base_model)
+        return await on_thread(self.create_sampling_client, model_path, base_model)
 
     def create_rest_client(self) -> RestClient:
         """A client for listings, downloads and deletion. Causes no network traffic."""

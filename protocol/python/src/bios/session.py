@@ -10,7 +10,7 @@ import weakref
 from collections import defaultdict
 from typing import Any, Callable, DefaultDict, Dict, Mapping, Optional, TypeVar
 
-from ._transport import VERSION, Transport, Trouble, encode, log
+from ._transport import VERSION, Transport, NoResponse, encode, log
 from .errors import APIResponseError
 from .futures import RequestFuture
 
@@ -103,5 +103,5 @@ def _beat(session: "weakref.ref[Session]", stop: threading.Event) -> None:
             answer = transport.exchange("POST", "/session_heartbeat", body, seconds=HEARTBEAT_SECONDS)
             if answer.status >= 400:
                 log.debug("heartbeat: HTTP %d", answer.status)
-        except Trouble as e:
+        except NoResponse as e:
             log.debug("heartbeat: %s", e)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import quote
 
-from ._threads import aside
+from ._threads import on_thread
 from ._transport import log
 from .errors import BiosError, InvalidArgumentError, MissingExtraError, NotFoundError
 
@@ -256,11 +256,11 @@ class Tokenizer:
 
     async def encode_async(self, text: str, add_special_tokens: bool = False) -> List[int]:
         """``encode`` for asyncio."""
-        return await aside(self.encode, text, add_special_tokens)
+        return await on_thread(self.encode, text, add_special_tokens)
 
     async def decode_async(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         """``decode`` for asyncio."""
-        return await aside(self.decode, tokens, skip_special_tokens)
+        return await on_thread(self.decode, tokens, skip_special_tokens)
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.name_or_path!r})"

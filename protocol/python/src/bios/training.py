@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
-from ._threads import Line, aside
+from ._threads import OperationQueue, on_thread
 from ._transport import encode
 from .errors import APIStatusError, BiosError, InvalidArgumentError, MissingExtraError
 from .futures import Future, Joined, RequestFuture, in_batch
@@ -44,7 +44,7 @@ class TrainingClient:
         self._session = session
         self._model_id = model_id
         self._base_model = base_model
-        self._line = Line()
+        self._queue = OperationQueue()
         self._last_number = 0
         self._snapshot: Optional[RequestFuture[SaveWeightsForSamplerResponse]] = None
 
@@ -61,12 +61,12 @@ class TrainingClient:
     def forward(self, data: Sequence[Datum], loss_fn: LossFnType,
                 loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
         """The loss and log-probabilities of ``data``, without a gradient. Arguments as in ``forward_backward``."""
-        return self._line.run(self._pass("forward", data, loss_fn, loss_fn_config))
+        return self._queue.run(self._pass("forward", data, loss_fn, loss_fn_config))
 
     async def forward_async(self, data: Sequence[Datum], loss_fn: LossFnType,
                             loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
         """``forward`` for asyncio."""
-        return await self._later(self._pass("forward", data, loss_fn, loss_fn_config))
+        return await self._queued(self._pass("forward", data, loss_fn, loss_fn_config))
 
     def forward_backward(self, data: Sequence[Datum], loss_fn: LossFnType,
                          loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
@@ -79,13 +79,13 @@ class TrainingClient:
         its results are put together again. Raises :class:`InvalidArgumentError` before sending anything, and the
         exceptions of a refused call.
         """
-        return self._line.run(self._pass("forward_backward", data, loss_fn, loss_fn_config))
+        return self._queue.run(self._pass("forward_backward", data, loss_fn, loss_fn_config))
 
     async def forward_backward_async(self, data: Sequence[Datum], loss_fn: LossFnType,
                                      loss_fn_config: Optional[Mapping[str, float]] = None,
                                      ) -> Future[ForwardBackwardOutput]:
         """``forward_backward`` for asyncio."""
-        return await self._later(self._pass("forward_backward", data, loss_fn, loss_fn_config))
+        return await self._queued(self._pass("forward_backward", data, loss_fn, loss_fn_config))
 
     def forward_backward_custom(self, data: Sequence[Datum], loss_fn: Optional[CustomLoss] = None, *,
                                 fn: Optional[CustomLoss] = None, loss_type_input: Literal["logprobs"] = "logprobs",
@@ -97,14 +97,14 @@ class TrainingClient:
         no operation of another thread comes between. The result's metrics are the function's, with ``loss:sum``. ``fn`` is
         an older name of ``loss_fn``; ``loss_type_input`` says what the function gets: there is one kind.
         """
-        return self._line.run(self._custom(data, loss_fn if loss_fn is not None else fn, loss_type_input))
+        return self._queue.run(self._custom(data, loss_fn if loss_fn is not None else fn, loss_type_input))
 
     async def forward_backward_custom_async(self, data: Sequence[Datum], loss_fn: Optional[CustomLoss] = None, *,
                                             fn: Optional[CustomLoss] = None,
                                             loss_type_input: Literal["logprobs"] = "logprobs",
                                             ) -> Future[ForwardBackwardOutput]:
         """``forward_backward_custom`` for asyncio; the function runs on another thread."""
-        return await self._later(self._custom(data, loss_fn if loss_fn is not None else fn, loss_type_input))
+        return await self._queued(self._custom(data, loss_fn if loss_fn is not None else fn, loss_type_input))
 
     def optim_step(self, adam_params: Optional[AdamParams] = None) -> Future[OptimStepResponse]:
         """Applies the gradient sum and clears it.
@@ -112,11 +112,11 @@ class TrainingClient:
         ``adam_params``: settings for this step and those after it; without them the run keeps its own (at first a
         learning rate of 1e-4), which checkpoints carry.
         """
-        return self._line.run(self._step(adam_params))
+        return self._queue.run(self._step(adam_params))
 
     async def optim_step_async(self, adam_params: Optional[AdamParams] = None) -> Future[OptimStepResponse]:
         """``optim_step`` for asyncio."""
-        return await self._later(self._step(adam_params))
+        return await self._queued(self._step(adam_params))
 
     def train(self, data: Sequence[Datum], loss_fn: Union[LossFnType, CustomLoss] = "cross_entropy",
               learning_rate: float = 1e-4, **kwargs: Any) -> TrainingResult:
@@ -130,14 +130,14 @@ class TrainingClient:
         def both() -> Tuple[Future[ForwardBackwardOutput], Future[OptimStepResponse]]:
             return first(), second()
 
-        found, stepped = self._line.run(both)
+        found, stepped = self._queue.run(both)
         return _trained(found.result(), stepped.result(), callable(loss_fn))
 
     async def train_async(self, data: Sequence[Datum], loss_fn: Union[LossFnType, CustomLoss] = "cross_entropy",
                           learning_rate: float = 1e-4, **kwargs: Any) -> TrainingResult:
         """``train`` for asyncio; one ``await`` gives the result."""
         first, second = self._training(data, loss_fn, learning_rate, kwargs)
-        found, stepped = await self._later(lambda: (first(), second()))
+        found, stepped = await self._queued(lambda: (first(), second()))
         return _trained(await found, await stepped, callable(loss_fn))
 
     # -- checkpoints -----------------------------------------------------------------------------------------
@@ -150,55 +150,55 @@ class TrainingClient:
         ``metadata``: a dict that JSON can carry. ``ttl_seconds``: delete the checkpoint after so long; None: never.
         ``overwrite`` is accepted and changes nothing.
         """
-        return self._line.run(self._save(name, metadata, ttl_seconds, overwrite))
+        return self._queue.run(self._save(name, metadata, ttl_seconds, overwrite))
 
     async def save_state_async(self, name: str, metadata: Optional[Mapping[str, Any]] = None,
                                ttl_seconds: Optional[int] = None, overwrite: Optional[bool] = None,
                                ) -> Future[SaveWeightsResponse]:
         """``save_state`` for asyncio."""
-        return await self._later(self._save(name, metadata, ttl_seconds, overwrite))
+        return await self._queued(self._save(name, metadata, ttl_seconds, overwrite))
 
     def load_state(self, path: str) -> Future[LoadWeightsResponse]:
         """Loads a saved state into the run: weights, optimizer state, settings, step count. Gathered gradients are
         dropped. The base model and the adapter's shape must be the run's own (a run that was made without a rank
         and has done nothing takes on the checkpoint's). :class:`InvalidPathError` for a malformed path."""
-        return self._line.run(self._load(path, None))
+        return self._queue.run(self._load(path, None))
 
     async def load_state_async(self, path: str) -> Future[LoadWeightsResponse]:
         """``load_state`` for asyncio."""
-        return await self._later(self._load(path, None))
+        return await self._queued(self._load(path, None))
 
     def load_state_with_optimizer(self, path: str) -> Future[LoadWeightsResponse]:
         """The same as ``load_state``, under Tinker's name."""
-        return self._line.run(self._load(path, True))
+        return self._queue.run(self._load(path, True))
 
     async def load_state_with_optimizer_async(self, path: str) -> Future[LoadWeightsResponse]:
         """``load_state_with_optimizer`` for asyncio."""
-        return await self._later(self._load(path, True))
+        return await self._queued(self._load(path, True))
 
     def save_weights_for_sampler(self, name: str, ttl_seconds: Optional[int] = None,
                                  ) -> Future[SaveWeightsForSamplerResponse]:
         """Saves weights alone, for sampling and for download; ``name`` and ``ttl_seconds`` as in ``save_state``."""
-        return self._line.run(self._save_sampler(name, ttl_seconds))
+        return self._queue.run(self._save_sampler(name, ttl_seconds))
 
     async def save_weights_for_sampler_async(self, name: str, ttl_seconds: Optional[int] = None,
                                              ) -> Future[SaveWeightsForSamplerResponse]:
         """``save_weights_for_sampler`` for asyncio."""
-        return await self._later(self._save_sampler(name, ttl_seconds))
+        return await self._queued(self._save_sampler(name, ttl_seconds))
 
     def save_weights_and_get_sampling_client(self, name: Optional[str] = None, retry_config: Any = None) -> SamplingClient:
         """A sampling client of the current weights; waits until it is ready. With a name the weights are also saved as a
         checkpoint; without a name they are deleted with the session.
         ``retry_config`` of Tinker's package is accepted and changes nothing: see :class:`bios.RetryPolicy`."""
         if name is None:
-            return self._ephemeral(self._line.run(self._take_snapshot).result())
+            return self._ephemeral(self._queue.run(self._take_snapshot).result())
         return self.create_sampling_client(self.save_weights_for_sampler(name).result().path)
 
     async def save_weights_and_get_sampling_client_async(self, name: Optional[str] = None, retry_config: Any = None,
                                                          ) -> SamplingClient:
         """``save_weights_and_get_sampling_client`` for asyncio."""
         if name is None:
-            return self._ephemeral(await (await self._later(self._take_snapshot)))
+            return self._ephemeral(await (await self._queued(self._take_snapshot)))
         saved = await (await self.save_weights_for_sampler_async(name))
         return await self.create_sampling_client_async(saved.path)
 
@@ -211,7 +211,7 @@ class TrainingClient:
         return self._sample(request(prompt, sampling_params, num_samples, False, 0))
 
     def _sample(self, body: Dict[str, Any]) -> Future[SampleResult]:
-        taken = self._line.run(self._take_snapshot)
+        taken = self._queue.run(self._take_snapshot)
 
         def submit(deadline: Optional[float], abandoned: Any) -> Optional[str]:
             taken._wait(deadline, abandoned)
@@ -229,8 +229,8 @@ class TrainingClient:
                            num_samples: int = 1) -> SampleResult:
         """``sample`` for asyncio; one ``await`` gives the result."""
         body = request(prompt, sampling_params, num_samples, False, 0)
-        taken = await (await self._later(self._take_snapshot))
-        return await (await aside(self._ephemeral(taken)._sample, body))
+        taken = await (await self._queued(self._take_snapshot))
+        return await (await on_thread(self._ephemeral(taken)._sample, body))
 
     def create_sampling_client(self, model_path: str, retry_config: Any = None) -> SamplingClient:
         """A sampling client of a checkpoint of this or another run."""
@@ -239,7 +239,7 @@ class TrainingClient:
 
     async def create_sampling_client_async(self, model_path: str, retry_config: Any = None) -> SamplingClient:
         """``create_sampling_client`` for asyncio."""
-        return await aside(self.create_sampling_client, model_path)
+        return await on_thread(self.create_sampling_client, model_path)
 
     # -- the run ---------------------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class TrainingClient:
 
     async def get_info_async(self) -> GetInfoResponse:
         """``get_info`` for asyncio."""
-        return await aside(self.get_info)
+        return await on_thread(self.get_info)
 
     def get_tokenizer(self) -> Any:
         """The base model's tokenizer: ``encode(text) -> list[int]``, ``decode(tokens) -> str``."""
@@ -262,25 +262,25 @@ class TrainingClient:
 
     async def get_tokenizer_async(self) -> Any:
         """``get_tokenizer`` for asyncio."""
-        return await aside(self.get_tokenizer)
+        return await on_thread(self.get_tokenizer)
 
     def unload_model(self) -> Future[UnloadModelResponse]:
         """Ends the run when its operations are finished and frees its memory: it accepts no more
         operations, its checkpoints are kept. (An idle run is evicted automatically, without this call.)"""
-        return self._line.run(self._unload)
+        return self._queue.run(self._unload)
 
     async def unload_model_async(self) -> Future[UnloadModelResponse]:
         """``unload_model`` for asyncio."""
-        return await self._later(self._unload)
+        return await self._queued(self._unload)
 
     def __repr__(self) -> str:
         return f"TrainingClient({self._model_id})"
 
     # -- jobs: checked and encoded when they are made, posted when their turn comes ------------------------------
 
-    async def _later(self, job: Callable[[], T]) -> T:
+    async def _queued(self, job: Callable[[], T]) -> T:
         # Shielded: a turn that was taken must be passed on, whatever becomes of the caller.
-        return await asyncio.shield(asyncio.wrap_future(self._line.submit(job)))
+        return await asyncio.shield(asyncio.wrap_future(self._queue.submit(job)))
 
     def _number(self) -> int:
         self._last_number += 1

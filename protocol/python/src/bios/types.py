@@ -20,14 +20,15 @@ from . import _notebook
 from .errors import InvalidArgumentError, MissingExtraError
 
 __all__ = [
-    "AdamParams", "AuditLogResponse", "BillingUsageResponse", "Checkpoint", "CheckpointArchiveUrlResponse", "CheckpointType",
-    "CheckpointsListResponse", "Cursor", "Datum", "EncodedTextChunk",
-    "ForwardBackwardOutput", "GetInfoResponse", "GetSamplerResponse", "GetServerCapabilitiesResponse", "GetSessionResponse",
-    "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnInputs", "LossFnOutput", "LossFnType", "ModelData", "ModelID", "ModelInput", "ModelInputChunk", "OptimStepResponse",
-    "RequestErrorCategory", "RunHistoryResponse", "RunNote", "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
-    "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult",
-    "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel", "UsageLine",
-    "UsageResponse", "WeightsInfoResponse", "WhoamiResponse",
+    "AdamParams", "AuditLogResponse", "BillingUsageResponse", "Checkpoint", "CheckpointArchiveUrlResponse",
+    "CheckpointsListResponse", "CheckpointType", "Cursor", "Datum", "EncodedTextChunk", "ForwardBackwardOutput",
+    "GetInfoResponse", "GetSamplerResponse", "GetServerCapabilitiesResponse", "GetSessionResponse", "HistoryEntry",
+    "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnInputs", "LossFnOutput", "LossFnType", "ModelData",
+    "ModelID", "ModelInput", "ModelInputChunk", "OptimStepResponse", "RequestErrorCategory", "RunHistoryResponse",
+    "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
+    "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult", "TrainingRun",
+    "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel", "UsageLine", "UsageResponse",
+    "WeightsInfoResponse", "WhoamiResponse",
 ]
 
 TensorDtype = Literal["int64", "float32"]
@@ -941,7 +942,7 @@ class TrainingRunsResponse:
 
 
 @dataclass(frozen=True)
-class RunNote:
+class HistoryEntry:
     """An entry of the history of a run. ``kind``: a word such as ``opened`` or ``recovered``; ``position`` and
     ``seq_id``: the operation that it is about, if it is about one; ``detail``: what else there is to say."""
 
@@ -953,7 +954,7 @@ class RunNote:
     detail: Dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> "RunNote":
+    def from_wire(cls, wire: Mapping[str, Any]) -> "HistoryEntry":
         """Parses the JSON object of the protocol."""
         return cls(_time(wire.get("time")), wire["kind"], wire.get("node"), wire.get("position"), wire.get("seq_id"),
                    dict(wire.get("detail") or {}))
@@ -963,12 +964,12 @@ class RunNote:
 class RunHistoryResponse:
     """The history of a run, the newest entry last."""
 
-    history: List[RunNote]
+    history: List[HistoryEntry]
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "RunHistoryResponse":
         """Parses the JSON object of the protocol."""
-        return cls([RunNote.from_wire(n) for n in wire["history"]])
+        return cls([HistoryEntry.from_wire(n) for n in wire["history"]])
 
 
 @dataclass(frozen=True)

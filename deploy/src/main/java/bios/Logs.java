@@ -6,8 +6,7 @@ import java.util.Set;
 import org.slf4j.LoggerFactory;
 
 /// Configures logging to stderr. `BIOS_LOG` is a level (`DEBUG`, `INFO`, `WARN`, `ERROR`), `json` for JSON
-/// instead
-/// of key=value lines, or both, separated by a comma.
+/// instead of key=value lines, or both, separated by a comma.
 public final class Logs {
     private static final Set<String> LEVELS = Set.of("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF");
 

@@ -8,10 +8,13 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.parallel.Execution;
+import org.junit.jupiter.api.parallel.ExecutionMode;
 
-/// End-to-end checks: server processes, used through the Python
-/// package. Each check is a script in `src/test/python` (or the demo, or the package's own tests)
-/// that exits 0 when all checks pass.
+/// End-to-end checks: server processes, used through the Python package. Each check is a script in
+/// `src/test/python` (or the demo, or the package's own tests) that exits 0 when all checks pass. Two run
+/// at a time: each has servers, ports and folders of its own, and most wait for processes that start.
+@Execution(ExecutionMode.CONCURRENT)
 final class EndToEndIT {
     private static final Path ROOT = root();
 
@@ -74,6 +77,12 @@ final class EndToEndIT {
     /// The long form: `soak.py --steps 100000 --runs 3 --every 4 --measurements 60`.
     @Test void whatAServerUsesDoesNotGrowWithWhatItHasDone() throws Exception {
         python("deploy/src/test/python/soak.py", "--plant");
+    }
+
+    /// The long form: `many_clients.py --clients 200 --seconds 300 --cycles 2 --silence 420 --below 260`.
+    @Test void memoryThatManyClientsNeededIsGivenBack() throws Exception {
+        python("deploy/src/test/python/many_clients.py", "--clients", "60", "--seconds", "15", "--cycles", "2",
+                "--idle", "10", "--silence", "240", "--below", "300");
     }
 
     /// The long form, with all parts of `gpu-check`: `python3 deploy/src/test/python/emulated_gpu.py`.

@@ -9,6 +9,7 @@ import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
@@ -199,6 +200,22 @@ final class TidyTest {
         assertEquals(List.of(), wrong);
     }
 
+    /// Class names in the settings of modules are read when a node starts.
+    @Test void classesNamedInSettingsExist() throws IOException {
+        var name = Pattern.compile("\"(bios(?:\\.[a-z]+)+\\.[A-Z]\\w*)");
+        Set<String> found = new TreeSet<>();
+        Set<String> missing = new TreeSet<>();
+        for (String module : MODULES)
+            for (Path settings : files(module + "/src/main/resources", ".conf"))
+                name.matcher(Files.readString(settings)).results().map(result -> result.group(1))
+                        .forEach(found::add);
+        for (String type : found)
+            if (MODULES.stream().noneMatch(module -> Files.exists(ROOT.resolve(
+                    module + "/src/main/java/" + type.replace('.', '/') + ".java")))) missing.add(type);
+        assertFalse(found.isEmpty());
+        assertEquals(Set.of(), missing);
+    }
+
     @Test void linksInTheDocsLeadSomewhere() throws IOException {
         List<String> wrong = new ArrayList<>();
         for (Path page : pages())
@@ -211,6 +228,48 @@ final class TidyTest {
                     wrong.add(relative(page) + ": " + link);
             }
         assertEquals(List.of(), wrong);
+    }
+
+    @Test void everyPageIsReachedFromTheReadme() throws IOException {
+        Set<Path> reached = new TreeSet<>();
+        var next = new ArrayDeque<>(List.of(ROOT.resolve("README.md")));
+        while (!next.isEmpty()) {
+            Path page = next.pop();
+            if (!reached.add(page) || !page.toString().endsWith(".md")) continue;
+            for (String link : TidyRules.links(Files.readString(page))) {
+                Path target = page.resolveSibling(link.split("#", 2)[0]).normalize();
+                if (Files.isRegularFile(target)) next.add(target);
+            }
+        }
+        Set<String> missed = new TreeSet<>();
+        for (Path page : files("docs", ".md")) if (!reached.contains(page)) missed.add(relative(page));
+        assertEquals(Set.of(), missed);
+    }
+
+    @Test void theGlossaryHasAtMostThirtyTerms() throws IOException {
+        long rows = Files.readAllLines(ROOT.resolve("docs/reference/glossary.md")).stream()
+                .filter(line -> line.startsWith("| ")).count();
+        assertTrue(rows > 1 && rows - 1 <= 30, () -> rows - 1 + " terms");
+    }
+
+    /// The page says how many hops and files the path has, and each file exists.
+    @Test void thePathOfOneForwardBackwardIsThatOfTheCode() throws IOException {
+        String design = Files.readString(ROOT.resolve("docs/design.md"));
+        int begin = design.indexOf("### The path of one `forward_backward`");
+        String path = design.substring(begin, design.indexOf("\n## ", begin));
+        Set<String> named = new TreeSet<>();
+        Matcher file = Pattern.compile("(\\w+\\.(?:java|py))").matcher(path);
+        while (file.find()) named.add(file.group(1));
+        Map<String, Integer> there = new TreeMap<>();
+        named.forEach(name -> there.put(name, 0));
+        List<Path> all = new ArrayList<>(sources("main", ".java"));
+        all.addAll(files("protocol/python/src/bios", ".py"));
+        for (Path source : all) there.computeIfPresent(source.getFileName().toString(), (_, n) -> n + 1);
+        there.values().removeIf(n -> n > 0);
+        assertEquals(Map.of(), there, "named and not there");
+        long hops = path.lines().filter(line -> line.matches("\\| \\d+ \\|.*")).count();
+        assertTrue(path.contains(hops + " hops in " + named.size() + " files"),
+                () -> hops + " hops in " + named.size() + " files");
     }
 
     @Test void theGuideForJavaShowsItsProgramsAsTheyAre() throws IOException {
@@ -232,6 +291,8 @@ final class TidyTest {
         List<Path> all = new ArrayList<>(pages());
         all.addAll(sources("main", ".java"));
         all.addAll(sources("test", ".java"));
+        all.addAll(files("protocol/python", ".py"));
+        all.addAll(files("deploy", ".py"));
         List<String> wrong = new ArrayList<>();
         for (Path file : all)
             if (!relative(file).startsWith("deploy/src/test/java/bios/Tidy"))

@@ -13,8 +13,19 @@ from ..types import AdamParams, LossFnType, SamplingParams
 C = TypeVar("C")
 
 
+class _StepSettings:
+    """What the settings of all trainers have: those of an optimizer step."""
+
+    learning_rate: float
+    grad_clip_norm: float
+
+    def adam(self) -> AdamParams:
+        """The settings of an optimizer step."""
+        return AdamParams(learning_rate=self.learning_rate, grad_clip_norm=self.grad_clip_norm)
+
+
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(_StepSettings):
     """Settings of :class:`bios.rlhf.PPOTrainer`.
 
     ``batch_size``: prompts of an iteration of ``train``; ``group_size``: completions of each prompt;
@@ -77,10 +88,6 @@ class PPOConfig:
         return SamplingParams(max_tokens=max(1, min(self.max_tokens, room)), temperature=self.temperature, top_p=self.top_p,
                               top_k=self.top_k, stop=self.stop, seed=seed)
 
-    def adam(self) -> AdamParams:
-        """The settings of an optimizer step."""
-        return AdamParams(learning_rate=self.learning_rate, grad_clip_norm=self.grad_clip_norm)
-
     def loss_config(self) -> Optional[Dict[str, float]]:
         """The settings of the loss."""
         if self.loss_fn in ("ppo", "cispo"):
@@ -89,7 +96,7 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
-class DPOConfig:
+class DPOConfig(_StepSettings):
     """Settings of :class:`bios.rlhf.DPOTrainer`: ``beta``: how strongly the reference holds the weights back;
     ``learning_rate`` and ``grad_clip_norm`` of a step; ``label_smoothing``: share of the pairs that are taken to be the
     wrong way round."""
@@ -104,13 +111,9 @@ class DPOConfig:
         number(self.label_smoothing, "label_smoothing", 0.0, 0.5)
         self.adam()
 
-    def adam(self) -> AdamParams:
-        """The settings of an optimizer step."""
-        return AdamParams(learning_rate=self.learning_rate, grad_clip_norm=self.grad_clip_norm)
-
 
 @dataclass(frozen=True)
-class RewardConfig:
+class RewardConfig(_StepSettings):
     """Settings of :class:`bios.rlhf.RewardModel`: ``question`` is put behind a completion; the score is the difference of the
     log-probabilities of ``good`` and ``bad`` as the next token."""
 
@@ -125,10 +128,6 @@ class RewardConfig:
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise InvalidArgumentError(name, f"expected a text, got {getattr(self, name)!r}")
         self.adam()
-
-    def adam(self) -> AdamParams:
-        """The settings of an optimizer step."""
-        return AdamParams(learning_rate=self.learning_rate, grad_clip_norm=self.grad_clip_norm)
 
 
 def config_of(kind: Type[C], given: Union[C, Mapping[str, Any], None]) -> C:

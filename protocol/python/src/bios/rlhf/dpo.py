@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .._threads import aside
+from .._threads import on_thread
 from ..errors import InvalidArgumentError
 from ..sampling import SamplingClient
 from ..training import TrainingClient
 from .config import DPOConfig, config_of
 from .preference import logistic, pairs_of, softplus
-from .rollout import Pair, completion_logprobs, mean, reference_of, scored, shifted, tail
+from .rollout import Pair, completion_datum, completion_logprobs, last_logprobs, mean, reference_of, scored
 
 
 class DPOTrainer:
@@ -52,7 +52,7 @@ class DPOTrainer:
             losses.append((1 - smoothing) * softplus(-margin) + smoothing * softplus(margin))
             slope = beta * ((1 - smoothing) * logistic(-margin) - smoothing * logistic(margin)) / len(margins)
             weights += [slope, -slope]
-        data = [shifted(prompt, completion, weights=[weight] * len(completion))
+        data = [completion_datum(prompt, completion, weights=[weight] * len(completion))
                 for (prompt, completion), weight in zip(texts, weights)]
         passed = self.client.forward_backward(data, "cross_entropy")
         stepped = self.client.optim_step(self.config.adam()).result()
@@ -64,14 +64,14 @@ class DPOTrainer:
 
     async def update_async(self, pairs: Sequence[Pair]) -> Dict[str, float]:
         """``update`` for asyncio."""
-        return await aside(self.update, pairs)
+        return await on_thread(self.update, pairs)
 
     def _moved(self, texts: List[Tuple[List[int], List[int]]]) -> List[float]:
         """log p - log p_reference of each completion."""
         asked = [scored(self._reference, prompt, completion) for prompt, completion in texts]
-        data = [shifted(prompt, completion, weights=[1.0] * len(completion)) for prompt, completion in texts]
+        data = [completion_datum(prompt, completion, weights=[1.0] * len(completion)) for prompt, completion in texts]
         output = self.client.forward(data, "cross_entropy").result()
-        now = [sum(tail(output, i, len(completion))) for i, (_, completion) in enumerate(texts)]
+        now = [sum(last_logprobs(output, i, len(completion))) for i, (_, completion) in enumerate(texts)]
         before = [sum(completion_logprobs(future.result(), len(completion)))
                   for future, (_, completion) in zip(asked, texts)]
         return [a - b for a, b in zip(now, before)]

@@ -8,7 +8,7 @@ import random
 import secrets
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .._threads import aside
+from .._threads import on_thread
 from .._transport import log
 from ..errors import BiosError, InvalidArgumentError
 from ..futures import Future
@@ -18,11 +18,11 @@ from ..training import TrainingClient
 from ..types import Datum, ForwardBackwardOutput, ModelInput, OptimStepResponse
 from .config import PPOConfig, config_of, number, whole
 from .preference import Judge, Preference, win_fractions
-from .rollout import (Rollout, Text, completion_logprobs, deviation, groups_of, mean, reference_of, scored, shifted, tail,
-                      tokens_of)
+from .rollout import (Rollout, Text, completion_datum, completion_logprobs, deviation, groups_of, last_logprobs, mean,
+                      reference_of, scored, tokens_of)
 
 #: The context length that is assumed for a model whose length the server does not report, in tokens.
-UNKNOWN = 1 << 30
+UNKNOWN_CONTEXT = 1 << 30
 
 #: ``fn(rollout) -> reward``: any finite number; higher is better.
 RewardFunction = Callable[[Rollout], float]
@@ -49,18 +49,25 @@ class PPOTrainer:
 
         ``service``: else a new client with ``api_key`` and ``base_url``.
         """
-        self.config = PPOConfig()
-        self._client: Optional[TrainingClient] = None
         self._model = model
-        self._service = service if service is not None else ServiceClient(api_key=api_key, base_url=base_url)
-        self._reward_fn: Optional[RewardFunction] = None
-        self._preference: Optional[Preference] = None
-        self._reference: Optional[SamplingClient] = None
-        self._value_fn: Optional[ValueFunction] = None
-        self._tokenizer: Any = None
+        self._service: Optional[ServiceClient] = (
+            service if service is not None else ServiceClient(api_key=api_key, base_url=base_url))
+        self._set(None, PPOConfig())
+
+    def _set(self, client: Optional[TrainingClient], config: PPOConfig, reward_fn: Optional[RewardFunction] = None,
+             preference: Optional[Preference] = None, reference: Optional[SamplingClient] = None,
+             value_fn: Optional[ValueFunction] = None, tokenizer: Any = None) -> None:
+        for name, given in (("reward_fn", reward_fn), ("value_fn", value_fn)):
+            if given is not None and not callable(given):
+                raise InvalidArgumentError(name, f"expected a function, got {type(given).__name__}")
+        self.config, self._client = config, client
+        self._reward_fn, self._preference, self._value_fn = reward_fn, preference, value_fn
+        self._tokenizer = tokenizer
         self._context: Optional[int] = None
         self._iterations = 0
         self._warned = False
+        compares = reference is not None or config.kl_coef != 0
+        self._reference = reference_of(client, reference) if client is not None and compares else None
 
     @classmethod
     def from_training_client(cls, client: TrainingClient, config: Union[PPOConfig, Mapping[str, Any], None] = None, *,
@@ -78,14 +85,8 @@ class PPOTrainer:
         if not isinstance(client, TrainingClient):
             raise InvalidArgumentError("client", f"expected a TrainingClient, got {type(client).__name__}")
         made = cls.__new__(cls)
-        made.config = config_of(PPOConfig, config)
-        made._client, made._model, made._service = client, None, None  # type: ignore[assignment]
-        for name, given in (("reward_fn", reward_fn), ("value_fn", value_fn)):
-            if given is not None and not callable(given):
-                raise InvalidArgumentError(name, f"expected a function, got {type(given).__name__}")
-        made._reward_fn, made._preference, made._value_fn = reward_fn, preference, value_fn
-        made._tokenizer, made._context, made._iterations, made._warned = tokenizer, None, 0, False
-        made._reference = reference_of(client, reference) if reference is not None or made.config.kl_coef else None
+        made._model, made._service = None, None
+        made._set(client, config_of(PPOConfig, config), reward_fn, preference, reference, value_fn, tokenizer)
         return made
 
     def create_session(self, config: Union[PPOConfig, Mapping[str, Any], None] = None, *,
@@ -119,9 +120,9 @@ class PPOTrainer:
         client, settings = self.client, self.config
         if isinstance(prompts, (str, ModelInput)) or not prompts:
             raise InvalidArgumentError("prompts", "expected a list of prompts, not empty")
-        tokenizer = self._tokens()
+        tokenizer = self._get_tokenizer()
         inputs = [ModelInput.from_ints(tokens_of(p, f"prompts[{i}]", tokenizer)) for i, p in enumerate(prompts)]
-        room = self._room()
+        room = self._context_length()
         asked = [client.sample(prompt, settings.sampling(self._seed(i), room - prompt.length), settings.group_size)
                  for i, prompt in enumerate(inputs)]
         found: List[Rollout] = []
@@ -135,15 +136,15 @@ class PPOTrainer:
 
     async def collect_rollouts_async(self, prompts: Sequence[Text]) -> List[Rollout]:
         """``collect_rollouts`` for asyncio."""
-        return await aside(self.collect_rollouts, prompts)
+        return await on_thread(self.collect_rollouts, prompts)
 
-    def _room(self) -> int:
+    def _context_length(self) -> int:
         """The context of the base model, in tokens."""
         if self._context is None:
             base = self.client.get_info().model_name
             told = self.client._session.transport.get("/get_server_capabilities")["supported_models"]
             self._context = next((int(m["max_context_length"]) for m in told
-                                  if m["model_name"] == base and m.get("max_context_length")), UNKNOWN)
+                                  if m["model_name"] == base and m.get("max_context_length")), UNKNOWN_CONTEXT)
         return self._context
 
     def _seed(self, index: int) -> int:
@@ -151,7 +152,7 @@ class PPOTrainer:
             return secrets.randbits(62)
         return random.Random(f"{self.config.seed} {self._iterations} {index}").getrandbits(62)
 
-    def _tokens(self) -> Any:
+    def _get_tokenizer(self) -> Any:
         if self._tokenizer is None:
             self._tokenizer = self.client.get_tokenizer()
         return self._tokenizer
@@ -173,13 +174,13 @@ class PPOTrainer:
             if preference is not None:
                 return win_fractions(found, preference)
             self._warn()
-            given = stand_in
+            given = fallback_reward
         return [number(given(rollout), f"reward of rollouts[{i}]") for i, rollout in enumerate(found)]
 
     async def compute_rewards_async(self, rollouts: Sequence[Rollout],
                                     reward_fn: Optional[RewardFunction] = None) -> List[float]:
         """``compute_rewards`` for asyncio."""
-        return await aside(self.compute_rewards, rollouts, reward_fn)
+        return await on_thread(self.compute_rewards, rollouts, reward_fn)
 
     def _configured(self) -> Optional[Preference]:
         model = os.environ.get("BIOS_REWARD_MODEL")
@@ -216,7 +217,7 @@ class PPOTrainer:
                                                   f" {len(given)}")
         differences = self._differences(found)
         advantages = self._advantages(found, given, differences)
-        metrics = _about(found, given)
+        metrics = _sampling_metrics(found, given)
         if self._reference is not None:
             metrics["kl_reference"] = mean([d for row in differences for d in row])
         order = [i for i in range(len(found)) if any(advantages[i])]
@@ -226,7 +227,7 @@ class PPOTrainer:
 
     async def ppo_update_async(self, rollouts: Sequence[Rollout], rewards: Sequence[float]) -> Dict[str, float]:
         """``ppo_update`` for asyncio."""
-        return await aside(self.ppo_update, rollouts, rewards)
+        return await on_thread(self.ppo_update, rollouts, rewards)
 
     def step(self, prompts: Sequence[Text]) -> Dict[str, float]:
         """One iteration over these prompts; returns the metrics of :meth:`ppo_update`."""
@@ -235,7 +236,7 @@ class PPOTrainer:
 
     async def step_async(self, prompts: Sequence[Text]) -> Dict[str, float]:
         """``step`` for asyncio."""
-        return await aside(self.step, prompts)
+        return await on_thread(self.step, prompts)
 
     def train(self, prompts: Sequence[Text], iterations: int) -> Iterator[Dict[str, float]]:
         """Iterations of ``batch_size`` prompts each, which are gone through in order, again and again; gives the metrics of
@@ -272,7 +273,7 @@ class PPOTrainer:
             for i, row in enumerate(penalties):
                 gains = [-p for p in row]
                 gains[-1] += rewards[i]
-                found.append(estimated(gains, self._values(i, rollouts[i], baselines[i]), settings.gamma, settings.lam))
+                found.append(generalized_advantages(gains, self._values(i, rollouts[i], baselines[i]), settings.gamma, settings.lam))
         if settings.normalize:
             spread = deviation([a for row in found for a in row])
             found = [[a / spread for a in row] for row in found] if spread > 0 else found
@@ -306,7 +307,7 @@ class PPOTrainer:
             output = passed.result()
             losses.append(output.metrics.get("loss:sum", math.nan))
             for at, i in enumerate(chosen):
-                now = tail(output, at, len(rollouts[i].tokens))
+                now = last_logprobs(output, at, len(rollouts[i].tokens))
                 ratios += [p - q for p, q in zip(now, rollouts[i].logprobs)]
             answer = stepped.result()
             metrics["step"] = float(answer.step or 0)
@@ -323,7 +324,7 @@ class PPOTrainer:
         return f"PPOTrainer({self._client.model_id if self._client is not None else self._model})"
 
 
-def estimated(gains: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> List[float]:
+def generalized_advantages(gains: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> List[float]:
     """Generalized advantage estimation (Schulman et al., 2016) over the tokens of a completion: ``gains``: the reward of each
     token; ``values``: what is expected from each token on; nothing is expected after the last."""
     found = [0.0] * len(gains)
@@ -334,7 +335,7 @@ def estimated(gains: Sequence[float], values: Sequence[float], gamma: float, lam
     return found
 
 
-def stand_in(rollout: Rollout) -> float:
+def fallback_reward(rollout: Rollout) -> float:
     """The reward that is used where none was given: 1 for a completion that ends by itself, less the share of its tokens
     that are equal to the one before."""
     tokens = rollout.tokens
@@ -343,7 +344,7 @@ def stand_in(rollout: Rollout) -> float:
 
 
 def _datum(rollout: Rollout, advantages: List[float]) -> Datum:
-    return shifted(rollout.prompt.to_ints(), rollout.tokens, logprobs=rollout.logprobs, advantages=advantages)
+    return completion_datum(rollout.prompt.to_ints(), rollout.tokens, logprobs=rollout.logprobs, advantages=advantages)
 
 
 def _baselines(rollouts: List[Rollout], rewards: List[float]) -> List[float]:
@@ -355,7 +356,8 @@ def _baselines(rollouts: List[Rollout], rewards: List[float]) -> List[float]:
     return [means[rollout.group] for rollout in rollouts]
 
 
-def _about(rollouts: List[Rollout], rewards: List[float]) -> Dict[str, float]:
+def _sampling_metrics(rollouts: List[Rollout], rewards: List[float]) -> Dict[str, float]:
+    """The metrics of :meth:`PPOTrainer.ppo_update` that are known before training."""
     groups = groups_of(rollouts).values()
     return {
         "mean_reward": mean(rewards),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple, Union
 
-from .._threads import aside
+from .._threads import on_thread
 from ..errors import InvalidArgumentError
 from ..sampling import SamplingClient
 from ..training import TrainingClient
 from ..types import Datum
 from .config import RewardConfig, config_of, number
-from .rollout import Pair, Rollout, groups_of, mean, scored, shifted, tail, tokens_of
+from .rollout import Pair, Rollout, completion_datum, groups_of, last_logprobs, mean, scored, tokens_of
 
 QUESTION = """Which answer to the prompt is better?
 
@@ -105,12 +105,12 @@ class RewardModel:
     def _data(self, prompt: List[int], completion: List[int], weights: Sequence[float] = (1.0, 1.0)) -> List[Datum]:
         """The two datums of a score: the answers ``good`` and ``bad`` after the same tokens."""
         before = prompt + completion + self._question
-        return [shifted(before, [answer], weights=[weight]) for answer, weight in zip(self._answers, weights)]
+        return [completion_datum(before, [answer], weights=[weight]) for answer, weight in zip(self._answers, weights)]
 
     def _scores(self, texts: Sequence[Tuple[List[int], List[int]]]) -> List[float]:
         data = [datum for prompt, completion in texts for datum in self._data(prompt, completion)]
         output = self.client.forward(data, "cross_entropy").result()
-        told = [tail(output, i, 1)[0] for i in range(len(data))]
+        told = [last_logprobs(output, i, 1)[0] for i in range(len(data))]
         return [told[i] - told[i + 1] for i in range(0, len(told), 2)]
 
     def score(self, rollouts: Sequence[Rollout]) -> List[float]:
@@ -142,7 +142,7 @@ class RewardModel:
 
     async def update_async(self, pairs: Sequence[Pair]) -> Dict[str, float]:
         """``update`` for asyncio."""
-        return await aside(self.update, pairs)
+        return await on_thread(self.update, pairs)
 
     def __repr__(self) -> str:
         return f"RewardModel({self.client.model_id})"

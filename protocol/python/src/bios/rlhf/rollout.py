@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Union
 
+from ..data import next_token_datum
 from ..errors import InvalidArgumentError
 from ..futures import Future
 from ..sampling import SamplingClient
 from ..training import TrainingClient
-from ..types import Datum, ForwardBackwardOutput, ModelInput, StopReason, TensorData
+from ..types import Datum, ForwardBackwardOutput, ModelInput, StopReason
 
 #: A text, token ids, or a :class:`ModelInput`.
 Text = Union[str, Sequence[int], ModelInput]
@@ -75,18 +76,16 @@ def tokens_of(value: Any, at: str, tokenizer: Any) -> List[int]:
     return found
 
 
-def shifted(prompt: List[int], completion: List[int], **inputs: List[float]) -> Datum:
+def completion_datum(prompt: List[int], completion: List[int], **inputs: List[float]) -> Datum:
     """The datum that predicts a completion after a prompt: N = prompt + completion - 1 positions.
 
     :param inputs: numbers for each token of the completion; 0 for the tokens of the prompt
     """
-    whole = prompt + completion
     before = [0.0] * (len(prompt) - 1)
-    tensors = {name: TensorData(before + list(values), "float32") for name, values in inputs.items()}
-    return Datum(ModelInput.from_ints(whole[:-1]), {"target_tokens": TensorData(whole[1:], "int64"), **tensors})
+    return next_token_datum(prompt + completion, **{name: before + values for name, values in inputs.items()})
 
 
-def tail(output: ForwardBackwardOutput, index: int, length: int) -> List[float]:
+def last_logprobs(output: ForwardBackwardOutput, index: int, length: int) -> List[float]:
     """The log-probabilities of the last tokens of a datum."""
     return [float(p) for p in output.loss_fn_outputs[index]["logprobs"].to_list()[-length:]]
 

@@ -66,9 +66,9 @@ public final class Metrics {
             .help("Failed attempts of the engine to open a run, retries included, by code.")
             .labelNames("model", "code").register();
 
-    /// Snapshots and replaced versions that nobody used any more.
+    /// Snapshots and replaced versions that were no longer in use.
     public static final Counter WEIGHTS_RELEASED = Counter.builder().name("bios_weights_released_total")
-            .help("Snapshots and replaced versions of checkpoints that nobody used any more.")
+            .help("Snapshots and replaced versions of checkpoints that were no longer in use.")
             .labelNames("model").register();
 
     /// Blobs that were found in the store and to which nothing referred.

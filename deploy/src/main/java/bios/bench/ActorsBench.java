@@ -49,8 +49,8 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
     private static final int LARGE_TOKENS = 250;
     private static final int LARGE_TIMES = 10;
 
-    /// One way to the service.
-    private interface Door extends AutoCloseable {
+    /// The calls that are measured, over one of the two protocols.
+    private interface Protocol extends AutoCloseable {
         CompletionStage<String> createRun(long number);
 
         /// Completes with the result, or with the refusal.
@@ -73,8 +73,8 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         try (Child server = Child.bios(List.of("up", "--port", "0", "--data", data.toString(), "--model",
                 MODEL + "=" + Installation.tinyModel(), "--config", settings.toString()))) {
             String url = server.await("bios ready on ");
-            ObjectNode http = measured(new HttpDoor(url));
-            ObjectNode actors = measured(new ActorDoor("127.0.0.1:" + port));
+            ObjectNode http = measured(new HttpProtocol(url));
+            ObjectNode actors = measured(new ActorProtocol("127.0.0.1:" + port));
             report.line().set("http", http);
             report.line().set("actors", actors);
             report.line().put("ratio", Report.two(actors.get("operations_s").asDouble()
@@ -85,14 +85,14 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         return report;
     }
 
-    private ObjectNode measured(Door door) {
-        try (door) {
-            String run = door.createRun(1).toCompletableFuture().join();
+    private ObjectNode measured(Protocol protocol) {
+        try (protocol) {
+            String run = protocol.createRun(1).toCompletableFuture().join();
             List<Double> millis = new ArrayList<>();
             for (int i = 0; i < warmUp + pairs; i++) {
                 long begin = System.nanoTime();
-                CompletionStage<?> pass = door.submit(run, 2L * i + 1, pass(1, TOKENS, false));
-                CompletionStage<?> step = door.submit(run, 2L * i + 2,
+                CompletionStage<?> pass = protocol.submit(run, 2L * i + 1, pass(1, TOKENS, false));
+                CompletionStage<?> step = protocol.submit(run, 2L * i + 2,
                         new Operation.OptimStep(Optional.empty()));
                 pass.toCompletableFuture().join();
                 step.toCompletableFuture().join();
@@ -101,38 +101,39 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
             Percentiles all = Percentiles.of(millis);
             return Report.JSON.createObjectNode().put("p50_ms", Report.three(all.median()))
                     .put("p99_ms", Report.three(all.at(99)))
-                    .put("operations_s", Report.round(operationsPerSecond(door)))
-                    .put("large_mb_s", Report.round(largeMegabytesPerSecond(door, run)));
+                    .put("operations_s", Report.round(operationsPerSecond(protocol)))
+                    .put("large_mb_s", Report.round(largeMegabytesPerSecond(protocol, run)));
         }
     }
 
-    private double operationsPerSecond(Door door) {
+    private double operationsPerSecond(Protocol protocol) {
         List<CompletableFuture<Void>> all = new ArrayList<>();
         var done = new AtomicLong();
         List<String> ids = new ArrayList<>();
-        for (int i = 0; i < runs; i++) ids.add(door.createRun(10L + i).toCompletableFuture().join());
+        for (int i = 0; i < runs; i++) ids.add(protocol.createRun(10L + i).toCompletableFuture().join());
         long begin = System.nanoTime();
-        for (String id : ids) all.add(loop(door, id, 1, begin + seconds * 1_000_000_000L, done));
+        for (String id : ids) all.add(loop(protocol, id, 1, begin + seconds * 1_000_000_000L, done));
         CompletableFuture.allOf(all.toArray(CompletableFuture[]::new)).join();
         return done.get() / ((System.nanoTime() - begin) * 1e-9);
     }
 
-    private static CompletableFuture<Void> loop(Door door, String run, long seq, long end, AtomicLong done) {
+    private static CompletableFuture<Void> loop(Protocol protocol, String run, long seq, long end,
+            AtomicLong done) {
         if (System.nanoTime() > end) return CompletableFuture.completedFuture(null);
-        return door.submit(run, seq, pass(1, TOKENS, false)).toCompletableFuture().thenComposeAsync(_ -> {
+        return protocol.submit(run, seq, pass(1, TOKENS, false)).toCompletableFuture().thenComposeAsync(_ -> {
             done.incrementAndGet();
-            return loop(door, run, seq + 1, end, done);
+            return loop(protocol, run, seq + 1, end, done);
         });
     }
 
-    private static double largeMegabytesPerSecond(Door door, String run) {
+    private static double largeMegabytesPerSecond(Protocol protocol, String run) {
         Operation.ForwardBackward batch = pass(LARGE_SEQUENCES, LARGE_TOKENS, true);
         long bytes = batch.data().stream().mapToLong(d -> 4L * d.tokens().length
                 + d.lossInputs().values().stream().mapToLong(t -> t.data().length).sum()).sum();
         long begin = 0;
         for (int i = 0; i <= LARGE_TIMES; i++) { // the first one is not measured
             if (i == 1) begin = System.nanoTime();
-            door.submit(run, 1_000_000, batch).toCompletableFuture().join();
+            protocol.submit(run, 1_000_000, batch).toCompletableFuture().join();
         }
         return LARGE_TIMES * bytes / 1e6 / ((System.nanoTime() - begin) * 1e-9);
     }
@@ -152,10 +153,10 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         return new Operation.ForwardBackward(all, LossFunction.CROSS_ENTROPY, Map.of(), !wrong);
     }
 
-    private static final class ActorDoor implements Door {
+    private static final class ActorProtocol implements Protocol {
         private final BiosClient client;
 
-        ActorDoor(String gateway) {
+        ActorProtocol(String gateway) {
             client = BiosClient.connect(ClientSettings.of(gateway));
             client.request(new Request.OpenSession(client.session(), List.of(), "{}", "bench"))
                     .toCompletableFuture().join();
@@ -184,12 +185,12 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         }
     }
 
-    private static final class HttpDoor implements Door {
+    private static final class HttpProtocol implements Protocol {
         private final HttpClient client = HttpClient.newHttpClient();
         private final String url;
         private final String session = UUID.randomUUID().toString();
 
-        HttpDoor(String url) {
+        HttpProtocol(String url) {
             this.url = url;
             post("create_session", Report.JSON.createObjectNode().put("session_id", session))
                     .toCompletableFuture().join();

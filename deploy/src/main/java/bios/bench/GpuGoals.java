@@ -10,6 +10,7 @@ import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
+import bios.worker.kernel.HalfFloats;
 import bios.worker.model.BaseModel;
 import bios.worker.sample.Sampler;
 import bios.worker.sample.SamplerSettings;
@@ -119,7 +120,7 @@ final class GpuGoals implements AutoCloseable {
         var memory = arena.allocate(2L * rows * columns, 64);
         for (long i = 0; i < (long) rows * columns; i++)
             memory.setAtIndex(ValueLayout.JAVA_SHORT, i,
-                    (short) (Float.floatToRawIntBits((float) chance.nextDouble(-1, 1)) + 0x8000 >>> 16));
+                    HalfFloats.toBf16((float) chance.nextDouble(-1, 1)));
         return new FrozenMatrix(memory, WeightType.BF16, rows, columns);
     }
 

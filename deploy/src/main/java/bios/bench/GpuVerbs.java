@@ -19,6 +19,7 @@ import bios.worker.device.Sequences;
 import bios.worker.device.Slot;
 import bios.worker.device.Slots;
 import bios.worker.device.Tensor;
+import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
@@ -330,9 +331,8 @@ final class GpuVerbs {
             var memory = arena.allocate((long) rows * columns * type.bytes(), 64);
             float[] values = numbers(rows * columns);
             for (int i = 0; i < values.length; i++) {
-                int bits = Float.floatToRawIntBits(values[i]);
-                if (type == WeightType.F32) memory.setAtIndex(ValueLayout.JAVA_INT, i, bits);
-                else memory.setAtIndex(ValueLayout.JAVA_SHORT, i, (short) (bits + 0x8000 >>> 16));
+                if (type == WeightType.F32) memory.setAtIndex(ValueLayout.JAVA_FLOAT, i, values[i]);
+                else memory.setAtIndex(ValueLayout.JAVA_SHORT, i, HalfFloats.toBf16(values[i]));
             }
             return new FrozenMatrix(memory, type, rows, columns);
         }

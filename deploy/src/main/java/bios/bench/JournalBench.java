@@ -82,8 +82,8 @@ public record JournalBench(Storage.JournalBackend kind, Optional<String> cassand
             part(config, report, "one", 1);
             part(config, report, "many", entities);
             if (node.isPresent()) {
-                plain(config, report, "one", 1);
-                plain(config, report, "many", entities);
+                rawWrites(config, report, "one", 1);
+                rawWrites(config, report, "many", entities);
             }
         }
         return report;
@@ -110,7 +110,8 @@ public record JournalBench(Storage.JournalBackend kind, Optional<String> cassand
         }
     }
 
-    private void plain(Config config, Report report, String name, int writers) throws InterruptedException {
+    private void rawWrites(Config config, Report report, String name, int writers)
+            throws InterruptedException {
         var times = new ConcurrentLinkedQueue<Double>();
         var measuring = new AtomicBoolean();
         var stop = new AtomicBoolean();

@@ -1,5 +1,6 @@
 package bios.bench;
 
+import bios.worker.kernel.HalfFloats;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.BufferedOutputStream;
@@ -92,8 +93,8 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
         return tensors().values().stream().mapToLong(Shape::elements).sum() * (bf16 ? 2 : 4);
     }
 
-    /// Writes a model folder (config.json, model.safetensors) with weights drawn from
-    /// N(0, 0.02²), norms of 1.
+    /// Writes a model folder (config.json, model.safetensors) with weights drawn from N(0, 0.02²), norms of
+    /// 1.
     ///
     /// @param bf16 whether weights are bfloat16, else float32
     public void write(Path folder, boolean bf16) throws IOException {
@@ -161,7 +162,7 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
     }
 
     private static void put(ByteBuffer to, float value, boolean bf16) {
-        if (bf16) to.putShort((short) (Float.floatToRawIntBits(value) + 0x8000 >>> 16));
+        if (bf16) to.putShort(HalfFloats.toBf16(value));
         else to.putFloat(value);
     }
 

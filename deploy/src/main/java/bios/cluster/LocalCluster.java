@@ -29,8 +29,7 @@ import java.util.function.Consumer;
 import java.util.function.ToIntFunction;
 
 /// A cluster of processes on this machine against a Cassandra. Supervises the processes: restarts those that
-/// have
-/// ended.
+/// have ended.
 public final class LocalCluster {
     /// The address of processes that only this machine reaches.
     public static final String HOST = "127.0.0.1";
@@ -49,7 +48,7 @@ public final class LocalCluster {
     private final NodesFile file;
     private final Consumer<String> say;
     private final List<Member> members = new ArrayList<>();
-    private final Restarts restarts;
+    private final ProcessSupervisor restarts;
     private Optional<LocalCassandra> database = Optional.empty();
     private List<String> contactPoints;
     private volatile boolean stopping;
@@ -81,7 +80,7 @@ public final class LocalCluster {
         this.file = new NodesFile(settings.data().resolve("nodes.json"));
         this.say = say;
         this.contactPoints = settings.cassandra();
-        this.restarts = new Restarts(say, settings.restart());
+        this.restarts = new ProcessSupervisor(say, settings.restart());
     }
 
     /// Starts all processes and returns when the coordinators are ready. On a failure it stops all processes

@@ -25,7 +25,7 @@ public final class LocalWorkers {
     private static final long LEAST_HEAP_BYTES = 512L << 20, MOST_HEAP_BYTES = 4L << 30;
 
     private final List<Member> members = new ArrayList<>();
-    private final Restarts restarts;
+    private final ProcessSupervisor restarts;
     private volatile boolean stopping;
 
     /// @param data folder of blobs and logs
@@ -36,7 +36,7 @@ public final class LocalWorkers {
     /// @param say receives progress messages
     public LocalWorkers(Path data, String seed, Optional<String> journal, List<String> devices,
             List<String> arguments, Consumer<String> say) {
-        restarts = new Restarts(say, true);
+        restarts = new ProcessSupervisor(say, true);
         Path logs = data.resolve("logs");
         try {
             Files.createDirectories(logs);

@@ -13,8 +13,7 @@ import java.nio.file.StandardCopyOption;
 import java.util.List;
 
 /// The file `DIR/nodes.json` with the processes of a cluster on this machine. It is replaced atomically when
-/// a
-/// process starts or ends.
+/// a process starts or ends.
 record NodesFile(Path file) {
     private static final ObjectMapper JSON = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
 

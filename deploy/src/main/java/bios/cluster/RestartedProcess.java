@@ -55,12 +55,12 @@ public final class RestartedProcess {
         Runtime.getRuntime().addShutdownHook(Thread.ofPlatform().unstarted(this::stop));
         Backoff backoff = Backoff.FIRST;
         while (true) {
-            long began = Restarts.nowMillis();
+            long began = ProcessSupervisor.nowMillis();
             process = start();
             if (stopping) process.destroy();
             int status = process.waitFor(); // edge: supervises a process
             if (status != CommandFailed.DEVICE_LOST_STATUS || stopping) return status;
-            backoff = backoff.afterRunning(Restarts.nowMillis() - began);
+            backoff = backoff.afterRunning(ProcessSupervisor.nowMillis() - began);
             say.accept("the process of the device ended with status " + status + "; it is started again");
             Thread.sleep(backoff.millis()); // edge: supervises a process
             backoff = backoff.grown();

@@ -61,7 +61,7 @@ public final class BenchGatewayCommand implements Callable<Integer> {
 
     @Override public Integer call() throws IOException {
         if (actors) output.finish(limit.guard("gateway-actors", output)
-                .run("the doors", () -> new ActorsBench(pairs, warmUp, runs, seconds).run()));
+                .run("both protocols", () -> new ActorsBench(pairs, warmUp, runs, seconds).run()));
         else if (compare) new GatewayComparison(new Comparison(new Peer(python, limit.each()),
                 limit.each(), rounds, 3,
                 Optional.ofNullable(word), output.json(), output.append()), options()).run();

@@ -7,8 +7,7 @@ import java.util.List;
 /// @param host address of this process for the other nodes
 /// @param port TCP port of this process for the other nodes
 /// @param seeds `host:port` of the seed nodes, the same list on all nodes; the first one forms a new cluster
-/// if no
-///     other seed node answers
+/// if no other seed node answers
 public record Membership(String host, int port, List<String> seeds) {
     /// Copies the list.
     public Membership {

@@ -161,8 +161,7 @@ public final class Node {
     }
 
     /// Waits until the actor system has terminated after SIGTERM. Throws [CommandFailed] if a part of the
-    /// process
-    /// failed or the cluster has removed the node, so that it must be restarted.
+    /// process failed or the cluster has removed the node, so that it must be restarted.
     public void awaitEnd() throws InterruptedException {
         try {
             system.getWhenTerminated().toCompletableFuture().get(); // edge: the main thread waits
@@ -208,7 +207,7 @@ public final class Node {
         }
     }
 
-    /// The models whose folders nothing speaks against. A model with a name of its own is among them, or the
+    /// The models whose folders have no known problem. A model with a name of its own is among them, or the
     /// process does not start.
     private static Set<ModelName> servable(ModelFolders models) {
         try {

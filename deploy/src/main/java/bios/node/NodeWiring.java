@@ -13,7 +13,7 @@ import bios.coordinator.gateway.ShardedSessions;
 import bios.coordinator.health.Check;
 import bios.coordinator.owner.OwnerSettings;
 import bios.coordinator.owner.OwnerSharding;
-import bios.coordinator.owner.SamplingUsage;
+import bios.coordinator.owner.SamplingUsageReporter;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
@@ -73,8 +73,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Starts the parts of a process in order: engine, entities, router, cluster membership, HTTP. A worker
-/// joins the
-/// cluster when its models are loaded; from then on runs may be placed on it.
+/// joins the cluster when its models are loaded; from then on runs may be placed on it.
 final class NodeWiring {
     private static final Logger LOG = LoggerFactory.getLogger(NodeWiring.class);
     /// Timeout of asks between entities.
@@ -231,16 +230,16 @@ final class NodeWiring {
         var kept = new PersistentSampleRequestStore(storage.samplingTasks(), task ->
         Thread.ofVirtual().start(task));
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
-                config.getConfig("bios.sampling")), modelDirectory, kept, sharded::keep,
+                config.getConfig("bios.sampling")), modelDirectory, kept, sharded::keepWeights,
                 sampled(name, owners, shardedOwners), System::nanoTime), "sampling"); // edge: monotonic clock
         return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), shardedOwners,
                 engineDirectory::get, router, blobs, storage.index(), this::ready, clock, UUID::randomUUID,
                 new SecureRandom()); // edge: the key of signed URLs
     }
 
-    /// Counts what is sampled, now and then and when the process is shut down.
-    private SamplingUsage sampled(String name, OwnerSettings owners, ShardedOwners sharded) {
-        var usage = new SamplingUsage(name, clock, sharded::count);
+    /// Reports what was sampled, at an interval and when the process is shut down.
+    private SamplingUsageReporter sampled(String name, OwnerSettings owners, ShardedOwners sharded) {
+        var usage = new SamplingUsageReporter(name, clock, sharded::count);
         system.scheduler().scheduleWithFixedDelay(owners.countEvery(), owners.countEvery(), usage::flush,
                 system.executionContext());
         CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseServiceRequestsDone(),

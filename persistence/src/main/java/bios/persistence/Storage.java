@@ -65,8 +65,7 @@ public final class Storage implements AutoCloseable {
 
     /// Adds the settings with which Pekko stores events and snapshots in the journal backend of
     /// `bios.storage`. The block is read from `given` and the defaults. Throws [IllegalArgumentException]
-    /// with
-    /// the name of the setting if a value is invalid.
+    /// with the name of the setting if a value is invalid.
     public static Config withPekkoPersistence(Config given) {
         Config all = given.withFallback(ConfigFactory.load()).resolve();
         return given.withFallback(switch (journalBackend(all)) {

@@ -22,8 +22,8 @@ import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorSystem;
 
 /// Trains and samples from a JVM program, over the actor protocol. No call blocks; each returns a stage that
-/// fails with a [BiosException]. Requests are repeated until they are answered, whatever becomes of gateways,
-/// workers and the network: nothing is applied twice. Thread-safe.
+/// fails with a [BiosException]. Requests are repeated until they are answered, across failures of gateways,
+/// workers and the network, and nothing is applied twice. Thread-safe.
 ///
 /// The client brings a small actor system of its own, so that the serializers and the network settings of the
 /// caller's system are not touched.
@@ -49,7 +49,7 @@ public final class BiosClient implements AutoCloseable {
         this.limit = new OperationLimit(settings.maxOperations(), settings.maxWaiting());
         this.followed = new OperationLimit(MOST_FOLLOWED, settings.maxWaiting());
         var connection = Connection.create(settings, System::nanoTime, // edge: monotonic clock
-                () -> UUID.randomUUID().toString()); // edge: names that nobody can guess
+                () -> UUID.randomUUID().toString()); // edge: names that cannot be guessed
         var transport = new ClientTransport(settings.host(), settings.port(), settings.bindHost(),
                 settings.certificates(), List.of(), "ERROR");
         this.system = ActorSystem.create(connection, SYSTEM, transport.over(settings.base()));
@@ -109,7 +109,7 @@ public final class BiosClient implements AutoCloseable {
                 .thenApply(loaded -> new TrainingRun(this, new RunId(loaded.run()), 1));
     }
 
-    /// A run that exists, whoever has created it.
+    /// A run that exists, created by this program or another one.
     ///
     /// @param nextSeq number of the next operation: one that was not used, or the first of those to repeat
     public TrainingRun run(RunId run, long nextSeq) {

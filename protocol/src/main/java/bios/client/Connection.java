@@ -81,7 +81,7 @@ final class Connection {
     }
 
     /// @param nanos monotonic clock
-    /// @param names random names, which nobody can guess
+    /// @param names random names, which cannot be guessed
     static Behavior<Object> create(ClientSettings settings, LongSupplier nanos, Supplier<String> names) {
         return Behaviors.setup(context -> Behaviors.withTimers(timers ->
                 new Connection(context, settings, nanos, names).start(timers)));

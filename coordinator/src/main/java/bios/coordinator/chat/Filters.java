@@ -1,6 +1,5 @@
 package bios.coordinator.chat;
 
-import bios.coordinator.chat.Methods.Given;
 import java.math.BigDecimal;
 import java.math.RoundingMode;
 import java.util.ArrayList;
@@ -23,7 +22,7 @@ final class Filters {
 
     /// The value of `value | name(given)`.
     static Object apply(String name, Object value, List<Object> arguments, Map<String, Object> named) {
-        var given = new Given(name, arguments, named);
+        var given = new ArgumentReader(name, arguments, named);
         Object result = switch (name) {
             case "upper", "lower", "capitalize", "title", "trim", "indent", "replace", "string", "safe",
                     "wordcount" -> text(name, value, given);
@@ -42,7 +41,7 @@ final class Filters {
         return result;
     }
 
-    private static String json(Object value, Given given) {
+    private static String json(Object value, ArgumentReader given) {
         var options = new HashMap<String, Object>();
         options.put("indent", given.next("indent", null));
         options.putAll(given.named());
@@ -51,19 +50,19 @@ final class Filters {
         return JsonText.of(value, options);
     }
 
-    private static Object text(String name, Object value, Given given) {
+    private static Object text(String name, Object value, ArgumentReader given) {
         String text = Values.text(value);
         return switch (name) {
             case "upper" -> text.toUpperCase(Locale.ROOT);
             case "lower" -> text.toLowerCase(Locale.ROOT);
-            case "capitalize" -> Texts.capitalized(text);
+            case "capitalize" -> PythonStrings.capitalized(text);
             case "title" -> WORD.matcher(text).replaceAll(word ->
-                    Matcher.quoteReplacement(Texts.capitalized(word.group())));
-            case "trim" -> Texts.strip(text, given.stringOrNull("chars"), true, true);
+                    Matcher.quoteReplacement(PythonStrings.capitalized(word.group())));
+            case "trim" -> PythonStrings.strip(text, given.stringOrNull("chars"), true, true);
             case "indent" -> indent(text, given);
-            case "replace" -> Texts.replace(text, given.string("old"), given.string("new"),
+            case "replace" -> PythonStrings.replace(text, given.string("old"), given.string("new"),
                     count(given.next("count", null)));
-            case "wordcount" -> (long) Texts.split(text, null, -1, false).size();
+            case "wordcount" -> (long) PythonStrings.split(text, null, -1, false).size();
             default -> text;
         };
     }
@@ -72,12 +71,12 @@ final class Filters {
         return given == null ? -1 : Values.integer(given);
     }
 
-    private static String indent(String text, Given given) {
+    private static String indent(String text, ArgumentReader given) {
         Object width = given.next("width", 4L);
         boolean first = Values.truth(given.next("first", false));
         boolean blank = Values.truth(given.next("blank", false));
         String space = width instanceof String unit ? unit : (String) Values.binary("*", " ", width);
-        List<Object> lines = Texts.lines(text + "\n", false);
+        List<Object> lines = PythonStrings.lines(text + "\n", false);
         RenderBudget.checkSize(text.length() + (long) lines.size() * space.length());
         var out = new StringBuilder(first ? space : "");
         for (int i = 0; i < lines.size(); i++) {
@@ -88,7 +87,7 @@ final class Filters {
         return out.toString();
     }
 
-    private static Object number(String name, Object value, Given given) {
+    private static Object number(String name, Object value, ArgumentReader given) {
         return switch (name) {
             case "abs" -> value instanceof Double real ? (Object) Math.abs(real)
                     : (Object) Math.abs(Values.integer(value));
@@ -150,14 +149,14 @@ final class Filters {
     private static Object attribute(Object value, Object path, Object otherwise) {
         if (path instanceof Long) return Values.item(value, path);
         Object at = value;
-        for (Object name : Texts.split(Values.string(path), ".", -1, false)) {
+        for (Object name : PythonStrings.split(Values.string(path), ".", -1, false)) {
             at = Values.item(at, name.toString().matches("\\d{1,9}") ? Long.valueOf(name.toString()) : name);
             if (otherwise != null && at instanceof Undefined) at = otherwise;
         }
         return at;
     }
 
-    private static Object selection(String name, Object value, Given given) {
+    private static Object selection(String name, Object value, ArgumentReader given) {
         var chosen = new ArrayList<Object>();
         if (name.equals("map")) {
             Map<String, Object> named = given.named();
@@ -177,13 +176,13 @@ final class Filters {
         String test = given.has("test") ? given.string("test") : "";
         List<Object> arguments = given.rest();
         Predicate<Object> holds = item -> test.isEmpty() ? Values.truth(item)
-                : Tests.holds(test, item, arguments);
+                : ValueTests.holds(test, item, arguments);
         for (Object item : Values.items(value))
             if (holds.test(ofAttribute ? attribute(item, path) : item) == wanted) chosen.add(item);
         return chosen;
     }
 
-    private static Object collection(String name, Object value, Given given) {
+    private static Object collection(String name, Object value, ArgumentReader given) {
         return switch (name) {
             case "first" -> ends(Values.items(value), 0);
             case "last" -> ends(Values.items(value), -1);
@@ -212,7 +211,7 @@ final class Filters {
         return Values.item(items, at);
     }
 
-    private static Object join(Object value, Given given) {
+    private static Object join(Object value, ArgumentReader given) {
         String separator = Values.text(given.next("d", ""));
         Object path = given.next("attribute", null);
         var texts = new ArrayList<Object>();
@@ -231,7 +230,7 @@ final class Filters {
         return exact ? value : folded(value);
     }
 
-    private static Object sort(List<Object> items, Given given) {
+    private static Object sort(List<Object> items, ArgumentReader given) {
         boolean reverse = Values.truth(given.next("reverse", false));
         boolean exact = Values.truth(given.next("case_sensitive", false));
         Object path = given.next("attribute", null);
@@ -241,7 +240,7 @@ final class Filters {
         return sorted;
     }
 
-    private static Object extreme(List<Object> items, String name, Given given) {
+    private static Object extreme(List<Object> items, String name, ArgumentReader given) {
         boolean exact = Values.truth(given.next("case_sensitive", false));
         Object path = given.next("attribute", null);
         if (items.isEmpty()) return new Undefined(name);
@@ -249,7 +248,7 @@ final class Filters {
         return name.equals("min") ? Collections.min(items, order) : Collections.max(items, order);
     }
 
-    private static Object unique(List<Object> items, Given given) {
+    private static Object unique(List<Object> items, ArgumentReader given) {
         boolean exact = Values.truth(given.next("case_sensitive", false));
         Object path = given.next("attribute", null);
         var seen = new LinkedHashSet<Object>();
@@ -258,7 +257,7 @@ final class Filters {
         return unique;
     }
 
-    private static Object sum(List<Object> items, Given given) {
+    private static Object sum(List<Object> items, ArgumentReader given) {
         Object path = given.next("attribute", null);
         Object sum = given.next("start", 0L);
         for (Object item : items) sum = Values.binary("+", sum, path == null ? item : attribute(item, path));

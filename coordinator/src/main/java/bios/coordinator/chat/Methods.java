@@ -2,7 +2,6 @@ package bios.coordinator.chat;
 
 import java.util.ArrayList;
 import java.util.Collections;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -31,7 +30,7 @@ final class Methods {
         return Optional.of((arguments, named) -> {
             if (CHANGING.contains(name)) throw new TemplateException("the method " + name
                     + " changes a value; templates cannot do that");
-            var given = new Given(name, arguments, named);
+            var given = new ArgumentReader(name, arguments, named);
             Object result = switch (value) {
                 case String text -> string(text, name, given);
                 case List<?> list -> list(list, name, given);
@@ -50,84 +49,22 @@ final class Methods {
     private static final Set<String> LIST = Set.of("index", "count", "copy");
     private static final Set<String> OBJECT = Set.of("get", "items", "keys", "values", "copy");
 
-    /// The arguments of a call.
-    static final class Given {
-        private final String function;
-        private final List<Object> arguments;
-        private final Map<String, Object> named;
-        private int read;
-
-        Given(String function, List<Object> arguments, Map<String, Object> named) {
-            this.function = function;
-            this.arguments = arguments;
-            this.named = new LinkedHashMap<>(named);
-        }
-
-        boolean has(String name) {
-            return read < arguments.size() || named.containsKey(name);
-        }
-
-        /// The next argument, which may have this name.
-        Object next(String name, Object otherwise) {
-            if (read < arguments.size()) return arguments.get(read++);
-            return named.containsKey(name) ? named.remove(name) : otherwise;
-        }
-
-        Object next(String name) {
-            if (!has(name)) throw new TemplateException(function + ": an argument is missing");
-            return next(name, null);
-        }
-
-        String string(String name) {
-            return Values.string(next(name));
-        }
-
-        /// A string, or null.
-        String stringOrNull(String name) {
-            Object value = next(name, null);
-            return value == null ? null : Values.string(value);
-        }
-
-        long integer(String name, long otherwise) {
-            return Values.integer(next(name, otherwise));
-        }
-
-        /// The arguments that are left.
-        List<Object> rest() {
-            List<Object> rest = arguments.subList(read, arguments.size());
-            read = arguments.size();
-            return rest;
-        }
-
-        Map<String, Object> named() {
-            var all = new LinkedHashMap<>(named);
-            named.clear();
-            return all;
-        }
-
-        void requireAllRead() {
-            if (read < arguments.size()) throw new TemplateException(function + ": too many arguments");
-            if (!named.isEmpty()) throw new TemplateException(function + ": the argument "
-                    + named.keySet().iterator().next() + " is not known");
-        }
-    }
-
-    private static Object string(String text, String name, Given given) {
+    private static Object string(String text, String name, ArgumentReader given) {
         return switch (name) {
-            case "strip" -> Texts.strip(text, given.stringOrNull("chars"), true, true);
-            case "lstrip" -> Texts.strip(text, given.stringOrNull("chars"), true, false);
-            case "rstrip" -> Texts.strip(text, given.stringOrNull("chars"), false, true);
-            case "split", "rsplit" -> Texts.split(text, given.stringOrNull("sep"),
+            case "strip" -> PythonStrings.strip(text, given.stringOrNull("chars"), true, true);
+            case "lstrip" -> PythonStrings.strip(text, given.stringOrNull("chars"), true, false);
+            case "rstrip" -> PythonStrings.strip(text, given.stringOrNull("chars"), false, true);
+            case "split", "rsplit" -> PythonStrings.split(text, given.stringOrNull("sep"),
                     given.integer("maxsplit", -1), name.equals("rsplit"));
-            case "splitlines" -> Texts.lines(text, Values.truth(given.next("keepends", false)));
+            case "splitlines" -> PythonStrings.lines(text, Values.truth(given.next("keepends", false)));
             case "startswith" -> any(given.next("prefix"), text::startsWith);
             case "endswith" -> any(given.next("suffix"), text::endsWith);
-            case "replace" -> Texts.replace(text, given.string("old"), given.string("new"),
+            case "replace" -> PythonStrings.replace(text, given.string("old"), given.string("new"),
                     given.integer("count", -1));
             case "upper" -> text.toUpperCase(Locale.ROOT);
             case "lower", "casefold" -> text.toLowerCase(Locale.ROOT);
-            case "title" -> Texts.titled(text);
-            case "capitalize" -> Texts.capitalized(text);
+            case "title" -> PythonStrings.titled(text);
+            case "capitalize" -> PythonStrings.capitalized(text);
             case "join" -> join(text, Values.items(given.next("iterable")));
             case "removeprefix" -> {
                 String prefix = given.string("prefix");
@@ -164,8 +101,8 @@ final class Methods {
     }
 
     private static Object search(String text, String name, String part) {
-        if (name.equals("count")) return part.isEmpty() ? Texts.length(text) + 1
-                : Texts.split(text, part, -1, false).size() - 1L;
+        if (name.equals("count")) return part.isEmpty() ? PythonStrings.length(text) + 1
+                : PythonStrings.split(text, part, -1, false).size() - 1L;
         int at = name.equals("rfind") ? text.lastIndexOf(part) : text.indexOf(part);
         if (at < 0 && name.equals("index")) throw new TemplateException("index: the text is not there");
         return at < 0 ? -1L : (long) text.codePointCount(0, at);
@@ -177,7 +114,7 @@ final class Methods {
             case "isdigit" -> all(text, Character::isDigit);
             case "isalpha" -> all(text, Character::isLetter);
             case "isalnum" -> all(text, Character::isLetterOrDigit);
-            case "isspace" -> all(text, Texts::isSpace);
+            case "isspace" -> all(text, PythonStrings::isSpace);
             case "isupper" -> text.codePoints().anyMatch(cased)
                     && text.codePoints().noneMatch(Character::isLowerCase);
             case "islower" -> text.codePoints().anyMatch(cased)
@@ -190,7 +127,7 @@ final class Methods {
         return !text.isEmpty() && text.codePoints().allMatch(is);
     }
 
-    private static Object list(List<?> list, String name, Given given) {
+    private static Object list(List<?> list, String name, ArgumentReader given) {
         return switch (name) {
             case "copy" -> Collections.unmodifiableList(list);
             case "count" -> {
@@ -205,7 +142,7 @@ final class Methods {
         };
     }
 
-    private static Object object(Map<?, ?> map, String name, Given given) {
+    private static Object object(Map<?, ?> map, String name, ArgumentReader given) {
         return switch (name) {
             case "get" -> {
                 Object key = given.next("key");

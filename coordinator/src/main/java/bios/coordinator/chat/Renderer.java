@@ -172,7 +172,7 @@ final class Renderer {
                     assign(one.targets(), evaluate(one.value(), scope), inner);
                 yield execute(body, inner, out);
             }
-            case Statement.Plain(var body) -> execute(body, scope, out);
+            case Statement.Generation(var body) -> execute(body, scope, out);
             case Statement.Break() -> Flow.BREAK;
             case Statement.Continue() -> Flow.CONTINUE;
         };
@@ -261,7 +261,7 @@ final class Renderer {
             case Expression.Call(var function, var arguments) -> call(function, arguments, scope);
             case Expression.Filter(var of, var name, var arguments) -> budget.pay(Filters.apply(name,
                     budget.pay(evaluate(of, scope)), positional(arguments, scope), named(arguments, scope)));
-            case Expression.Test(var of, var name, var arguments) -> Tests.holds(name,
+            case Expression.Test(var of, var name, var arguments) -> ValueTests.holds(name,
                     budget.pay(evaluate(of, scope)), positional(arguments, scope));
             case Expression.Not(var of) -> !Values.truth(evaluate(of, scope));
             case Expression.Negative(var of) -> Values.binary("-", 0L, evaluate(of, scope));

@@ -11,12 +11,12 @@ sealed interface Statement {
 
     record If(List<Branch> branches, List<Statement> otherwise) implements Statement {}
 
-    /// A condition of an [If] and what happens where it is the first that holds.
+    /// A condition of an [If], and the body that is executed if it is the first that holds.
     record Branch(Expression condition, List<Statement> body) {}
 
     /// @param targets names that an item is assigned to; several: the parts of the item
     /// @param filter which items are taken
-    /// @param otherwise happens if there are none
+    /// @param otherwise is executed if there are no items
     record For(List<String> targets, Expression items, Optional<Expression> filter, List<Statement> body,
             List<Statement> otherwise) implements Statement {}
 
@@ -37,8 +37,8 @@ sealed interface Statement {
     /// Assignments that hold in a body only.
     record With(List<Assign> assignments, List<Statement> body) implements Statement {}
 
-    /// A body that is only there for other readers of the template.
-    record Plain(List<Statement> body) implements Statement {}
+    /// The body of `{% generation %}`, which marks the assistant's text for training.
+    record Generation(List<Statement> body) implements Statement {}
 
     record Break() implements Statement {}
 

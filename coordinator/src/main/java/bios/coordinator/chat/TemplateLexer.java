@@ -87,10 +87,10 @@ final class TemplateLexer {
     /// Adds the text before a tag.
     private void text(String text, char sign, boolean block) {
         String left = text;
-        if (sign == '-') left = Texts.strip(text, null, false, true);
+        if (sign == '-') left = PythonStrings.strip(text, null, false, true);
         else if (sign != '+' && block) {
             int start = text.lastIndexOf('\n') + 1;
-            boolean blank = Texts.strip(text.substring(start), null, true, false).isEmpty();
+            boolean blank = PythonStrings.strip(text.substring(start), null, true, false).isEmpty();
             if ((start > 0 || lineStarts) && blank) left = text.substring(0, start);
         }
         if (!left.isEmpty()) parts.add(new Part.Text(left));
@@ -107,7 +107,7 @@ final class TemplateLexer {
     /// Reads over the white space that belongs to the tag before it.
     private void afterTag(char sign, boolean block) {
         int from = at;
-        if (sign == '-') while (at < source.length() && Texts.isSpace(source.charAt(at))) at++;
+        if (sign == '-') while (at < source.length() && PythonStrings.isSpace(source.charAt(at))) at++;
         else if (block && sign != '+' && at < source.length() && source.charAt(at) == '\n') at++;
         lineStarts = at > from && source.charAt(at - 1) == '\n';
     }
@@ -132,7 +132,7 @@ final class TemplateLexer {
         var tokens = new ArrayList<Token>();
         Deque<String> brackets = new ArrayDeque<>();
         while (true) {
-            while (at < source.length() && Texts.isSpace(source.charAt(at))) at++;
+            while (at < source.length() && PythonStrings.isSpace(source.charAt(at))) at++;
             if (at >= source.length()) throw wrong("a tag does not end");
             if (brackets.isEmpty()) {
                 char sign = source.charAt(at);

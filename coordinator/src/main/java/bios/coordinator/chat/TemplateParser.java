@@ -80,7 +80,7 @@ final class TemplateParser {
             case "set" -> assign(tag, expression);
             case "macro" -> macro(tag, expression);
             case "with" -> with(tag, expression);
-            case "generation" -> new Statement.Plain(body(tag, "endgeneration"));
+            case "generation" -> new Statement.Generation(body(tag, "endgeneration"));
             case "break" -> new Statement.Break();
             case "continue" -> new Statement.Continue();
             default -> throw wrong(tag, REFUSED.contains(name) ? "is not supported in chat templates"

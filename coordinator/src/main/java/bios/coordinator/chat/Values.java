@@ -187,7 +187,7 @@ final class Values {
         return switch (value) {
             case List<?> list -> Collections.unmodifiableList(list);
             case Map<?, ?> map -> new ArrayList<>(map.keySet());
-            case String text -> Texts.characters(text);
+            case String text -> PythonStrings.characters(text);
             case Undefined _ -> List.of();
             case null, default -> throw new TemplateException(kind(value) + " has no items");
         };
@@ -195,7 +195,7 @@ final class Values {
 
     static long length(Object value) {
         return switch (value) {
-            case String text -> Texts.length(text);
+            case String text -> PythonStrings.length(text);
             case List<?> list -> list.size();
             case Map<?, ?> map -> map.size();
             case Undefined _ -> 0;
@@ -225,7 +225,7 @@ final class Values {
                 yield at >= 0 && at < list.size() ? list.get((int) at) : new Undefined(text(key));
             }
             case String text when key instanceof Long || key instanceof Boolean -> {
-                long size = Texts.length(text);
+                long size = PythonStrings.length(text);
                 long at = integer(key) < 0 ? integer(key) + size : integer(key);
                 yield at >= 0 && at < size ? Character.toString(text.codePointAt(
                         text.offsetByCodePoints(0, (int) at))) : new Undefined(text(key));

@@ -43,8 +43,7 @@ public final class EngineDirectory {
     }
 
     /// The directory after a description of `engine`. The first model of a slug is kept, because run ids
-    /// contain
-    /// the slug only.
+    /// contain the slug only.
     public EngineDirectory withEngine(ActorRef<EngineCommand> engine, EngineReply.Description description) {
         var known = new TreeMap<>(models);
         var names = new HashSet<ModelName>();

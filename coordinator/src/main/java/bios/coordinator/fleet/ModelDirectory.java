@@ -13,9 +13,8 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 
 /// Keeps the [EngineDirectory] up to date: finds engines through the receptionist and asks each for a
-/// description when
-/// it appears and then periodically. Publishes the current directory to subscribers and to readers outside
-/// actors.
+/// description when it appears and then periodically. Publishes the current directory to subscribers and to
+/// readers outside actors.
 public final class ModelDirectory {
     /// The messages of the directory.
     public sealed interface Command {}

@@ -119,11 +119,11 @@ public sealed interface Accounts {
         private Accounts current() {
             long now = nanos.getAsLong();
             long before = looked.get();
-            if (now - before >= LOOK_NANOS && looked.compareAndSet(before, now)) look();
+            if (now - before >= LOOK_NANOS && looked.compareAndSet(before, now)) readIfChanged();
             return keys;
         }
 
-        private void look() {
+        private void readIfChanged() {
             Version before = version;
             try {
                 Version now = Version.of(file);

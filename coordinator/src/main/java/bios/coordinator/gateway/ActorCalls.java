@@ -38,7 +38,7 @@ final class ActorCalls {
                 this.endpoints.put(endpoint.method() + " " + String.join("/", endpoint.pattern()), endpoint));
     }
 
-    /// Throws an [ApiException] if nobody has this key.
+    /// Throws an [ApiException] if no account has this key.
     void checkKey(Optional<String> key) {
         admission.caller(key);
     }
@@ -81,7 +81,8 @@ final class ActorCalls {
             throw new ApiException(ErrorCode.MALFORMED_BODY, "the request cannot be read: "
                     + wrong.getMessage() + "; the client may be of a newer version");
         }
-        throw new ApiException(ErrorCode.MALFORMED_BODY, "the payload is no request");
+        throw new ApiException(ErrorCode.MALFORMED_BODY,
+                "the payload is not a request of the actor protocol");
     }
 
     private static Answer typed(ApiResponse response) {

@@ -27,9 +27,9 @@ import org.apache.pekko.remote.artery.ArteryTransport;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// The service's door for JVM programs: an actor system of its own on a port of its own, whose only actors
-/// are the gateway and its sessions and whose only messages are [ClientMessage]s. Clients are no members of
-/// the cluster; whoever reaches this port can speak to nothing else.
+/// The server of the actor protocol, for JVM programs: a second actor system on a port of its own, whose only
+/// actors are the gateway and its sessions and whose only messages are [ClientMessage]s. Clients are no
+/// members of the cluster, and nothing else can be reached through this port.
 ///
 /// @param calls carries out requests
 /// @param memory of all requests of this node

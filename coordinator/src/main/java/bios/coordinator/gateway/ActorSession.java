@@ -19,8 +19,8 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
 /// The gateway's end of one client's connection. What it holds is bounded: requests in progress in number,
-/// payloads by the memory of all requests of the node, and everything by the silence of the client. It can
-/// only be reached by who knows its random name.
+/// payloads by the memory of all requests of the node, and everything by the silence of the client. Only a
+/// client that was given its random name can reach it.
 final class ActorSession {
     private static final Duration TICK = Duration.ofSeconds(1);
     private static final long PART_NANOS = Duration.ofSeconds(3).toNanos();

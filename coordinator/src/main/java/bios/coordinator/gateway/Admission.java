@@ -3,7 +3,8 @@ package bios.coordinator.gateway;
 import bios.coordinator.gateway.Accounts.Caller;
 import java.util.Optional;
 
-/// Who may send what, and how often: the same at each door of this coordinator.
+/// Authenticates callers, and admits a request if its key is good for the endpoint and its account has not
+/// sent too many. HTTP and the actor protocol of a coordinator share one.
 final class Admission {
     private final Callers callers;
     private final RequestRates rates;

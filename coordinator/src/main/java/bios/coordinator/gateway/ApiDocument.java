@@ -136,7 +136,7 @@ final class ApiDocument {
 
     private static void training(List<ApiOperation> all) {
         Schema future = ref("Future");
-        Field ttl = may("ttl_seconds", integer(1, 100L * 365 * 24 * 3600));
+        Field ttl = may("ttl_seconds", integer(1, TrainingEndpoints.MAX_TTL_SECONDS));
         all.add(post("forward_backward", "Loss and gradient of a batch").taking(operation(
                 must("forward_backward_input", ref("Batch")), may("forward_only", bool()),
                 may("part", bool()))).answering(future));
@@ -219,7 +219,7 @@ final class ApiDocument {
         String path = "training_runs/{run}/checkpoints/{kind}/{name}";
         all.add(ApiOperation.of("DELETE", path, "Delete a checkpoint"));
         all.add(ApiOperation.of("PUT", path + "/ttl", "Set when it expires; null: never").taking(
-                may("ttl_seconds", integer(1, 100L * 365 * 24 * 3600)), type()));
+                may("ttl_seconds", integer(1, TrainingEndpoints.MAX_TTL_SECONDS)), type()));
         all.add(post(path + "/publish", "Let every account read it; any body"));
         all.add(ApiOperation.of("DELETE", path + "/publish", "Let only its owner read it"));
         all.add(get(path + "/archive", "A signed URL of its archive, or with Accept: application/gzip the"

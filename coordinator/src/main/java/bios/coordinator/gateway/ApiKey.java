@@ -37,7 +37,8 @@ public record ApiKey(String account, byte[] digest, Scope scope, String created)
         /// The scope of this name.
         static Scope of(String name) {
             for (Scope scope : values()) if (scope.word().equals(name)) return scope;
-            throw new IllegalArgumentException("the scope of the key is none of read, write and operator");
+            throw new IllegalArgumentException("'" + name
+                    + "' is not a scope; expected read, write or operator");
         }
 
         /// Its name in key files.
@@ -47,11 +48,20 @@ public record ApiKey(String account, byte[] digest, Scope scope, String created)
     }
 
     public ApiKey {
-        if (!ACCOUNT.matcher(account).matches()) throw new IllegalArgumentException("'" + account
-                + "' is not an account; use up to 64 letters, digits, '.', '_' or '-'");
+        if (!isAccount(account)) throw new IllegalArgumentException(noAccount(account));
     }
 
-    /// A new key, which is nowhere stored.
+    /// Whether an account can have this name.
+    static boolean isAccount(String name) {
+        return ACCOUNT.matcher(name).matches();
+    }
+
+    /// Why an account cannot have this name.
+    static String noAccount(String name) {
+        return "'" + name + "' is not an account; use up to 64 letters, digits, '.', '_' or '-'";
+    }
+
+    /// A new random key. It is not stored: whoever calls this keeps it.
     public static String random(SecureRandom random) {
         byte[] bytes = new byte[RANDOM_BYTES];
         random.nextBytes(bytes);
@@ -96,12 +106,12 @@ public record ApiKey(String account, byte[] digest, Scope scope, String created)
         return of(words[0], words[1], scope, created);
     }
 
-    /// By what people name it, which does not give it away.
+    /// The public id of the key: the first digits of its digest, from which the key cannot be computed.
     public String id() {
         return HexFormat.of().formatHex(digest).substring(0, ID_DIGITS);
     }
 
-    /// Its line in a file, without the key.
+    /// The line of a key file that admits the key; it contains the digest, not the key.
     public String line() {
         return account + " sha256:" + HexFormat.of().formatHex(digest) + " " + scope.word()
                 + (created.isEmpty() ? "" : " " + CREATED + created);

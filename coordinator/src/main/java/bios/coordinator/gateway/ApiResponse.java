@@ -27,7 +27,7 @@ sealed interface ApiResponse {
     /// A body that is made while the client reads it.
     record Streamed(String contentType, Source<ByteString, ?> bytes) implements ApiResponse {}
 
-    /// An answer of the actor protocol, and its form over HTTP: each door takes its own.
+    /// A response in two forms, of which one is made: the actor protocol's answer, and the HTTP response.
     record Typed(Supplier<Answer> answer, Supplier<ApiResponse> http) implements ApiResponse {}
 
     /// Status 204 without a body.

@@ -6,7 +6,6 @@ import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobMissing;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointManifest;
-import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
@@ -28,12 +27,12 @@ import java.util.concurrent.Executor;
 final class ArchiveEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
-    private final Audit audit;
+    private final AuditLog audit;
     private final SignedUrls urls;
     private final PublicUrl publicUrl;
     private final Executor blockingExecutor;
 
-    ArchiveEndpoints(GatewayServices services, RunClient runs, Audit audit, SignedUrls urls,
+    ArchiveEndpoints(GatewayServices services, RunClient runs, AuditLog audit, SignedUrls urls,
             PublicUrl publicUrl, Executor blockingExecutor) {
         this.services = services;
         this.runs = runs;
@@ -50,14 +49,14 @@ final class ArchiveEndpoints {
 
     private CompletionStage<ApiResponse> archiveOrLink(ApiRequest call) {
         CheckpointRef ref = CheckpointRef.of(call.pathParameters());
-        CompletionStage<CheckpointManifest> found = runs.resolve(call.account(), path(ref));
+        CompletionStage<CheckpointManifest> found = runs.resolve(call.account(), ref.path());
         CompletionStage<ApiResponse> answer = found.thenCompose(manifest -> {
             if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, ref));
             ModelInfo model = services.model(FieldPath.BODY, manifest.baseModel().value(), true);
             return tokenizer(model).thenCompose(files -> stream(call, ref, manifest, "bios",
                     adapter -> Archive.inBiosFormat(manifest, adapter, files)));
         });
-        return answer.thenCompose(audit.done(call, "download_checkpoint", path(ref)));
+        return answer.thenCompose(audit.record(call, "download_checkpoint", ref.path()));
     }
 
     /// The tokenizer's files; an empty map for a base model without a tokenizer.
@@ -68,10 +67,6 @@ final class ArchiveEndpoints {
                 .exceptionallyCompose(failed -> GatewayServices.cause(failed) instanceof ApiException error
                         && error.wireCode().equals("no_tokenizer")
                         ? CompletableFuture.completedStage(Map.of()) : CompletableFuture.failedStage(failed));
-    }
-
-    private static CheckpointPath path(CheckpointRef ref) {
-        return new CheckpointPath(ref.run(), Optional.of(ref.kind()), ref.name());
     }
 
     /// The part of the URL that the signature covers.
@@ -93,7 +88,7 @@ final class ArchiveEndpoints {
         String account = urls.verify(signedPath(ref), call.query().getOrDefault("token", ""),
                 services.clock().millis()).orElseThrow(() -> new ApiException(ErrorCode.LINK_EXPIRED,
                         "the link is invalid or has expired; request a new link"));
-        return runs.resolve(account, path(ref)).thenCompose(manifest -> stream(call, ref, manifest, "tinker",
+        return runs.resolve(account, ref.path()).thenCompose(manifest -> stream(call, ref, manifest, "tinker",
                 adapter -> Archive.inTinkerFormat(manifest, adapter)));
     }
 

@@ -13,10 +13,10 @@ import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
-/// One accepted sampling request of a completion, and the texts of its sequences. It is followed in steps,
-/// each when its reader wants more: what the reader does not take stays in the worker, which keeps the tokens
-/// anyway. If the worker is lost, another one draws the same tokens, and the text goes on after those that
-/// are known. One step at a time.
+/// One accepted sampling request of a completion, and the texts of its sequences. Tokens are fetched in
+/// steps, one at a time, when the reader of the text asks for more: those that are not fetched stay in the
+/// worker, which keeps them anyway. If the worker is lost, another one draws the same tokens, and the text
+/// continues after those that were fetched.
 final class Completion {
     /// How long a step waits for tokens.
     private static final Duration STEP = Duration.ofSeconds(10);
@@ -73,7 +73,7 @@ final class Completion {
                 .thenCompose(_ -> ended() ? CompletableFuture.completedStage(null) : outcome());
     }
 
-    /// Tells the router that nobody wants the rest.
+    /// Cancels the request: its worker stops after the current pass.
     void cancel() {
         services.tellRouter(new SamplingCommand.Cancel(account, request));
     }

@@ -110,7 +110,7 @@ final class CompletionText {
     /// The text that can be sent now and was not sent before.
     Delta next() {
         boolean whole = ended() && pieces.size() == count;
-        int end = whole ? end() : safe();
+        int end = whole ? finalEnd() : sendableEnd();
         int toToken = whole ? endToken(end) : sentTokens;
         while (!whole && toToken < pieces.size() && pieceEnd(toToken) <= end) toToken++;
         String fresh = text.substring(sentText, Math.max(sentText, end));
@@ -135,7 +135,7 @@ final class CompletionText {
     }
 
     /// The end of the text of a sequence that has ended.
-    private int end() {
+    private int finalEnd() {
         if (stopReason.equals(Optional.of(StopReason.LENGTH)) || count == 0) return text.length();
         int stop = firstStop();
         return stop >= 0 ? stop : pieces.get(count - 1).start();
@@ -149,8 +149,8 @@ final class CompletionText {
         return token;
     }
 
-    /// The end of the text that no stop string can begin in, whatever follows.
-    private int safe() {
+    /// The end of the text in which no stop string can begin, whatever follows.
+    private int sendableEnd() {
         int first = firstStop();
         if (first >= 0) return first;
         int end = text.length();

@@ -152,7 +152,7 @@ final class FutureEndpoints {
             CheckpointManifest manifest) {
         var sampler = new Sampler(manifest.baseModel(), Optional.empty(), Optional.of(
                 SampleTask.Adapter.of(manifest)));
-        KnownSamplers.keep(services, call.account(), sampler);
+        KnownSamplers.keepWeights(services, call.account(), sampler);
         return services.session(snapshot.session(), SessionReply.SamplerOpened.class, replyTo ->
                 new SessionCommand.OpenSampler(call.account(), snapshot.sampler(), sampler, replyTo))
                 .thenApply(opened -> opened.sampler().adapter().map(SampleTask.Adapter::contentId)

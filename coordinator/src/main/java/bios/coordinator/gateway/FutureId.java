@@ -5,8 +5,7 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunId;
 
 /// The parsed form of a request id: `<run>:create`, `<run>:unload`, or `<run>:<seq>` for an operation. The
-/// id of
-/// an operation may end with `:forward` or `:sampler:<session>:<number>`, which selects the form of the
+/// id of an operation may end with `:forward` or `:sampler:<session>:<number>`, which selects the form of the
 /// response.
 sealed interface FutureId {
     RunId run();

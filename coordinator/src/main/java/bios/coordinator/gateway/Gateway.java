@@ -29,8 +29,8 @@ import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.settings.ServerSettings;
 import org.apache.pekko.japi.function.Function;
 
-/// The doors of the service: the HTTP server, which docs/reference/http.md documents, and the actor protocol,
-/// if it is enabled.
+/// Starts the servers of a coordinator for clients: HTTP, which docs/reference/http.md documents, and the
+/// actor protocol, if it is enabled.
 public final class Gateway {
     private static final Duration DRAIN = Duration.ofSeconds(5);
 
@@ -127,7 +127,7 @@ public final class Gateway {
                     return generated;
                 });
         var runs = new RunClient(services);
-        var audit = new Audit(services);
+        var audit = new AuditLog(services);
         var quotas = new Quotas(services);
         var all = new ArrayList<Endpoint>();
         all.addAll(new ServiceEndpoints(services, parts.ids(), callers(parts, settings)).endpoints());
@@ -139,7 +139,7 @@ public final class Gateway {
         all.addAll(new ListingEndpoints(services, audit).endpoints());
         var urls = new SignedUrls(secret);
         all.addAll(new UsageEndpoints(services).endpoints());
-        all.addAll(new RecordEndpoints(services, urls, publicUrl).endpoints());
+        all.addAll(new AuditAndTraceEndpoints(services, urls, publicUrl).endpoints());
         all.addAll(new ArchiveEndpoints(services, runs, audit, urls, publicUrl,
                 blockingExecutor).endpoints());
         return List.copyOf(all);

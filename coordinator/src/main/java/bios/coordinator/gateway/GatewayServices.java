@@ -44,7 +44,8 @@ final class GatewayServices {
     private final GatewaySettings settings;
     private final Executor blockingExecutor;
     private final Duration leaseRenewal;
-    private final EvenRefusals refusals = new EvenRefusals(System::nanoTime, // edge: when to answer
+    private final ConstantTimeRefusals refusals = new ConstantTimeRefusals(
+            System::nanoTime, // edge: when to answer
             delay -> CompletableFuture.delayedExecutor(delay.toNanos(), TimeUnit.NANOSECONDS));
 
     GatewayServices(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings,
@@ -129,11 +130,7 @@ final class GatewayServices {
     }
 
     private boolean isIndexed(String account, RunId run) {
-        for (long offset = 0;; offset += RunIndex.MAX_PAGE) {
-            var page = parts.index().runs(account, RunIndex.MAX_PAGE, offset);
-            if (page.items().stream().anyMatch(summary -> summary.config().run().equals(run))) return true;
-            if (page.items().size() < RunIndex.MAX_PAGE) return false;
-        }
+        return parts.index().allRuns(account).anyMatch(summary -> summary.config().run().equals(run));
     }
 
     private ApiException noWorker(RunId run) {

@@ -23,8 +23,10 @@ import java.util.function.LongConsumer;
 /// Parses a request body strictly: UTF-8, one JSON value without trailing text, no duplicate fields, no
 /// `NaN`, no unpaired surrogates, no number beyond the range of a double, limited nesting.
 final class JsonReader {
+    /// Fields whose arrays of numbers become primitive arrays.
     private static final Set<String> PACKED = Set.of("data", "tokens", "shape", "sparse_crow_indices",
             "sparse_col_indices");
+    /// Fields that hold any JSON: all of it is built, whatever its names are.
     private static final Set<String> FREE = Set.of("user_metadata", "metadata", "messages",
             "chat_template_kwargs", "response_format", "logit_bias", "stream_options");
     /// Objects whose fields have names that only the endpoint knows.
@@ -33,28 +35,23 @@ final class JsonReader {
     /// value is not built.
     private static final Set<String> KNOWN = Set.of("adam_params", "add_special_tokens",
             "allow_metadata_only", "alpha", "base_model", "best_of", "beta1", "beta2",
-            "chat_template_kwargs", "chunks", "data", "data_base64",
-            "dtype", "echo", "eps", "forward_backward_input", "forward_input", "forward_only",
-            "frequency_penalty", "function_call", "functions",
-            "grad_clip_norm", "learning_rate",
-            "logit_bias", "logprobs", "max_completion_tokens", "messages", "modalities", "model", "n",
-            "presence_penalty", "response_format", "store", "stream", "stream_options", "suffix",
-            "tool_choice", "tools", "top_logprobs", "user",
-            "lora_config", "loss_fn", "loss_fn_config", "loss_fn_inputs", "max_tokens", "metadata",
-            "model_id", "model_input", "model_path", "model_seq_id", "num_samples", "optimizer", "overwrite",
-            "part", "path", "project_id", "prompt", "prompt_logprobs", "rank", "request_id",
-            "sampling_params",
+            "chat_template_kwargs", "chunks", "data", "data_base64", "dtype", "echo", "eps",
+            "forward_backward_input", "forward_input", "forward_only", "frequency_penalty", "function_call",
+            "functions", "grad_clip_norm", "learning_rate", "logit_bias", "logprobs", "lora_config",
+            "loss_fn", "loss_fn_config", "loss_fn_inputs", "max_completion_tokens", "max_tokens", "messages",
+            "metadata", "modalities", "model", "model_id", "model_input", "model_path", "model_seq_id", "n",
+            "num_samples", "optimizer", "overwrite", "part", "path", "presence_penalty", "project_id",
+            "prompt", "prompt_logprobs", "rank", "request_id", "response_format", "sampling_params",
             "sampling_session_id", "sampling_session_seq_id", "sdk_version", "seed", "seq_id", "session_id",
-            "shape", "skip_special_tokens", "sparse_col_indices", "sparse_crow_indices",
-            "stop", "tags", "target_modules", "temperature", "text",
-            "tinker_path", "tokens", "tokens_base64", "top_k", "top_p", "topk_prompt_logprobs", "train_attn",
-            "train_mlp", "train_unembed", "ttl_seconds", "type", "user_metadata", "weight_decay");
+            "shape", "skip_special_tokens", "sparse_col_indices", "sparse_crow_indices", "stop", "store",
+            "stream", "stream_options", "suffix", "tags", "target_modules", "temperature", "text",
+            "tinker_path", "tokens", "tokens_base64", "tool_choice", "tools", "top_k", "top_logprobs",
+            "top_p", "topk_prompt_logprobs", "train_attn", "train_mlp", "train_unembed", "ttl_seconds",
+            "type", "user", "user_metadata", "weight_decay");
     /// What a value, an object that is not empty, and one of its fields take on the heap; at most.
     private static final int VALUE_BYTES = 80;
     private static final int OBJECT_BYTES = 256;
     private static final int FIELD_BYTES = 128;
-    /// What a byte of a string takes: while it is decoded, and as text.
-    private static final int STRING_BYTES_EACH = 6;
     /// What a byte of base64 takes: the bytes that it holds, in the operation and as it is stored.
     private static final int BASE64_BYTES_EACH = 2;
     private static final int CHARGE_AT = 1 << 14;
@@ -243,7 +240,7 @@ final class JsonReader {
         private Json string(FieldPath at, boolean free) throws IOException {
             int from = start();
             if (from < 0) {
-                charge((long) STRING_BYTES_EACH * parser.getTextLength());
+                charge((long) RequestMemory.STRING_BYTES_EACH * parser.getTextLength());
                 return new Json.Str(wellFormed(parser.getText(), at));
             }
             int end = from;
@@ -256,7 +253,7 @@ final class JsonReader {
                 charge((long) BASE64_BYTES_EACH * (end - from));
                 return new Json.Ascii(body, from, end - from);
             }
-            charge((long) STRING_BYTES_EACH * (end - from));
+            charge((long) RequestMemory.STRING_BYTES_EACH * (end - from));
             return new Json.Str(wellFormed(parser.getText(), at));
         }
 

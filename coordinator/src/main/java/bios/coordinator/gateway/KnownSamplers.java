@@ -70,7 +70,7 @@ final class KnownSamplers {
 
     private void told(String account, String key, Known sampler) {
         known.put(key, sampler);
-        keep(services, account, sampler.sampler()).thenAccept(reply -> {
+        keepWeights(services, account, sampler.sampler()).thenAccept(reply -> {
             if (reply instanceof RunReply.Refused refused && refused.reason() == Reason.EXPIRED)
                 sampler.expired().set(Optional.of(ApiException.of(refused)));
         });
@@ -83,7 +83,7 @@ final class KnownSamplers {
     }
 
     /// Tells the run of a sampler's weights, if it has some, that they are in use.
-    static CompletionStage<RunReply> keep(GatewayServices services, String account, Sampler sampler) {
+    static CompletionStage<RunReply> keepWeights(GatewayServices services, String account, Sampler sampler) {
         return sampler.adapter().map(SampleTask.Adapter::blob)
                 .map(blob -> services.keepWeights(account, blob.id()))
                 .orElseGet(() -> CompletableFuture.completedStage(new RunReply.Done()));

@@ -15,9 +15,7 @@ import bios.protocol.run.RunId;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.Comparator;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -29,12 +27,11 @@ import org.apache.pekko.actor.typed.ActorRef;
 
 /// Listings, and management of checkpoints. Listings are read from the index; a single run answers itself.
 final class ListingEndpoints {
-    private static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
     private static final int MAX_PAGE = 1000;
     private final GatewayServices services;
-    private final Audit audit;
+    private final AuditLog audit;
 
-    ListingEndpoints(GatewayServices services, Audit audit) {
+    ListingEndpoints(GatewayServices services, AuditLog audit) {
         this.services = services;
         this.audit = audit;
     }
@@ -209,20 +206,21 @@ final class ListingEndpoints {
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
                         target.kind(), target.name(), replyTo))
-                .thenCompose(audit.done(call, "delete_checkpoint", target.path()))
+                .thenCompose(audit.record(call, "delete_checkpoint", target.path()))
                 .thenApply(_ -> new ApiResponse.NoContent());
     }
 
     private CompletionStage<ApiResponse> ttl(ApiRequest call) {
         CheckpointRef target = CheckpointRef.of(call.pathParameters());
         Fields fields = call.bodyFields();
-        Optional<Long> expires = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS)
+        Optional<Long> expires = fields.optionalInteger("ttl_seconds", 1,
+                TrainingEndpoints.MAX_TTL_SECONDS)
                 .map(seconds -> services.clock().millis() + 1000 * seconds);
         fields.requireAllRead();
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.SetExpiry(call.account(),
                         target.kind(), target.name(), expires, replyTo))
-                .thenCompose(audit.done(call, "set_checkpoint_ttl", target.path()))
+                .thenCompose(audit.record(call, "set_checkpoint_ttl", target.path()))
                         .thenApply(_ -> new ApiResponse.NoContent());
     }
 
@@ -230,7 +228,7 @@ final class ListingEndpoints {
         CheckpointRef target = CheckpointRef.of(call.pathParameters());
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.Publish(call.account(), target.kind(), target.name(), published,
-                        replyTo)).thenCompose(audit.done(call, published ? "publish_checkpoint"
+                        replyTo)).thenCompose(audit.record(call, published ? "publish_checkpoint"
                                 : "unpublish_checkpoint", target.path()))
                 .thenApply(_ -> new ApiResponse.NoContent());
     }
@@ -254,16 +252,8 @@ final class ListingEndpoints {
     private CompletionStage<ApiResponse> sessions(ApiRequest call) {
         int limit = call.intParameter("limit", 20, 1, MAX_PAGE);
         int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
-        return services.runBlocking(() -> {
-            var sessions = new LinkedHashSet<String>();
-            for (long from = 0;; from += MAX_PAGE) {
-                List<RunSummary> page = services.index().runs(call.account(), MAX_PAGE, from).items();
-                page.forEach(run -> sessions.add(run.config().session()));
-                if (page.size() < MAX_PAGE || sessions.size() >= (long) offset + limit) break;
-            }
-            return ApiResponse.ok("sessions", new ArrayList<>(sessions).stream().skip(offset).limit(limit)
-                    .toList());
-        });
+        return services.runBlocking(() -> ApiResponse.ok("sessions", services.index().allRuns(call.account())
+                .map(run -> run.config().session()).distinct().skip(offset).limit(limit).toList()));
     }
 
     private CompletionStage<ApiResponse> session(ApiRequest call) {

@@ -4,13 +4,13 @@ import bios.persistence.index.ListingPage;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.CheckpointManifest;
-import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.stream.Stream;
 
 /// Which runs and checkpoints of an account a listing shows: those that have every value that the query
 /// gives.
@@ -35,12 +35,12 @@ record ListingFilter(Optional<String> project, Optional<String> baseModel, Optio
                 call.oneOf("public", List.of("true", "false")).map(Boolean::valueOf));
     }
 
-    /// Whether it shows everything.
-    boolean isEmpty() {
-        return ofRunsIsEmpty() && type.isEmpty() && name.isEmpty() && published.isEmpty();
+    /// Whether it shows all runs and all checkpoints.
+    boolean showsAll() {
+        return showsAllRuns() && type.isEmpty() && name.isEmpty() && published.isEmpty();
     }
 
-    private boolean ofRunsIsEmpty() {
+    private boolean showsAllRuns() {
         return project.isEmpty() && baseModel.isEmpty() && run.isEmpty() && metadata.isEmpty();
     }
 
@@ -63,27 +63,23 @@ record ListingFilter(Optional<String> project, Optional<String> baseModel, Optio
 
     /// A page of the account's runs, newest first. Blocks.
     ListingPage<RunSummary> runs(RunIndex index, String account, int limit, long offset) {
-        if (ofRunsIsEmpty()) return index.runs(account, limit, offset);
-        return page(all(index, account), limit, offset);
+        if (showsAllRuns()) return index.runs(account, limit, offset);
+        return page(runs(index, account).toList(), limit, offset);
     }
 
     /// A page of the account's checkpoints that have not expired, newest first. Blocks.
     ListingPage<CheckpointManifest> checkpoints(RunIndex index, String account, int limit, long offset,
             long nowMillis) {
-        if (isEmpty()) return index.checkpoints(account, limit, offset);
-        return page(all(index, account).stream().flatMap(summary -> summary.checkpoints().stream())
+        if (showsAll()) return index.checkpoints(account, limit, offset);
+        return page(runs(index, account).flatMap(summary -> summary.checkpoints().stream())
                 .filter(c -> c.expiresAtMillis().filter(at -> at <= nowMillis).isEmpty()).filter(this::shows)
                 .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
                 .toList(), limit, offset);
     }
 
-    private List<RunSummary> all(RunIndex index, String account) {
-        var found = new ArrayList<RunSummary>();
-        for (long from = 0;; from += RunIndex.MAX_PAGE) {
-            List<RunSummary> items = index.runs(account, RunIndex.MAX_PAGE, from).items();
-            items.stream().filter(this::shows).forEach(found::add);
-            if (items.size() < RunIndex.MAX_PAGE) return found;
-        }
+    /// The account's runs, newest first. Blocks.
+    Stream<RunSummary> runs(RunIndex index, String account) {
+        return index.allRuns(account).filter(this::shows);
     }
 
     private static <T> ListingPage<T> page(List<T> all, int limit, long offset) {

@@ -70,7 +70,7 @@ final class ModelInputReader {
             throw at.invalid("holds " + bytes.remaining() + " bytes; expected 4 for each token");
         int[] tokens = new int[bytes.remaining() / 4];
         bytes.asIntBuffer().get(tokens);
-        for (int i = 0; i < tokens.length; i++) check(at, i, tokens[i], model);
+        for (int i = 0; i < tokens.length; i++) checkToken(at, i, tokens[i], model);
         return tokens;
     }
 
@@ -80,14 +80,14 @@ final class ModelInputReader {
         long[] ids = TensorReader.longs(at, json);
         int[] tokens = new int[ids.length];
         for (int i = 0; i < ids.length; i++) {
-            check(at, i, ids[i], model);
+            checkToken(at, i, ids[i], model);
             tokens[i] = (int) ids[i];
         }
         return tokens;
     }
 
     /// Refuses an id outside the vocabulary of `model`.
-    static void check(FieldPath at, int i, long token, ModelInfo model) {
+    static void checkToken(FieldPath at, int i, long token, ModelInfo model) {
         if (token < 0 || token >= model.vocabularySize())
             throw at.item(i).invalid(token + " is not a token id of " + model.name() + "; expected 0 to "
                     + (model.vocabularySize() - 1));

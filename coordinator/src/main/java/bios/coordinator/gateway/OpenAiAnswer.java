@@ -28,8 +28,8 @@ import org.slf4j.LoggerFactory;
 /// cancelled.
 final class OpenAiAnswer {
     private static final Logger LOG = LoggerFactory.getLogger(OpenAiAnswer.class);
-    /// White space before a whole answer that takes long, so that nobody takes the connection for dead.
-    private static final Duration SIGN_OF_LIFE = Duration.ofSeconds(15);
+    /// How often white space is sent while a whole answer is not there, so that proxies keep the connection.
+    private static final Duration KEEP_ALIVE = Duration.ofSeconds(15);
 
     private final GatewayServices services;
     private final OpenAiBodies bodies;
@@ -84,7 +84,7 @@ final class OpenAiAnswer {
     private Source<ByteString, ?> slow(CompletableFuture<Map<String, Object>> body) {
         return Source.completionStage(body.exceptionally(failed -> OpenAiBodies.problem(error(failed))))
                 .map(answer -> ByteString.fromArray(JsonWriter.write(answer)))
-                .keepAlive(SIGN_OF_LIFE, () -> ByteString.fromString(" "))
+                .keepAlive(KEEP_ALIVE, () -> ByteString.fromString(" "))
                 .watchTermination((_, end) -> end.whenComplete((_, _) -> cancel()));
     }
 

@@ -120,7 +120,7 @@ final class OpenAiEndpoints {
 
     private CompletionStage<ApiResponse> complete(ApiRequest call, OpenAiRequest request) {
         return resolve(call, request.model()).thenCompose(served -> {
-            KnownSamplers.keep(services, call.account(), served.sampler());
+            KnownSamplers.keepWeights(services, call.account(), served.sampler());
             return prompts(request, served.base()).thenCompose(prompts ->
                     start(call, request, served, prompts));
         });

@@ -56,7 +56,8 @@ final class OpenAiReader {
                     + " leave out echo or logprobs");
         long bestOf = fields.optionalInteger("best_of", 1, settings.maxSamples()).orElse(1L);
         if (bestOf > fields.optionalInteger("n", 1, settings.maxSamples()).orElse(1L))
-            throw unsupported(fields, "best_of", "it has to equal n");
+            throw unsupported(fields, "best_of",
+                    "more sequences than n are not drawn; leave best_of out, or give it the value of n");
         OpenAiRequest request = rest(fields, new OpenAiRequest.Input.Prompts(prompts, echo),
                 limit(fields, "max_tokens"), tops.isPresent(), tops.orElse(0L) > 0);
         if ((long) prompts.size() * request.choices() > settings.maxSamples())

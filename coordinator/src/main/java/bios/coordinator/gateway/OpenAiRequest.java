@@ -40,9 +40,9 @@ record OpenAiRequest(String model, Input input, int choices, Optional<MaxTokens>
                 for (int i = 0; i < tokens.length; i++) {
                     if (!(ids.get(i) instanceof Json.Num number) || !number.integral()
                             || number.literal().length() > 11)
-                        throw at.item(i).invalid("is no token id");
+                        throw at.item(i).invalid("is not a token id; expected an integer");
                     long id = Long.parseLong(number.literal());
-                    ModelInputReader.check(at, i, id, model);
+                    ModelInputReader.checkToken(at, i, id, model);
                     tokens[i] = (int) id;
                 }
                 return tokens;

@@ -80,7 +80,7 @@ final class OperationReader {
         loss.check(at.toString(), datum, lossSettings);
         FieldPath targets = inputs.at("target_tokens");
         long[] ids = tensors.get("target_tokens").longs();
-        for (int i = 0; i < ids.length; i++) ModelInputReader.check(targets, i, ids[i], model);
+        for (int i = 0; i < ids.length; i++) ModelInputReader.checkToken(targets, i, ids[i], model);
         return datum;
     }
 

@@ -15,10 +15,6 @@ final class ProtoBatch {
     /// What a message takes on the heap, and one of its fields; at most.
     private static final int MESSAGE_BYTES = 384;
     private static final int FIELD_BYTES = 256;
-    /// What a byte of an array takes: in the operation, and as it is stored.
-    private static final int ARRAY_BYTES_EACH = 3;
-    /// What a byte of a string takes: while it is decoded, and as text.
-    private static final int STRING_BYTES_EACH = 6;
 
     private final LongConsumer heap;
 
@@ -167,13 +163,13 @@ final class ProtoBatch {
 
     private Json array(ProtoReader in) {
         Json.Packed bytes = in.bytes();
-        heap.accept((long) ARRAY_BYTES_EACH * bytes.length());
+        heap.accept((long) RequestMemory.TENSOR_BYTES_EACH * bytes.length());
         return bytes;
     }
 
     private Json string(ProtoReader in) {
         String text = in.string();
-        heap.accept((long) STRING_BYTES_EACH * text.length());
+        heap.accept((long) RequestMemory.STRING_BYTES_EACH * text.length());
         return new Json.Str(text);
     }
 

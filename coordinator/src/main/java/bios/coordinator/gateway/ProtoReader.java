@@ -5,7 +5,7 @@ import java.nio.ByteOrder;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 
-/// Reads the fields of one protobuf message where they lie: no byte is copied.
+/// Reads the fields of one protobuf message in place: no byte is copied.
 /// [Format](https://protobuf.dev/programming-guides/encoding/); groups, which proto3 does not have, are
 /// refused.
 final class ProtoReader {

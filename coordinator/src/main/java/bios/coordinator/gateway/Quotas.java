@@ -1,17 +1,14 @@
 package bios.coordinator.gateway;
 
 import bios.coordinator.OwnerLimits;
-import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
 import java.util.HashSet;
-import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
-import java.util.function.Consumer;
 
 /// Keeps accounts within the limits of their runs and of the bytes that they store, as the index shows them.
 final class Quotas {
@@ -33,7 +30,7 @@ final class Quotas {
         return services.<Void>runBlocking(() -> {
             Set<RunId> open = new HashSet<>();
             Set<RunId> listed = new HashSet<>();
-            forEachRun(account, summary -> {
+            services.index().allRuns(account).forEach(summary -> {
                 listed.add(summary.config().run());
                 if (!summary.closed()) open.add(summary.config().run());
             });
@@ -56,10 +53,10 @@ final class Quotas {
         long most = limits.of(account).storedBytes();
         if (most == 0) return CompletableFuture.completedStage(null);
         return services.<Void>runBlocking(() -> {
-            long[] bytes = {0};
-            forEachRun(account, summary -> bytes[0] += stored(summary, services.clock().millis()));
-            if (bytes[0] >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
-                    + "' stores " + bytes[0] + " bytes of checkpoints, and " + most + " is its limit"
+            long now = services.clock().millis();
+            long bytes = services.index().allRuns(account).mapToLong(run -> stored(run, now)).sum();
+            if (bytes >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
+                    + "' stores " + bytes + " bytes of checkpoints, and " + most + " is its limit"
                     + " (bios.gateway.limits.stored-bytes); delete some, or let them expire");
             return null;
         });
@@ -69,13 +66,5 @@ final class Quotas {
     static long stored(RunSummary run, long nowMillis) {
         return run.checkpoints().stream().filter(c -> c.expiresAtMillis().filter(at -> at <= nowMillis)
                 .isEmpty()).mapToLong(CheckpointManifest::bytes).sum();
-    }
-
-    private void forEachRun(String account, Consumer<RunSummary> each) {
-        for (long from = 0;; from += RunIndex.MAX_PAGE) {
-            List<RunSummary> items = services.index().runs(account, RunIndex.MAX_PAGE, from).items();
-            items.forEach(each);
-            if (items.size() < RunIndex.MAX_PAGE) return;
-        }
     }
 }

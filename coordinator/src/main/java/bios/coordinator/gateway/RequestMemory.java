@@ -5,6 +5,10 @@ import java.util.concurrent.atomic.AtomicLong;
 /// The heap that the requests in flight of this node take together: their bodies, and what the bodies expand
 /// to when they are parsed. An eighth is kept for small requests, so that they are served beside large ones.
 final class RequestMemory {
+    /// Heap bytes for each byte of a tensor: in the operation, and as it is stored.
+    static final int TENSOR_BYTES_EACH = 3;
+    /// Heap bytes for each byte of a string: while it is decoded, and as text.
+    static final int STRING_BYTES_EACH = 6;
     /// Requests up to this size may use the part that is kept for small ones.
     private static final long SMALL = 1 << 20;
 

@@ -77,7 +77,8 @@ final class ResponseBodies {
                 answer.why()), false));
     }
 
-    /// @param columns targets of each position by datum, 0 where they are a vector; empty: everywhere
+    /// @param columns K of each datum with `[N, K]` targets, 0 for one whose targets are a vector; empty: all
+    ///     are vectors
     static ApiResponse passResult(ApiRequest call, OperationResult.Evaluated result, List<Integer> columns,
             boolean forwardOnly) {
         return new ApiResponse.Typed(() -> new Answer.Evaluated(result.logprobs(), result.metrics(), columns),

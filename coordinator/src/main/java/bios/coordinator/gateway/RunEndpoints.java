@@ -23,10 +23,10 @@ final class RunEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
     private final OperationReader reader;
-    private final Audit audit;
+    private final AuditLog audit;
     private final Quotas quotas;
 
-    RunEndpoints(GatewayServices services, RunClient runs, Audit audit, Quotas quotas) {
+    RunEndpoints(GatewayServices services, RunClient runs, AuditLog audit, Quotas quotas) {
         this.services = services;
         this.runs = runs;
         this.audit = audit;
@@ -80,7 +80,7 @@ final class RunEndpoints {
                 .thenCompose(run -> services.session(config.session(), SessionReply.Described.class,
                         replyTo -> new SessionCommand.AddRun(call.account(), config.run(), replyTo))
                         .thenApply(_ -> run))
-                .thenCompose(audit.done(call, "create_model", Optional.of(config.run()), Optional.empty(),
+                .thenCompose(audit.record(call, "create_model", Optional.of(config.run()), Optional.empty(),
                         "create " + config.run()));
     }
 
@@ -141,7 +141,7 @@ final class RunEndpoints {
         fields.requireAllRead();
         return services.run(call.account(), run, RunReply.Done.class,
                 replyTo -> new RunCommand.Unload(call.account(), replyTo))
-                .thenCompose(audit.done(call, "unload_model", run))
+                .thenCompose(audit.record(call, "unload_model", run))
                 .thenApply(_ -> ResponseBodies.future(run + ":unload", run));
     }
 

@@ -86,7 +86,7 @@ final class SampleReader {
                 case Json.Str(var text) when tokens.isEmpty() -> strings.add(limited(at.item(i), text));
                 case Json.Num number when strings.isEmpty() && number.integral()
                         && number.literal().length() < 12 -> {
-                    ModelInputReader.check(at, i, Long.parseLong(number.literal()), model);
+                    ModelInputReader.checkToken(at, i, Long.parseLong(number.literal()), model);
                     tokens.add(Integer.valueOf(number.literal()));
                 }
                 default -> throw at.item(i)

@@ -36,27 +36,28 @@ final class ServiceEndpoints {
 
     List<Endpoint> endpoints() {
         return List.of(Endpoint.get("healthz", _ -> health()).withoutKey(),
-                Endpoint.post("client/config", _ -> at(ApiResponse.ok("pjwt_auth_enabled",
+                Endpoint.post("client/config", _ -> completed(ApiResponse.ok("pjwt_auth_enabled",
                         callers.givesTokens(),
                         "credential_default_source", "api_key", "use_pyqwest_transport", false,
                         "proto_compress_fwdbwd", false, "parallel_fwdbwd_chunks", true,
                         "fwdbwd_max_chunk_len", Math.min(1024, services.settings().maxDatums()),
                         "fwdbwd_max_chunk_bytes_count", 5_000_000))).ignoringBody().thatReads(),
                 Endpoint.post("auth/token", this::token).ignoringBody().thatReads(),
-                Endpoint.get("whoami", call -> at(ApiResponse.ok("account", call.account(), "scope",
+                Endpoint.get("whoami", call -> completed(ApiResponse.ok("account", call.account(), "scope",
                         call.caller().scope().word()))),
                 Endpoint.post("client/dynamic_config",
-                        _ -> at(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody().thatReads(),
-                Endpoint.get("get_server_capabilities", _ -> at(capabilities(services.directory()))),
+                        _ -> completed(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody()
+                        .thatReads(),
+                Endpoint.get("get_server_capabilities", _ -> completed(capabilities(services.directory()))),
                 Endpoint.post("create_session", this::createSession),
                 Endpoint.post("session_heartbeat", this::heartbeat),
-                Endpoint.post("telemetry", _ -> at(ApiResponse.ok("status", "accepted"))).ignoringBody()
-                        .thatReads(),
+                Endpoint.post("telemetry", _ -> completed(ApiResponse.ok("status", "accepted")))
+                        .ignoringBody().thatReads(),
                 Endpoint.post("tokenize", this::tokenize).thatReads(),
                 Endpoint.post("detokenize", this::detokenize).thatReads());
     }
 
-    private static CompletionStage<ApiResponse> at(ApiResponse reply) {
+    private static CompletionStage<ApiResponse> completed(ApiResponse reply) {
         return CompletableFuture.completedStage(reply);
     }
 
@@ -65,13 +66,13 @@ final class ServiceEndpoints {
         if (!callers.givesTokens())
             throw new ApiException(ErrorCode.UNSUPPORTED, "this service gives no tokens"
                     + " (bios.gateway.token-secret is not set); send the key itself");
-        return at(ApiResponse.ok("jwt", callers.token(call.caller())));
+        return completed(ApiResponse.ok("jwt", callers.token(call.caller())));
     }
 
     private CompletionStage<ApiResponse> health() {
         if (!services.ready())
             throw new ApiException(ErrorCode.UNAVAILABLE, "the service is starting; retry later");
-        return at(ApiResponse.ok("status", "ok"));
+        return completed(ApiResponse.ok("status", "ok"));
     }
 
     private static ApiResponse capabilities(EngineDirectory directory) {

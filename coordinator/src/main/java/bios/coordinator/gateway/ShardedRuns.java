@@ -81,7 +81,7 @@ public final class ShardedRuns implements RunDirectory {
     }
 
     /// Tells the run of weights that they are in use.
-    public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+    public CompletionStage<RunReply> keepWeights(String owner, BlobId adapter, boolean loaded) {
         return ask(BlobScope.run(adapter), replyTo ->
                 new RunCommand.KeepWeights(owner, adapter, loaded, replyTo), KEEP_LIMIT);
     }

@@ -11,9 +11,6 @@ import java.util.function.LongConsumer;
 /// also as the rows of its values (CSR), `{"dtype", "shape", "data", "sparse_crow_indices",
 /// "sparse_col_indices"}`.
 final class TensorReader {
-    /// What a byte of a tensor takes: in the operation, and as it is stored.
-    private static final int BYTES_EACH = 3;
-
     private TensorReader() {}
 
     /// @param heap is told the bytes that a sparse tensor takes as a dense one, before they are taken
@@ -66,7 +63,7 @@ final class TensorReader {
         if (crow[0] != 0 || crow[shape[0]] != col.length)
             throw rowsAt.invalid("must go from 0 to " + col.length + ", the number of values");
         long bytes = (long) shape[0] * shape[1] * dtype.bytes();
-        heap.accept(BYTES_EACH * bytes);
+        heap.accept(RequestMemory.TENSOR_BYTES_EACH * bytes);
         if (bytes > Integer.MAX_VALUE - 8) throw fields.at("shape").invalid("is too large");
         byte[] dense = new byte[(int) bytes];
         for (int row = 0; row < shape[0]; row++) {
@@ -74,7 +71,8 @@ final class TensorReader {
             if (crow[row + 1] > col.length) throw rowsAt.item(row + 1).invalid("is more than " + col.length);
             for (int i = (int) crow[row]; i < crow[row + 1]; i++) {
                 if (col[i] < 0 || col[i] >= shape[1])
-                    throw columnsAt.item(i).invalid(col[i] + " is no column of " + shape[1]);
+                    throw columnsAt.item(i).invalid(col[i] + " is not a column; expected 0 to "
+                            + (shape[1] - 1));
                 long to = ((long) row * shape[1] + col[i]) * dtype.bytes();
                 System.arraycopy(values, i * dtype.bytes(), dense, (int) to, dtype.bytes());
             }

@@ -16,14 +16,15 @@ import java.util.concurrent.CompletionStage;
 
 /// The numbered operations of runs.
 final class TrainingEndpoints {
-    private static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
+    /// The longest TTL of a checkpoint: 100 years.
+    static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
     private final GatewayServices services;
     private final RunClient runs;
     private final OperationReader reader;
-    private final Audit audit;
+    private final AuditLog audit;
     private final Quotas quotas;
 
-    TrainingEndpoints(GatewayServices services, RunClient runs, Audit audit, Quotas quotas) {
+    TrainingEndpoints(GatewayServices services, RunClient runs, AuditLog audit, Quotas quotas) {
         this.services = services;
         this.runs = runs;
         this.audit = audit;
@@ -113,7 +114,7 @@ final class TrainingEndpoints {
         var path = new CheckpointPath(target.run(), Optional.of(kind), name);
         return quotas.checkStored(call.account())
                 .thenCompose(_ -> runs.submit(call, target.run(), target.seq(), operation, ""))
-                .thenCompose(audit.done(call, event, Optional.of(target.run()), Optional.of(path),
+                .thenCompose(audit.record(call, event, Optional.of(target.run()), Optional.of(path),
                         "save " + target.run() + " " + target.seq()));
     }
 

@@ -1,12 +1,12 @@
 package bios.coordinator.gateway;
 
-import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.protocol.client.Answer;
 import bios.protocol.owner.OwnerCommand;
 import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.owner.OwnerCommand.SampledTotal;
 import bios.protocol.run.RunUsage;
+import java.nio.charset.StandardCharsets;
 import java.time.Instant;
 import java.time.ZoneOffset;
 import java.time.format.DateTimeFormatter;
@@ -99,8 +99,8 @@ final class UsageEndpoints {
         if (!wanted.equals(call.account()) && call.caller().scope() != ApiKey.Scope.OPERATOR)
             throw new ApiException(ErrorCode.OPERATORS_ONLY, "owner",
                     "another account's records need a key of scope operator");
-        if (!wanted.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,63}"))
-            throw new ApiException(ErrorCode.INVALID, "owner", "is no account");
+        if (!ApiKey.isAccount(wanted))
+            throw new ApiException(ErrorCode.INVALID, "owner", ApiKey.noAccount(wanted));
         return wanted;
     }
 
@@ -134,15 +134,12 @@ final class UsageEndpoints {
     private List<Line> lines(String account, ListingFilter filter, List<SampledTotal> sampled) {
         var lines = new LinkedHashMap<String, Line>();
         long now = services.clock().millis();
-        for (long from = 0;; from += RunIndex.MAX_PAGE) {
-            List<RunSummary> page = filter.runs(services.index(), account, RunIndex.MAX_PAGE, from).items();
-            page.forEach(run -> lines.put(run.config().run().value(), Line.of(run, now)));
-            if (page.size() < RunIndex.MAX_PAGE) break;
-        }
+        filter.runs(services.index(), account)
+                .forEach(run -> lines.put(run.config().run().value(), Line.of(run, now)));
         for (SampledTotal total : sampled) {
             String key = total.run().orElse("base model " + total.baseModel());
             // A filter chooses runs of the account; what else was sampled is in the whole usage only.
-            if (filter.isEmpty() || lines.containsKey(key))
+            if (filter.showsAll() || lines.containsKey(key))
                 lines.put(key, lines.getOrDefault(key, Line.of(total)).plus(total));
         }
         return List.copyOf(lines.values());
@@ -157,7 +154,7 @@ final class UsageEndpoints {
             line.body().values().forEach(value -> cells.add(cell(value == null ? "" : value.toString())));
             text.append(String.join(",", cells)).append("\r\n");
         }
-        return text.toString().getBytes(java.nio.charset.StandardCharsets.UTF_8);
+        return text.toString().getBytes(StandardCharsets.UTF_8);
     }
 
     /// A cell of a CSV file. A text that a spreadsheet would take for a formula is marked as text.
@@ -197,7 +194,7 @@ final class UsageEndpoints {
         long from = time(call, "starting_on").map(Instant::toEpochMilli).orElse(0L);
         long to = time(call, "ending_before").map(Instant::toEpochMilli).orElse(Long.MAX_VALUE);
         return sampled(account).thenCompose(sampled -> services.runBlocking(() -> {
-            List<RunSummary> runs = runs(account);
+            List<RunSummary> runs = services.index().allRuns(account).toList();
             var sessions = new TreeMap<String, Object>();
             runs.forEach(run -> sessions.put(run.config().session(), Map.of("user_metadata", Map.of())));
             List<Event> events = events(runs, sampled.hours()).stream().filter(e -> e.tokens() != 0
@@ -222,15 +219,6 @@ final class UsageEndpoints {
                     "sampling_sample", total.sampled()));
         }
         return events;
-    }
-
-    private List<RunSummary> runs(String account) {
-        var all = new ArrayList<RunSummary>();
-        for (long from = 0;; from += RunIndex.MAX_PAGE) {
-            List<RunSummary> page = services.index().runs(account, RunIndex.MAX_PAGE, from).items();
-            all.addAll(page);
-            if (page.size() < RunIndex.MAX_PAGE) return all;
-        }
     }
 
     /// A time of ISO 8601; without an offset, as Tinker's command line sends it, it is one in UTC.

@@ -28,8 +28,9 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforc
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
-/// The entity of one [Owner].
-public final class OwnerEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, OwnerEvent, Owner> {
+/// The entity of one [OwnerRecords].
+public final class OwnerEntity
+        extends EventSourcedBehaviorWithEnforcedReplies<Message, OwnerEvent, OwnerRecords> {
     private static final int SNAPSHOT_EVERY = 200;
 
     /// The account was not used for a while.
@@ -62,19 +63,19 @@ public final class OwnerEntity extends EventSourcedBehaviorWithEnforcedReplies<M
         return behavior.narrow();
     }
 
-    @Override public Owner emptyState() {
-        return Owner.NONE;
+    @Override public OwnerRecords emptyState() {
+        return OwnerRecords.NONE;
     }
 
-    @Override public EventHandler<Owner, OwnerEvent> eventHandler() {
+    @Override public EventHandler<OwnerRecords, OwnerEvent> eventHandler() {
         return (owner, event) -> owner.apply(event, settings.auditEntries());
     }
 
-    @Override public boolean shouldSnapshot(Owner owner, OwnerEvent event, long sequenceNr) {
+    @Override public boolean shouldSnapshot(OwnerRecords owner, OwnerEvent event, long sequenceNr) {
         return sequenceNr % SNAPSHOT_EVERY == 0;
     }
 
-    @Override public SignalHandler<Owner> signalHandler() {
+    @Override public SignalHandler<OwnerRecords> signalHandler() {
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(), _ -> {
             DamagedEntities.get(context.getSystem()).recovered(persistenceId().id());
             startIdleTimer();
@@ -115,7 +116,7 @@ public final class OwnerEntity extends EventSourcedBehaviorWithEnforcedReplies<M
         return true;
     }
 
-    @Override public CommandHandlerWithReply<Message, OwnerEvent, Owner> commandHandler() {
+    @Override public CommandHandlerWithReply<Message, OwnerEvent, OwnerRecords> commandHandler() {
         return (owner, message) -> switch (message) {
             case OwnerCommand command -> {
                 startIdleTimer();
@@ -129,7 +130,7 @@ public final class OwnerEntity extends EventSourcedBehaviorWithEnforcedReplies<M
         };
     }
 
-    private ReplyEffect<OwnerEvent, Owner> onCommand(Owner owner, OwnerCommand command) {
+    private ReplyEffect<OwnerEvent, OwnerRecords> onCommand(OwnerRecords owner, OwnerCommand command) {
         return switch (command) {
             case OwnerCommand.CountSampling(var writer, var number, var uses, var now, var replyTo) ->
                 persist(owner.count(writer, number, uses, now), replyTo);
@@ -145,7 +146,7 @@ public final class OwnerEntity extends EventSourcedBehaviorWithEnforcedReplies<M
         };
     }
 
-    private ReplyEffect<OwnerEvent, Owner> persist(Optional<? extends OwnerEvent> event,
+    private ReplyEffect<OwnerEvent, OwnerRecords> persist(Optional<? extends OwnerEvent> event,
             ActorRef<OwnerReply> replyTo) {
         var done = new OwnerReply.Done();
         if (event.isEmpty()) return Effect().reply(replyTo, done);

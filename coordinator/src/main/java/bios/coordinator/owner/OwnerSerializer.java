@@ -11,7 +11,7 @@ public final class OwnerSerializer extends StoredSerializer {
     static final StoredTypes TYPES = new StoredTypes(List.of(
             StoredType.first("owner-sampling-counted", OwnerEvent.SamplingCounted.class),
             StoredType.first("owner-recorded", OwnerEvent.Recorded.class),
-            StoredType.first("owner", Owner.class)));
+            StoredType.first("owner", OwnerRecords.class)));
 
     /// Called by Pekko.
     public OwnerSerializer() {

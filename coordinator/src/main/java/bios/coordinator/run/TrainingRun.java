@@ -33,6 +33,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.function.Consumer;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
@@ -403,14 +404,17 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         counted.put(report.worker(), new WorkerDeath(report.death(), suspects ? report.alone() : 0));
         while (counted.size() > MOST_WORKERS) counted.remove(counted.entrySet().stream()
                 .min(Comparator.comparingInt(e -> e.getValue().alone())).orElseThrow().getKey());
-        return with(later(known), counted, setAside).withSuspect(next.map(s -> new Suspect(s.position(), 0)));
+        return with(run -> {
+            run.executedUpTo = later(known);
+            run.deaths = counted;
+        }).withSuspect(next.map(s -> new Suspect(s.position(), 0)));
     }
 
     /// The run without a suspected operation; the numbers of the last ends stay known.
     private TrainingRun unsuspected() {
         var counted = new TreeMap<String, WorkerDeath>();
         deaths.forEach((worker, death) -> counted.put(worker, new WorkerDeath(death.number(), 0)));
-        return with(executedUpTo, counted, setAside).withSuspect(Optional.empty());
+        return with(run -> run.deaths = counted).withSuspect(Optional.empty());
     }
 
     // Queries
@@ -506,7 +510,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case RecoveryPointReached e -> applyRecoveryPoint(e);
             case WorkerDied(var report, _) -> applyDeath(report);
             case OperationSetAside(var at, var why, _) ->
-                    with(executedUpTo, deaths, Optional.of(new SetAside(at, why, Optional.empty())));
+                    withSetAside(Optional.of(new SetAside(at, why, Optional.empty())));
             case OperationRetried _ -> unsuspected().withoutSetAside();
             case OperationAttempted(var at, _) -> applyAttempt(at);
             case ReplayBegan(var at) -> withSuspect(Optional.of(new Suspect(at, 0)));
@@ -526,16 +530,16 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun applySeen(long upTo) {
         Optional<SetAside> seen = setAside.map(s -> s.until().isPresent() ? s
                 : new SetAside(s.position(), s.why(), Optional.of(upTo)));
-        return with(executedUpTo, deaths, seen).withBlocking(blocking.map(b ->
-                b.until().isPresent() ? b
-                        : b.until(upTo)));
+        return withSetAside(seen).withBlocking(blocking.map(b -> b.until().isPresent() ? b : b.until(upTo)));
     }
 
     private TrainingRun applyCreated(RunConfig created) {
         require(config.isEmpty(), "run %s is created twice", created.run());
-        return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, pending,
-                recovery, trained, checkpoints, blocking, suspect, garbage, created.createdAtMillis(), closed,
-                history, executedUpTo, deaths, setAside, usage);
+        return with(run -> {
+            run.config = Optional.of(created);
+            run.lora = Optional.of(created.lora());
+            run.lastRequestMillis = created.createdAtMillis();
+        });
     }
 
     private TrainingRun applyAccepted(OperationAccepted e) {
@@ -543,9 +547,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         var longer = new ArrayList<>(pending);
         longer.add(new PendingOperation(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
                 new Outcome.Open()));
-        return new TrainingRun(config, lora, e.position(), known.with(e.seq()), longer, recovery, trained,
-                checkpoints, blocking, suspect, garbage, e.timeMillis(), closed, history,
-                later(e.executed().orElse(0L)), deaths, setAside, usage);
+        return with(run -> {
+            run.accepted = e.position();
+            run.known = known.with(e.seq());
+            run.pending = longer;
+            run.lastRequestMillis = e.timeMillis();
+            run.executedUpTo = later(e.executed().orElse(0L));
+        });
     }
 
     private TrainingRun withOutcome(long position, Outcome now) {
@@ -605,9 +613,11 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         boolean changed = trained || pending.subList(0, passed).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
                 Optional.of(e.lora()), e.results(), e.pages());
-        var next = new TrainingRun(config, lora, accepted, known, pending.subList(passed, pending.size()),
-                point, changed, checkpoints, blocking, suspect, garbage, lastRequestMillis, closed, history,
-                executedUpTo, deaths, setAside, usage);
+        TrainingRun next = with(run -> {
+            run.pending = pending.subList(passed, pending.size());
+            run.recovery = point;
+            run.trained = changed;
+        });
         if (suspect.filter(s -> s.position() <= e.position()).isPresent()) next = next.unsuspected();
         return next.collectGarbage(this);
     }
@@ -626,9 +636,14 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun applyClosed() {
         var point = new RecoveryPoint(accepted, Optional.empty(), recovery.step(), recovery.lora(),
                 Optional.empty(), List.of());
-        return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
-                Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true,
-                history, executedUpTo, deaths, Optional.empty(), usage).collectGarbage(this);
+        return with(run -> {
+            run.pending = List.of();
+            run.recovery = point;
+            run.blocking = Optional.empty();
+            run.suspect = Optional.empty();
+            run.closed = true;
+            run.setAside = Optional.empty();
+        }).collectGarbage(this);
     }
 
     /// Adds the blobs to the garbage to which `before` refers and this run does not, and removes blobs to
@@ -644,70 +659,56 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     // Copies
 
+    /// A run that differs from this one in the fields that `change` assigns.
+    private TrainingRun with(Consumer<TrainingRunFields> change) {
+        var fields = new TrainingRunFields(this);
+        change.accept(fields);
+        return fields.run();
+    }
+
     private TrainingRun withPending(List<PendingOperation> now) {
-        return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside, usage);
+        return with(run -> run.pending = now);
     }
 
     private TrainingRun withConfig(Optional<RunConfig> now) {
-        return new TrainingRun(now, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside, usage);
+        return with(run -> run.config = now);
     }
 
     private TrainingRun withUsage(UsageCounted e) {
         RunUsage more = usage.orElse(RunUsage.NONE).plus(e.position(), e.trainedTokens(),
                 e.evaluatedTokens(), e.deviceNanos(), e.timeMillis());
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside, Optional.of(more));
+        return with(run -> run.usage = Optional.of(more));
     }
 
     private TrainingRun withLora(Optional<LoraSpec> now) {
-        return new TrainingRun(config, now, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside, usage);
+        return with(run -> run.lora = now);
     }
 
     private TrainingRun withCheckpoints(Checkpoints now) {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, blocking,
-                suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside, usage).collectGarbage(this);
+        return with(run -> run.checkpoints = now).collectGarbage(this);
     }
 
     private TrainingRun withBlocking(Optional<BlockingFailure> now) {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, now,
-                suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside,
-                usage);
+        return with(run -> run.blocking = now);
     }
 
     private TrainingRun withSuspect(Optional<Suspect> now) {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, now, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside,
-                usage);
+        return with(run -> run.suspect = now);
     }
 
     private TrainingRun withGarbage(List<BlobId> now) {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, now, lastRequestMillis, closed, history, executedUpTo, deaths, setAside,
-                usage);
+        return with(run -> run.garbage = now);
     }
 
-    private TrainingRun with(Optional<Long> executed, Map<String, WorkerDeath> deaths,
-            Optional<SetAside> setAside) {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, history, executed, deaths, setAside,
-                usage);
+    private TrainingRun withSetAside(Optional<SetAside> now) {
+        return with(run -> run.setAside = now);
     }
 
     private TrainingRun withoutSetAside() {
-        return with(executedUpTo, deaths, Optional.empty());
+        return withSetAside(Optional.empty());
     }
 
     private TrainingRun withHistory(List<HistoryEntry> now) {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, suspect, garbage, lastRequestMillis, closed, now, executedUpTo, deaths, setAside,
-                usage);
+        return with(run -> run.history = now);
     }
 }

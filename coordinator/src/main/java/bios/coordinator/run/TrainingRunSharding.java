@@ -110,7 +110,8 @@ public final class TrainingRunSharding {
                         replyTo -> new RunCommand.Resolve(owner, path, replyTo));
             }
 
-            @Override public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+            @Override public CompletionStage<RunReply> keepWeights(String owner, BlobId adapter,
+                    boolean loaded) {
                 return ask(BlobScope.run(adapter), adapter + " belongs to a base model that is not served",
                         replyTo -> new RunCommand.KeepWeights(owner, adapter, loaded, replyTo));
             }

@@ -10,5 +10,5 @@ public interface WeightKeeper {
     /// Replies [RunReply.Done] or [RunReply.Refused]; the stage fails if the run did not answer.
     ///
     /// @param loaded whether another run has loaded them and may have to load them again
-    CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded);
+    CompletionStage<RunReply> keepWeights(String owner, BlobId adapter, boolean loaded);
 }

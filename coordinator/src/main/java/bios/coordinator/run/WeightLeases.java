@@ -135,7 +135,7 @@ final class WeightLeases {
         String owner = run.config().orElseThrow().owner();
         keepForeignAfter(context.settings().leaseRenewal());
         for (CheckpointManifest each : foreign)
-            context.whenDone(context.environment().resolver().keep(owner, each.adapter().id(), true),
+            context.whenDone(context.environment().resolver().keepWeights(owner, each.adapter().id(), true),
                     (reply, failure) -> new SelfMessage.ForeignKept(failure == null
                             && !(reply instanceof RunReply.Refused(var reason, _)
                                     && reason == Reason.UNAVAILABLE)));

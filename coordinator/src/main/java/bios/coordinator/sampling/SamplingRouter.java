@@ -187,7 +187,7 @@ public final class SamplingRouter {
                 if (dispatcher.handleFailure(task, told, now())) replyToWaiters(task);
             }
             case KeepWeights _ -> dispatcher.weightsInUse().forEach(use ->
-                    keeper.keep(use.owner(), use.adapter().blob().id(), false));
+                    keeper.keepWeights(use.owner(), use.adapter().blob().id(), false));
             case DeleteExpired _ -> store.deleteOlderThan(requestAge.toMillis()).whenComplete((_, failed) -> {
                 if (failed != null) LOG.warn("expired sampling requests cannot be deleted: {}",
                         failed.toString());
@@ -392,7 +392,7 @@ public final class SamplingRouter {
     /// Weights are missing: if their run has released them, that is the reason.
     private void lookForWeights(String task, Fault fault) {
         dispatcher.weights(task).ifPresent(use -> context.pipeToSelf(
-                keeper.keep(use.owner(), use.adapter().blob().id(), false), (reply, _) ->
+                keeper.keepWeights(use.owner(), use.adapter().blob().id(), false), (reply, _) ->
                         new WeightsLooked(task, fault, reply instanceof RunReply.Refused(var reason, var why)
                                 && reason == Reason.EXPIRED ? Optional.of(why) : Optional.empty())));
     }

@@ -42,7 +42,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import scala.jdk.javaapi.CollectionConverters;
 
-/// What the door of the actor protocol refuses, and that it stays open for others.
+/// What the server of the actor protocol refuses, and that it goes on serving others.
 class ActorDoorTest {
     private static final Duration NOTHING = Duration.ofMillis(700);
     @TempDir private static Path folder;
@@ -98,7 +98,7 @@ class ActorDoorTest {
         return connected.session();
     }
 
-    /// The door answers, to whom it should.
+    /// The server answers a client that it should admit.
     private static void assertOpen() {
         TestProbe<ClientMessage> probe = stranger.createTestProbe();
         ActorRef<ClientMessage> session = opened(probe);

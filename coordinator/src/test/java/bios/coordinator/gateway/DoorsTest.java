@@ -47,7 +47,7 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// HTTP and the actor protocol give the same answers and refusals, and are two doors to the same runs.
+/// HTTP and the actor protocol give the same answers and refusals, and drive the same runs.
 class DoorsTest {
     private static final String MODEL = TestService.MODEL.name().value();
     private static final String SESSION = "0a1b2c3d-0000-4000-8000-00000000000a";
@@ -100,7 +100,7 @@ class DoorsTest {
         return answer.json();
     }
 
-    /// The same wrong request through both doors.
+    /// The same wrong request over both protocols.
     private record Wrong(TestClient.Answer overHttp, Request overActors) {}
 
     private static Datum datum(int[] tokens, Map<String, TensorData> inputs) {

@@ -1,6 +1,6 @@
 package bios.coordinator.gateway;
 
-import bios.coordinator.owner.Owner;
+import bios.coordinator.owner.OwnerRecords;
 import bios.coordinator.owner.OwnerEvent;
 import bios.protocol.owner.OwnerCommand;
 import bios.protocol.owner.OwnerCommand.OwnerReply;
@@ -16,11 +16,11 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// Accounts in memory.
 final class FakeOwners implements OwnerDirectory {
     private static final int MOST_ENTRIES = 100;
-    private final Map<String, Owner> owners = new HashMap<>();
+    private final Map<String, OwnerRecords> owners = new HashMap<>();
 
     @Override public synchronized CompletionStage<OwnerReply> ask(String account,
             Function<ActorRef<OwnerReply>, OwnerCommand> message, Duration timeout) {
-        Owner owner = owners.getOrDefault(account, Owner.NONE);
+        OwnerRecords owner = owners.getOrDefault(account, OwnerRecords.NONE);
         return CompletableFuture.completedStage(switch (message.apply(null)) {
             case OwnerCommand.CountSampling c -> applied(account, owner,
                     owner.count(c.writer(), c.number(), c.uses(), c.nowMillis()));
@@ -33,7 +33,7 @@ final class FakeOwners implements OwnerDirectory {
         });
     }
 
-    private OwnerReply applied(String account, Owner owner, Optional<? extends OwnerEvent> event) {
+    private OwnerReply applied(String account, OwnerRecords owner, Optional<? extends OwnerEvent> event) {
         event.ifPresent(e -> owners.put(account, owner.apply(e, MOST_ENTRIES)));
         return new OwnerReply.Done();
     }

@@ -4,7 +4,7 @@ import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.owner.OwnerSettings;
 import bios.coordinator.owner.OwnerSharding;
-import bios.coordinator.owner.SamplingUsage;
+import bios.coordinator.owner.SamplingUsageReporter;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
@@ -49,7 +49,7 @@ final class RealService extends TestClient implements AutoCloseable {
     private final Storage storage;
     private final ActorTestKit kit;
     private final ServerBinding binding;
-    private SamplingUsage usage;
+    private SamplingUsageReporter usage;
     private final ExecutorService blocking = Executors.newVirtualThreadPerTaskExecutor();
 
     RealService(Path folder, Accounts accounts, String gatewaySettings) {
@@ -98,12 +98,13 @@ final class RealService extends TestClient implements AutoCloseable {
         var owners = OwnerSettings.from(config);
         OwnerSharding.init(system, owners);
         var shardedOwners = new ShardedOwners(system);
-        usage = new SamplingUsage("r1-" + UUID.randomUUID(), clock, shardedOwners::count);
+        usage = new SamplingUsageReporter("r1-" + UUID.randomUUID(), clock, shardedOwners::count);
         system.scheduler().scheduleWithFixedDelay(owners.countEvery(), owners.countEvery(), usage::flush,
                 system.executionContext());
         ActorRef<SamplingCommand> router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(modelDirectory),
-                new PersistentSampleRequestStore(storage.samplingTasks(), blocking), sharded::keep, usage,
+                new PersistentSampleRequestStore(storage.samplingTasks(), blocking),
+                sharded::keepWeights, usage,
                 System::nanoTime));
         return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), shardedOwners,
                 () -> directory, router, storage.blobs(), storage.index(), () ->

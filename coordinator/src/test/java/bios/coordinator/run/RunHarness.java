@@ -241,7 +241,7 @@ final class RunHarness implements AutoCloseable {
                     new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist")));
         }
 
-        @Override public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+        @Override public CompletionStage<RunReply> keepWeights(String owner, BlobId adapter, boolean loaded) {
             kept.add(adapter);
             return CompletableFuture.completedFuture(new RunReply.Done());
         }

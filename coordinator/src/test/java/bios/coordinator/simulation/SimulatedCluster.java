@@ -519,7 +519,7 @@ final class SimulatedCluster {
             return SimulatedCluster.this.resolve(owner, path);
         }
 
-        @Override public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+        @Override public CompletionStage<RunReply> keepWeights(String owner, BlobId adapter, boolean loaded) {
             var answer = new CompletableFuture<RunReply>();
             SimulatedCluster.this.keep(owner, adapter, loaded, answer::complete);
             loop.in(5_000, () -> answer.completeExceptionally(new IOException("nobody answers")));

@@ -4,7 +4,7 @@ package bios.persistence.cassandra;
 public final class CassandraUnavailable extends RuntimeException {
     private static final long serialVersionUID = 1;
 
-    /// @param cause null: nobody answered in time
+    /// @param cause null: no node answered in time
     CassandraUnavailable(CassandraSettings settings, Throwable cause) {
         super(settings + " cannot be used: " + (cause == null
                 ? "no answer within " + settings.connectWithin().toSeconds() + " s" : cause.getMessage())

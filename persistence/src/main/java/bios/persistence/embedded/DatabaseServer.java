@@ -6,8 +6,8 @@ import java.sql.SQLException;
 import java.util.HexFormat;
 import org.h2.tools.Server;
 
-/// Lets other processes of this machine use the embedded database of this one, which has its file open. Who
-/// does not know the address, which has a random key in it, does not get in.
+/// Lets other processes of this machine use the embedded database of this one, which has its file open. Only
+/// a process that was given the address, which contains a random key, can connect.
 public final class DatabaseServer implements AutoCloseable {
     private static final int KEY_BYTES = 24;
 

@@ -30,7 +30,7 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
     /// The same in the database at `url`.
     public static JdbcSamplingTaskStore open(String url, InstantSource clock) {
         var tasks = new JdbcSamplingTaskStore(ConnectionPool.to(url), clock);
-        tasks.with("open", SCHEMA, PreparedStatement::executeUpdate);
+        tasks.execute("open", SCHEMA, PreparedStatement::executeUpdate);
         return tasks;
     }
 
@@ -40,7 +40,7 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
 
     @Override public void put(String id, String owner, byte[] body) {
         long now = clock.millis();
-        with("write", """
+        execute("write", """
                 MERGE INTO "bios_sampling_task" ("id", "owner", "body", "stored") KEY ("id")
                 VALUES (?, ?, ?, ?)""", s -> {
             s.setString(1, id);
@@ -52,7 +52,7 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
     }
 
     @Override public Optional<Task> find(String id) {
-        return with("read", """
+        return execute("read", """
                 SELECT "owner", "body", "stored" FROM "bios_sampling_task" WHERE "id" = ?""", s -> {
             s.setString(1, id);
             try (ResultSet rows = s.executeQuery()) {
@@ -63,7 +63,7 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
     }
 
     @Override public void remove(String id) {
-        with("delete from", "DELETE FROM \"bios_sampling_task\" WHERE \"id\" = ?", s -> {
+        execute("delete from", "DELETE FROM \"bios_sampling_task\" WHERE \"id\" = ?", s -> {
             s.setString(1, id);
             return s.executeUpdate();
         });
@@ -71,7 +71,7 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
 
     @Override public int deleteOlderThan(long ageMillis) {
         long before = clock.millis() - ageMillis;
-        return with("delete expired tasks of", "DELETE FROM \"bios_sampling_task\" WHERE \"stored\" < ?",
+        return execute("delete expired tasks of", "DELETE FROM \"bios_sampling_task\" WHERE \"stored\" < ?",
                 s -> {
             s.setLong(1, before);
             return s.executeUpdate();
@@ -82,7 +82,7 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
         T with(PreparedStatement statement) throws SQLException;
     }
 
-    private <T> T with(String what, String sql, Work<T> work) {
+    private <T> T execute(String what, String sql, Work<T> work) {
         try {
             return pool.transact(connection -> {
                 try (PreparedStatement statement = connection.prepareStatement(sql)) {

@@ -48,8 +48,9 @@ public sealed interface Answer {
 
     /// The result of a forward or forward-backward pass, as in [bios.protocol.run.OperationResult.Evaluated].
     ///
-    /// @param columns targets of each position by datum, 0 where they are a vector; empty: everywhere. A
-    ///     datum with several has its log-probabilities row by row
+    /// @param logprobs of the target tokens, by datum; of `[N, K]` targets row by row
+    /// @param columns K of each datum with `[N, K]` targets, 0 for one whose targets are a vector; empty: all
+    ///     are vectors
     record Evaluated(List<float[]> logprobs, Map<String, Double> metrics, List<Integer> columns)
             implements Answer {
         /// The sum of the loss over all tokens.

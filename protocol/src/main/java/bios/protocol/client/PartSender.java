@@ -46,7 +46,7 @@ public final class PartSender {
         if (found == null || wanted.index() < 0) return Optional.empty();
         long from = (long) wanted.index() * ClientMessage.PART_BYTES;
         if (from >= found.payload().length) return Optional.empty();
-        // Who asks and asks, and does not read, would fill the queue of the connection.
+        // A receiver that asks again and again without reading would fill the queue of the connection.
         if (found.sent() >= Math.ceilDiv(found.payload().length, ClientMessage.PART_BYTES) + MOST_AGAIN) {
             drop(wanted.id());
             return Optional.empty();

@@ -91,7 +91,7 @@ public sealed interface EngineCommand extends Message {
     record FollowSample(String task, int[] received, ActorRef<EngineReply> replyTo)
             implements EngineCommand {}
 
-    /// Nobody wants the tokens of this sampling request any more: it fails with `cancelled`. No reply.
+    /// Cancels a sampling request: it fails with `cancelled`. No reply.
     ///
     /// @param task id of the request
     record CancelSample(String task) implements EngineCommand {}

@@ -8,8 +8,8 @@ import java.util.Optional;
 
 /// An operation of a run. The operations of a run take effect in the order in which they were accepted.
 public sealed interface Operation {
-    /// Adds the gradient of the summed loss to the run's gradient sum (or, with
-    /// `forwardOnly`, only evaluates it).
+    /// Adds the gradient of the summed loss to the run's gradient sum (or, with `forwardOnly`, only evaluates
+    /// it).
     record ForwardBackward(List<Datum> data, LossFunction loss, Map<String, Double> settings,
             boolean forwardOnly) implements Operation {
         public ForwardBackward {
@@ -30,7 +30,7 @@ public sealed interface Operation {
     record SaveSamplerWeights(Optional<CheckpointName> name, Optional<Long> ttlSeconds,
             Optional<String> session) implements Operation {}
 
-    /// Replaces weights (and, with `optimizer`, moments, step and settings) by a
-    /// checkpoint's; drops the gradient sum.
+    /// Replaces weights (and, with `optimizer`, moments, step and settings) by a checkpoint's; drops the
+    /// gradient sum.
     record LoadState(CheckpointPath path, boolean optimizer) implements Operation {}
 }

@@ -50,7 +50,7 @@ public sealed interface RunCommand extends Message {
     /// Finds a committed checkpoint; every account finds a published one. Reply: [RunReply.Resolved].
     record Resolve(String owner, CheckpointPath path, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Says that weights of the run are in use: they stay for another lease, whatever becomes of their name.
+    /// Tells the run that weights of it are in use: they stay for another lease, with or without a name.
     /// Reply: [RunReply.Done], or refused as `EXPIRED`.
     ///
     /// @param loaded whether another run has loaded them and may have to load them again

@@ -34,7 +34,7 @@ public sealed interface SamplingCommand extends Message {
     record Follow(String owner, String request, int[] received, long waitMillis,
             ActorRef<SamplingReply> replyTo) implements SamplingCommand {}
 
-    /// Nobody wants the outcome of this request any more: it fails, and its worker stops. No reply.
+    /// Cancels a request: it fails, and its worker stops. No reply.
     record Cancel(String owner, String request) implements SamplingCommand {}
 
     /// The replies.

@@ -25,9 +25,9 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.function.Function;
 
-/// The CBOR mapper of stored data: records field by field, names as text, `int[]` and
-/// `float[]` as packed little-endian bytes, maps in the order of their keys (equal values give equal
-/// bytes), unknown fields refused.
+/// The CBOR mapper of stored data: records field by field, names as text, `int[]` and `float[]` as packed
+/// little-endian bytes, maps in the order of their keys (equal values give equal bytes), unknown fields
+/// refused.
 final class StoredJson {
     static final ObjectMapper MAPPER = mapper();
 

@@ -15,9 +15,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// A pair A, B for every corrected module, or something of the same shape: their gradient,
-/// a moment. Zero when made.
-/// The tensors of a layer are views of one slab `[1, n]`, so that an optimizer step or a norm
+/// A pair A, B for every corrected module, or something of the same shape: their gradient, a moment. Zero
+/// when made. The tensors of a layer are views of one slab `[1, n]`, so that an optimizer step or a norm
 /// takes one verb for all of them.
 public final class Factors implements FactorTable, AutoCloseable {
     private static final int TARGETS = TargetModule.values().length;

@@ -139,10 +139,10 @@ public final class TrainingState implements AutoCloseable {
         accumulatedOperations = 0;
     }
 
-    /// Enqueues one AdamW step on the gradient sum. The gradient is first multiplied by
-    /// min(1, gradClipNorm / (norm + 1e-6)) if gradClipNorm is set, as torch.nn.utils.clip_grad_norm_
-    /// does. The device applies the step if all of the new weights and moments are finite, else it changes
-    /// nothing. No other operation may use the state until [#finish], or until the step is given up.
+    /// Enqueues one AdamW step on the gradient sum. The gradient is first multiplied by min(1, gradClipNorm /
+    /// (norm + 1e-6)) if gradClipNorm is set, as torch.nn.utils.clip_grad_norm_ does. The device applies the
+    /// step if all of the new weights and moments are finite, else it changes nothing. No other operation may
+    /// use the state until [#finish], or until the step is given up.
     public Step step(AdamParams params) {
         require(gradient.isPresent(), "the gradient sum is empty");
         List<Tensor> sum = gradient.get().slabs();

@@ -74,8 +74,8 @@ public interface Device extends AutoCloseable {
     /// Returns unused memory to the system.
     default void trim() {}
 
-    /// Nothing is executed for a while: memory that is only kept for reuse is returned too.
-    default void rest() {
+    /// Also returns the memory that is kept for reuse only: called when nothing was executed for a while.
+    default void releaseUnused() {
         trim();
     }
 
@@ -118,7 +118,7 @@ public interface Device extends AutoCloseable {
 
     /// Prepares a frozen matrix for [#embed]. `matrix` must stay mapped as long as the table is used.
     /// [NotFiniteWeight] if an element is infinite or NaN.
-    Table table(FrozenMatrix matrix);
+    EmbeddingTable table(FrozenMatrix matrix);
 
     /// An empty pool of at most `limit` pages.
     PagePool pagePool(PagePool.Format format, int limit);
@@ -210,7 +210,7 @@ public interface Device extends AutoCloseable {
     void copy(Tensor to, Tensor from);
 
     /// y[i] ← table[ids[i]], in y's element type; ids `[n, 1]` of [DType#I32].
-    void embed(Tensor y, Tensor ids, Table table);
+    void embed(Tensor y, Tensor ids, EmbeddingTable table);
 
     /// y[i] ← x[rows[i]], of the same element type; rows `[n, 1]` of [DType#I32].
     void gather(Tensor y, Tensor x, Tensor rows);

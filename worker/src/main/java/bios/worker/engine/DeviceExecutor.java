@@ -336,10 +336,10 @@ final class DeviceExecutor implements AutoCloseable {
     }
 
     /// Gives back the memory of scratch and of pages for sampling, if there was no turn since the last call.
-    void rest() {
+    void releaseUnused() {
         if (!worked) {
-            models.values().forEach(model -> model.sampler().rest());
-            device.rest();
+            models.values().forEach(model -> model.sampler().releaseUnused());
+            device.releaseUnused();
         }
         worked = false;
     }
@@ -408,8 +408,8 @@ final class DeviceExecutor implements AutoCloseable {
         }
     }
 
-    /// A pass has failed: all runs are as before these operations. Each then runs again
-    /// in a separate pass, so that only the operation at fault fails.
+    /// A pass has failed: all runs are as before these operations. Each then runs again in a separate pass,
+    /// so that only the operation at fault fails.
     private List<EngineSelfMessage.Done> failed(List<Candidate> chosen, Throwable thrown) {
         TaskOutcome.Failed failed = failed(chosen.getFirst().operation, thrown);
         if (chosen.size() == 1) return List.of(ended(chosen.getFirst(), failed));
@@ -551,7 +551,7 @@ final class DeviceExecutor implements AutoCloseable {
                 : Optional.of(new EngineSelfMessage.Sampled(outcomes, progress));
     }
 
-    /// Gives up the requests that nobody wants any more.
+    /// Ends the requests that were cancelled.
     private static List<SampleOutcome> cancelled(LoadedModel model) {
         List<Long> ids = model.requests().entrySet().stream().filter(r -> r.getValue().cancelled().get())
                 .map(Map.Entry::getKey).sorted().toList();

@@ -47,7 +47,7 @@ public final class Engine {
     private static final Logger LOG = LoggerFactory.getLogger(Engine.class);
     private static final int STASH = 10_000;
     /// What nothing has used for one to two of these is given back.
-    private static final Duration REST_EVERY = Duration.ofSeconds(30);
+    private static final Duration RELEASE_EVERY = Duration.ofSeconds(30);
     private static final long MIB = 1 << 20;
 
     private final ActorContext<Message> context;
@@ -173,7 +173,7 @@ public final class Engine {
 
     private void register() {
         ActorRef<EngineCommand> self = context.getSelf().narrow();
-        context.scheduleOnce(REST_EVERY, context.getSelf(), new EngineSelfMessage.Rest());
+        context.scheduleOnce(RELEASE_EVERY, context.getSelf(), new EngineSelfMessage.ReleaseUnused());
         var receptionist = context.getSystem().receptionist();
         receptionist.tell(Receptionist.register(EngineCommand.ANY, self));
         for (ModelName model : models.names())
@@ -406,19 +406,19 @@ public final class Engine {
             }
             case EngineSelfMessage.AdapterLoaded(var key, var adapter) -> samples.loaded(key, adapter);
             case EngineSelfMessage.AdapterFailed(var key, var fault) -> samples.loadFailed(key, fault);
-            case EngineSelfMessage.Rest _ -> rest();
+            case EngineSelfMessage.ReleaseUnused _ -> releaseUnused();
         }
     }
 
     /// Gives back what nothing has used since the last time: adapters, pages for sampling, scratch.
-    private void rest() {
+    private void releaseUnused() {
         List<Adapter> unused = samples.removeUnusedAdapters();
         call("giving memory back", () -> {
             unused.forEach(Adapter::close);
-            executor.rest();
+            executor.releaseUnused();
             return new EngineSelfMessage.Called();
         });
-        context.scheduleOnce(REST_EVERY, context.getSelf(), new EngineSelfMessage.Rest());
+        context.scheduleOnce(RELEASE_EVERY, context.getSelf(), new EngineSelfMessage.ReleaseUnused());
     }
 
     private boolean open(RunQueue run) {

@@ -51,8 +51,8 @@ sealed interface EngineSelfMessage extends Message {
     /// An adapter could not be loaded.
     record AdapterFailed(AdapterCache.Key key, Fault fault) implements EngineSelfMessage {}
 
-    /// Some time has passed: memory that nothing has used is given back.
-    record Rest() implements EngineSelfMessage {}
+    /// Time to release the memory that nothing has used since the last time.
+    record ReleaseUnused() implements EngineSelfMessage {}
 
     /// A call on the device's thread without a result is done.
     record Called() implements EngineSelfMessage {}

@@ -6,7 +6,7 @@ import java.util.concurrent.RejectedExecutionException;
 import java.util.function.Consumer;
 import org.slf4j.Logger;
 
-/// Looks at the folders of the base models again and again, on a thread of its own.
+/// Checks the folders of the base models at an interval, on a thread of its own.
 final class ModelWatch {
     private ModelWatch() {}
 

@@ -23,7 +23,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// alone, and after [#DEATHS] ends alone it is not decoded any more (docs/decisions/0007-blame.md). Only the
 /// engine uses it.
 final class SampleQueue {
-    /// Why a request fails that nobody wants any more.
+    /// The fault of a request that was cancelled.
     static final Fault CANCELLED = Fault.user("cancelled", "the caller has ended the request");
     /// A request during which the worker ended so often, alone, is refused.
     private static final int DEATHS = 3;

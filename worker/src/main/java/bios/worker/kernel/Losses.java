@@ -23,7 +23,7 @@ import bios.protocol.run.LossFunction;
 /// @param beta strength of the square (dro)
 public record Losses(LossFunction function, double low, double high, double beta) {
     /// The same with a position's own thresholds; NaN: the loss has this one.
-    public Losses within(float ownLow, float ownHigh) {
+    public Losses withThresholds(float ownLow, float ownHigh) {
         return new Losses(function, Float.isNaN(ownLow) ? low : ownLow, Float.isNaN(ownHigh) ? high : ownHigh,
                 beta);
     }

@@ -1,7 +1,7 @@
 package bios.worker.kernel;
 
-/// Root mean square norm of a row (Zhang & Sennrich 2019): y = x·inverse·weight,
-/// inverse = 1/√(mean(x²) + eps).
+/// Root mean square norm of a row (Zhang & Sennrich 2019): y = x·inverse·weight, inverse = 1/√(mean(x²) +
+/// eps).
 public final class RmsNorm {
     private RmsNorm() {}
 

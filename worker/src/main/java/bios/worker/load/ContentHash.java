@@ -15,7 +15,7 @@ import java.util.zip.CRC32C;
 /// memory. The file is read and not mapped, because it may be truncated meanwhile.
 final class ContentHash {
     private static final int BLOCK = 64 << 10;
-    /// Blocks that one thread reads at once.
+    /// Bytes that a thread hashes before it takes others.
     private static final int READ = 64 * BLOCK;
 
     private ContentHash() {}
@@ -34,26 +34,32 @@ final class ContentHash {
         }
     }
 
+    /// The buffer has the size of a block and not of the part: buffers of a model's size in all would make
+    /// the heap grow by as much.
     private static byte[] part(FileChannel file, Place place, long from) {
-        int bytes = (int) Math.min(READ, place.bytes() - from);
-        ByteBuffer buffer = ByteBuffer.allocate(bytes);
-        try {
-            while (buffer.hasRemaining())
-                if (file.read(buffer, place.at() + from + buffer.position()) < 0)
-                    throw new ModelChanged(place.file() + " ends before byte "
-                            + (place.at() + from + bytes));
-        } catch (IOException failed) {
-            throw new UncheckedIOException(place.file().toString(), failed);
-        }
-        ByteBuffer hashes = ByteBuffer.allocate(8 * Math.ceilDiv(bytes, BLOCK));
-        for (int at = 0; at < bytes; at += BLOCK) {
-            int length = Math.min(BLOCK, bytes - at);
+        long end = Math.min(from + READ, place.bytes());
+        ByteBuffer block = ByteBuffer.allocate((int) Math.min(BLOCK, end - from));
+        ByteBuffer hashes = ByteBuffer.allocate(8 * (int) Math.ceilDiv(end - from, BLOCK));
+        for (long at = from; at < end; at += BLOCK) {
+            block.clear().limit((int) Math.min(BLOCK, end - at));
+            read(file, place, at, block);
             var one = new CRC32();
             var other = new CRC32C();
-            one.update(buffer.array(), at, length);
-            other.update(buffer.array(), at, length);
+            one.update(block.array(), 0, block.limit());
+            other.update(block.array(), 0, block.limit());
             hashes.putInt((int) one.getValue()).putInt((int) other.getValue());
         }
         return hashes.array();
+    }
+
+    private static void read(FileChannel file, Place place, long at, ByteBuffer block) {
+        try {
+            while (block.hasRemaining())
+                if (file.read(block, place.at() + at + block.position()) < 0)
+                    throw new ModelChanged(place.file() + " ends before byte "
+                            + (place.at() + at + block.limit()));
+        } catch (IOException failed) {
+            throw new UncheckedIOException(place.file().toString(), failed);
+        }
     }
 }

@@ -11,7 +11,7 @@ import bios.worker.device.Device;
 import bios.worker.device.Readback;
 import bios.worker.device.Slot;
 import bios.worker.device.Slots;
-import bios.worker.device.Table;
+import bios.worker.device.EmbeddingTable;
 import bios.worker.device.Tensor;
 import bios.worker.load.Fingerprint;
 import bios.worker.load.FingerprintCache;
@@ -37,14 +37,14 @@ public final class BaseModel implements AutoCloseable {
     private final ModelInfo info;
     private final Device device;
     private final Safetensors files;
-    private final Table embedding;
+    private final EmbeddingTable embedding;
     private final List<Layer> layers;
     private final Head head;
     private final RopeTable rope;
     private long activationBytes = 640L << 20;
     private long longSequenceBytes = 2L << 30;
 
-    BaseModel(ModelSpec spec, ModelInfo info, Device device, Safetensors files, Table embedding,
+    BaseModel(ModelSpec spec, ModelInfo info, Device device, Safetensors files, EmbeddingTable embedding,
             List<Layer> layers, Head head) {
         this.spec = spec;
         this.info = info;

@@ -16,7 +16,7 @@ import java.util.Optional;
 
 /// Tracks which pages of a [PagePool] are in use, for the KV caches of all decoding sequences. A page
 /// contains [Device#BLOCK] positions of every layer. Sequences with the same beginning may share it. Memory
-/// is allocated when a page number is first taken and kept for the next sequence, until [#rest].
+/// is allocated when a page number is first taken and kept for the next sequence, until [#releaseUnused].
 ///
 /// Used by the thread that calls the device's verbs.
 public final class KeyValuePages implements AutoCloseable {
@@ -107,7 +107,7 @@ public final class KeyValuePages implements AutoCloseable {
     }
 
     /// Frees the memory of all pages, if none is in use.
-    public void rest() {
+    public void releaseUnused() {
         if (allocated == 0 || idle.size() < allocated) return;
         pool.clear();
         idle.clear();

@@ -10,7 +10,7 @@ import bios.worker.device.Device;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.NotFiniteWeight;
 import bios.worker.device.OutOfDeviceMemory;
-import bios.worker.device.Table;
+import bios.worker.device.EmbeddingTable;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import bios.worker.load.FileIdentity;
@@ -121,7 +121,7 @@ final class ModelLoader {
         ModelInfo info = new ModelInfo(name, spec.architecture(), spec.contextLength(),
                 spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters,
                 Optional.of(fingerprint.get().toString()));
-        Table words = prepared(embedding, () -> device.table(table));
+        EmbeddingTable words = prepared(embedding, () -> device.table(table));
         files.identities().forEach(FileIdentity::requireUnchanged);
         return new BaseModel(spec, info, device, files, words, layers, last);
     }

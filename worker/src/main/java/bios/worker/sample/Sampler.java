@@ -289,8 +289,8 @@ public final class Sampler implements AutoCloseable {
     }
 
     /// Gives back the memory of all pages, if no sequence has one.
-    public void rest() {
-        pages.rest();
+    public void releaseUnused() {
+        pages.releaseUnused();
     }
 
     /// Gives up everything.

@@ -61,7 +61,7 @@ final class Loss {
 
     private Losses at(int i) {
         return inputs.bounds().isEmpty() ? losses
-                : losses.within(inputs.bounds().get().low()[i], inputs.bounds().get().high()[i]);
+                : losses.withThresholds(inputs.bounds().get().low()[i], inputs.bounds().get().high()[i]);
     }
 
     /// Token ids of the datums.

@@ -354,13 +354,13 @@ class SamplerTest {
         SampleTask task = with(task(prompt(3, 20), params(30, 1)), 2, true, 0);
         try (Sampler sampler = new Sampler(model, Optional.of(LETTERS), ROOMY)) {
             String first = bits(all(sampler, List.of(task), List.of(Optional.empty())).getFirst());
-            sampler.rest();
-            device.rest();
+            sampler.releaseUnused();
+            device.releaseUnused();
             long rested = device.memoryInUse();
             assertEquals(first, bits(all(sampler, List.of(task), List.of(Optional.empty())).getFirst()));
             assertTrue(device.memoryInUse() > rested);
-            sampler.rest();
-            device.rest();
+            sampler.releaseUnused();
+            device.releaseUnused();
             assertEquals(rested, device.memoryInUse());
         }
     }

@@ -20,7 +20,7 @@ import bios.worker.device.Sequences;
 import bios.worker.device.Slot;
 import bios.worker.device.Slots;
 import bios.worker.device.Snapshot;
-import bios.worker.device.Table;
+import bios.worker.device.EmbeddingTable;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
@@ -129,7 +129,7 @@ final class CpuDevice implements Device {
         Linux.trim();
     }
 
-    @Override public void rest() {
+    @Override public void releaseUnused() {
         memory.dropIdle();
         Linux.trim();
     }
@@ -163,7 +163,7 @@ final class CpuDevice implements Device {
         return products.packedBytes(matrix);
     }
 
-    @Override public Table table(FrozenMatrix matrix) {
+    @Override public EmbeddingTable table(FrozenMatrix matrix) {
         if (matrix.memory().address() != lastWeight) FiniteScan.all(matrix, pool);
         return new HostTable(matrix);
     }
@@ -254,7 +254,7 @@ final class CpuDevice implements Device {
         else eachRow(to.rows(), to.columns(), (row, _) -> Rows.copy(to, row, from, row));
     }
 
-    @Override public void embed(Tensor y, Tensor ids, Table table) {
+    @Override public void embed(Tensor y, Tensor ids, EmbeddingTable table) {
         var matrix = HostTable.of(table).matrix();
         int[] tokens = Rows.column(host(ids), y.rows());
         HostTensor to = host(y);
@@ -378,7 +378,7 @@ final class CpuDevice implements Device {
             for (int i = 0; i < to.rows(); i++)
                 for (int k = 0; k < to.columns(); k++) {
                     Losses own = low.isEmpty() ? losses
-                            : losses.within(Rows.get(low.get(), i, k), Rows.get(high.get(), i, k));
+                            : losses.withThresholds(Rows.get(low.get(), i, k), Rows.get(high.get(), i, k));
                     Rows.set(to, i, k, (float) own.derivative(Rows.get(from, i, k),
                             sampled.isPresent() ? Rows.get(sampled.get(), i, k) : 0,
                             Rows.get(weights, i, k)));

@@ -91,8 +91,8 @@ enum CpuPath {
     static CpuPath of(String label) {
         if (label.equals(DeviceSettings.AUTO)) return best();
         var path = Arrays.stream(values()).filter(p -> p.label.equals(label.toLowerCase(Locale.ROOT)))
-                .findFirst().orElseThrow(() -> new IllegalArgumentException(label
-                        + " is no way to compute on a CPU; auto, " + labels(List.of(values())) + " are"));
+                .findFirst().orElseThrow(() -> new IllegalArgumentException("'" + label
+                        + "' is not a path of the CPU; expected auto, " + labels(List.of(values()))));
         if (!path.executable())
             throw new IllegalArgumentException(label + " needs " + path.needs
                     + ", which this machine lacks; it can execute " + labels(executablePaths()));

@@ -234,8 +234,8 @@ final class DnnlAttention implements CpuAttention {
         if (high < BLOCK) Arrays.fill(tile, at + Math.max(0, high), at + BLOCK, 0);
     }
 
-    /// The rows of all query heads of one key-value head, position by position, times
-    /// `scale`; zero from `used` on.
+    /// The rows of all query heads of one key-value head, position by position, times `scale`; zero from
+    /// `used` on.
     private static MemorySegment loadRows(NativeBuffer to, HostTensor from, int first, int kvHead, int rows,
             int used, AttentionShape shape, float scale, Workspace workspace) {
         int dim = shape.headDim();
@@ -251,8 +251,8 @@ final class DnnlAttention implements CpuAttention {
         return memory;
     }
 
-    /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at`
-    /// of `to`, which has room.
+    /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at` of `to`, which has
+    /// room.
     private static MemorySegment pack(DnnlKernels.Kernel kernel, int thread, Space space, NativeBuffer to,
             long at, HostTensor head, int valid, int dim) {
         long bytes = 4L * BLOCK * dim;
@@ -282,8 +282,8 @@ final class DnnlAttention implements CpuAttention {
                 shape, compiled, thread, spaces[thread], workspaces[thread]).run());
     }
 
-    /// The gradients of one span and key-value head: tiles of queries in order, and for
-    /// each the blocks of keys.
+    /// The gradients of one span and key-value head: tiles of queries in order, and for each the blocks of
+    /// keys.
     private record Backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout, HostTensor out,
             HostTensor lse, HostTensor q,
             Task task, AttentionShape shape, Map<Integer, Kernels> kernels, int thread, Space space,

@@ -1,11 +1,11 @@
 package bios.worker.device.cpu;
 
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.Table;
+import bios.worker.device.EmbeddingTable;
 
 /// A frozen matrix in its file's memory mapping.
-record HostTable(FrozenMatrix matrix) implements Table {
-    static HostTable of(Table table) {
+record HostTable(FrozenMatrix matrix) implements EmbeddingTable {
+    static HostTable of(EmbeddingTable table) {
         if (table instanceof HostTable own) return own;
         throw new IllegalArgumentException("a table of another device");
     }

@@ -90,8 +90,8 @@ final class PlainAttention implements CpuAttention {
         });
     }
 
-    /// The gradients of one span and key-value head: blocks of keys in order, and for
-    /// each the queries in order.
+    /// The gradients of one span and key-value head: blocks of keys in order, and for each the queries in
+    /// order.
     private record Backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout, HostTensor out,
             HostTensor lse, HostTensor q,
             Task task, AttentionShape shape, Workspace space) {

@@ -18,7 +18,7 @@ import bios.worker.device.Sequences;
 import bios.worker.device.Slot;
 import bios.worker.device.Slots;
 import bios.worker.device.Snapshot;
-import bios.worker.device.Table;
+import bios.worker.device.EmbeddingTable;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import java.util.List;
@@ -109,12 +109,12 @@ final class CudaDevice implements Device {
     }
 
     @Override public void trim() {
-        loader.rest();
+        loader.releaseUnused();
     }
 
-    @Override public void rest() {
+    @Override public void releaseUnused() {
         graphs.drop();
-        loader.rest();
+        loader.releaseUnused();
         cuda.memory().dropIdle();
     }
 
@@ -144,7 +144,7 @@ final class CudaDevice implements Device {
         return products.packedBytes(matrix);
     }
 
-    @Override public Table table(FrozenMatrix matrix) {
+    @Override public EmbeddingTable table(FrozenMatrix matrix) {
         return new CudaTable(loader().load(matrix));
     }
 
@@ -229,7 +229,7 @@ final class CudaDevice implements Device {
         rows().copy(to, from);
     }
 
-    @Override public void embed(Tensor y, Tensor ids, Table table) {
+    @Override public void embed(Tensor y, Tensor ids, EmbeddingTable table) {
         rows().embed(y, ids, table);
     }
 

@@ -4,7 +4,7 @@ import static bios.protocol.Require.require;
 
 import bios.worker.device.DType;
 import bios.worker.device.LossTerms;
-import bios.worker.device.Table;
+import bios.worker.device.EmbeddingTable;
 import bios.worker.device.Tensor;
 import java.util.List;
 import java.util.Optional;
@@ -94,7 +94,7 @@ final class CudaRows {
         };
     }
 
-    void embed(Tensor y, Tensor ids, Table table) {
+    void embed(Tensor y, Tensor ids, EmbeddingTable table) {
         var to = floats(y);
         var matrix = CudaTable.of(table).matrix();
         require(matrix.columns() == to.columns(), "rows of %d elements from a table of %d", to.columns(),

@@ -1,10 +1,10 @@
 package bios.worker.device.cuda;
 
-import bios.worker.device.Table;
+import bios.worker.device.EmbeddingTable;
 
 /// A frozen matrix in the card's memory, for embeddings.
-record CudaTable(CudaTensor matrix) implements Table {
-    static CudaTable of(Table table) {
+record CudaTable(CudaTensor matrix) implements EmbeddingTable {
+    static CudaTable of(EmbeddingTable table) {
         if (table instanceof CudaTable own) return own;
         throw new IllegalArgumentException("a table of another device");
     }

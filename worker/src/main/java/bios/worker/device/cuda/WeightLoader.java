@@ -118,7 +118,7 @@ final class WeightLoader implements AutoCloseable {
     }
 
     /// Gives the buffers back: a model is loaded.
-    void rest() {
+    void releaseUnused() {
         for (int i = 0; i < buffers.length; i++) {
             if (buffers[i] == null) continue;
             cuda.driver().await(copied[i]);
@@ -129,6 +129,6 @@ final class WeightLoader implements AutoCloseable {
     }
 
     @Override public void close() {
-        rest();
+        releaseUnused();
     }
 }

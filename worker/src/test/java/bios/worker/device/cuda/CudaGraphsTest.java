@@ -71,7 +71,7 @@ final class CudaGraphsTest {
                 long launches = device.graphLaunches();
                 if (graphs != launches > 2 * (TOKENS - 4)) throw new AssertionError(launches + " launches");
                 long before = device.memoryInUse();
-                device.rest();
+                device.releaseUnused();
                 if (graphs != device.memoryInUse() < before)
                     throw new AssertionError(before + " bytes, then " + device.memoryInUse());
                 return bits(results);

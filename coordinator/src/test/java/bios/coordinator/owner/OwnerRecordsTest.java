@@ -26,7 +26,7 @@ import java.util.stream.LongStream;
 import org.junit.jupiter.api.Test;
 
 /// The records of an account.
-class OwnerTest {
+class OwnerRecordsTest {
     private static final long HOUR = 3_600_000;
     private static final Path GOLDEN = Path.of("../protocol/golden/owner");
 
@@ -34,32 +34,33 @@ class OwnerTest {
         return new SampleUse(request, Optional.of(run), "m", "s", 10, 3);
     }
 
-    private static Owner count(Owner owner, String writer, long number, long hour, SampleUse... uses) {
+    private static OwnerRecords count(OwnerRecords owner, String writer, long number, long hour,
+            SampleUse... uses) {
         return owner.count(writer, number, List.of(uses), hour * HOUR)
                 .map(event -> owner.apply(event, 10)).orElse(owner);
     }
 
     @Test void aBatchAndARequestAreCountedOnce() {
-        Owner once = count(Owner.NONE, "a", 1, 5, use(1, "r"), use(2, "r"), use(2, "r"));
-        Owner repeated = count(once, "a", 1, 5, use(1, "r"), use(2, "r"), use(2, "r"));
+        OwnerRecords once = count(OwnerRecords.NONE, "a", 1, 5, use(1, "r"), use(2, "r"), use(2, "r"));
+        OwnerRecords repeated = count(once, "a", 1, 5, use(1, "r"), use(2, "r"), use(2, "r"));
         assertEquals(once, repeated);
         // Another process has executed a request again after the first one was lost.
-        Owner again = count(once, "b", 1, 6, use(2, "r"), use(3, "r"));
+        OwnerRecords again = count(once, "b", 1, 6, use(2, "r"), use(3, "r"));
         assertEquals(List.of(new SampledTotal(Optional.of("r"), "m", "", -1, 3, 30, 9)), again.totals());
         assertEquals(List.of(new SampledTotal(Optional.of("r"), "m", "s", 5, 2, 20, 6),
                 new SampledTotal(Optional.of("r"), "m", "s", 6, 1, 10, 3)), again.hours());
     }
 
     @Test void whatIsKeptIsBounded() {
-        Owner owner = Owner.NONE;
+        OwnerRecords owner = OwnerRecords.NONE;
         for (int i = 0; i < 3; i++) owner = count(owner, "a", i + 1, 500L * i, LongStream.range(i * 10_000L,
                 (i + 1) * 10_000L).mapToObj(n -> use(n, "r")).toArray(SampleUse[]::new));
-        assertEquals(Owner.MOST_REQUESTS, owner.requests().size());
+        assertEquals(OwnerRecords.MOST_REQUESTS, owner.requests().size());
         assertEquals(1, owner.hours().size());
         assertEquals(30_000, owner.totals().getFirst().requests());
-        for (int i = 0; i < 2 * Owner.MOST_WRITERS; i++)
+        for (int i = 0; i < 2 * OwnerRecords.MOST_WRITERS; i++)
             owner = count(owner, "w" + i, 1, 1000, use(-1 - i, "r"));
-        assertEquals(Owner.MOST_WRITERS, owner.writers().size());
+        assertEquals(OwnerRecords.MOST_WRITERS, owner.writers().size());
         for (int i = 0; i < 15; i++) owner = owner.apply(new Recorded(new AuditEntry(i, "e",
                 Optional.empty(), Optional.empty(), ""), ""), 10);
         assertEquals(10, owner.audit().size());
@@ -69,7 +70,7 @@ class OwnerTest {
     @Test void anEntryWithAKeyIsThereOnce() {
         var entry = new Recorded(new AuditEntry(1, "create_model", Optional.of("r"), Optional.empty(), "k"),
                 "create r");
-        Owner owner = Owner.NONE.apply(Owner.NONE.record(entry).orElseThrow(), 10);
+        OwnerRecords owner = OwnerRecords.NONE.apply(OwnerRecords.NONE.record(entry).orElseThrow(), 10);
         assertTrue(owner.record(entry).isEmpty());
         assertTrue(owner.record(new Recorded(entry.entry(), "")).isPresent());
     }
@@ -77,8 +78,8 @@ class OwnerTest {
     @Test void bytesOfThisBuildAreReadByLaterOnes() throws Exception {
         var entry = new Recorded(new AuditEntry(7, "save_weights", Optional.of("r"), Optional.of("p"), "k"),
                 "save r 7");
-        Owner owner = count(Owner.NONE, "a", 1, 5, use(1, "r")).apply(entry, 10);
-        List<Object> stored = List.of(entry, Owner.NONE.count("a", 1, List.of(use(1, "r")), 5 * HOUR)
+        OwnerRecords owner = count(OwnerRecords.NONE, "a", 1, 5, use(1, "r")).apply(entry, 10);
+        List<Object> stored = List.of(entry, OwnerRecords.NONE.count("a", 1, List.of(use(1, "r")), 5 * HOUR)
                 .orElseThrow(), owner);
         for (int i = 0; i < stored.size(); i++) {
             String manifest = OwnerSerializer.TYPES.manifest(stored.get(i));
@@ -96,8 +97,8 @@ class OwnerTest {
 
     @Test void whatIsNotConfirmedIsSentAgainAndNothingIsCountedTwice() {
         var random = new Random(3);
-        var owner = new ArrayList<>(List.of(Owner.NONE));
-        var usage = new SamplingUsage("w", () -> Instant.ofEpochMilli(0), (account, batch) -> {
+        var owner = new ArrayList<>(List.of(OwnerRecords.NONE));
+        var usage = new SamplingUsageReporter("w", () -> Instant.ofEpochMilli(0), (account, batch) -> {
             int fate = random.nextInt(3);
             if (fate > 0) owner.set(0, owner.get(0).count(batch.writer(), batch.number(), batch.uses(),
                     batch.nowMillis()).map(e -> owner.get(0).apply(e, 10)).orElse(owner.get(0)));

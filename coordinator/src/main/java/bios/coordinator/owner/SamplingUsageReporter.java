@@ -23,10 +23,10 @@ import java.util.concurrent.CompletionStage;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// The finished sampling requests of a coordinator that its accounts' entities have not counted yet. They are
-/// sent in batches: one batch of an account at a time, again and again until it is confirmed. Thread-safe.
-public final class SamplingUsage implements SampleMeter {
-    private static final Logger LOG = LoggerFactory.getLogger(SamplingUsage.class);
+/// Reports the finished sampling requests of a coordinator to the entities of their accounts, which count
+/// them: in batches, one batch of an account at a time, which is sent until it is confirmed. Thread-safe.
+public final class SamplingUsageReporter implements SampleMeter {
+    private static final Logger LOG = LoggerFactory.getLogger(SamplingUsageReporter.class);
     private static final int BATCH = 1000;
     private static final int MOST_WAITING = 200_000;
 
@@ -50,7 +50,7 @@ public final class SamplingUsage implements SampleMeter {
     private final Map<String, Account> accounts = new HashMap<>();
 
     /// @param writer unique name of this process
-    public SamplingUsage(String writer, InstantSource clock, Sender sender) {
+    public SamplingUsageReporter(String writer, InstantSource clock, Sender sender) {
         this.writer = writer;
         this.clock = clock;
         this.sender = sender;
@@ -82,12 +82,16 @@ public final class SamplingUsage implements SampleMeter {
     /// Sends what waits. The stage is completed when every account has confirmed or failed; it never fails.
     public CompletionStage<Void> flush() {
         CompletionStage<Void> all = CompletableFuture.completedStage(null);
+        dropUnused();
         for (String account : waiting()) all = all.thenCombine(send(account), (_, last) -> last);
         return all;
     }
 
-    private synchronized List<String> waiting() {
+    private synchronized void dropUnused() {
         accounts.values().removeIf(a -> a.number == 0 && a.waiting.isEmpty());
+    }
+
+    private synchronized List<String> waiting() {
         return accounts.entrySet().stream().filter(e -> !e.getValue().asking
                 && (!e.getValue().sent.isEmpty() || !e.getValue().waiting.isEmpty()))
                 .map(Map.Entry::getKey).toList();

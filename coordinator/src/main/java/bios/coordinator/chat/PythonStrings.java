@@ -5,8 +5,8 @@ import java.util.List;
 import java.util.Locale;
 
 /// Strings as Python treats them: of code points, with its idea of white space.
-final class Texts {
-    private Texts() {}
+final class PythonStrings {
+    private PythonStrings() {}
 
     static boolean isSpace(int c) {
         return Character.isWhitespace(c) || Character.isSpaceChar(c) || c == 0x85;

@@ -6,9 +6,9 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
 
-/// Starts processes, and starts those again that have ended, after a time that grows while they do not stay.
-/// Thread-safe: once [#end] was called, which may be while they start, nothing is started.
-final class Restarts {
+/// Starts processes, and restarts those that have ended after a delay, which grows while they end soon after
+/// their start. Thread-safe: once [#end] was called, which may be while they start, nothing is started.
+final class ProcessSupervisor {
     private static final long POLL_MILLIS = 50;
 
     private final Consumer<String> say;
@@ -20,7 +20,7 @@ final class Restarts {
 
     /// @param say receives progress messages
     /// @param again whether ended processes are started again
-    Restarts(Consumer<String> say, boolean again) {
+    ProcessSupervisor(Consumer<String> say, boolean again) {
         this.say = say;
         this.again = again;
     }
@@ -40,9 +40,9 @@ final class Restarts {
         return System.nanoTime() / 1_000_000; // edge: backoff between starts
     }
 
-    /// Notices that a process has ended, or starts it again when it is time.
+    /// Schedules the restart of a process that has ended, or restarts it when its delay has elapsed.
     ///
-    /// @return whether it did
+    /// @return whether it did one of both
     synchronized boolean supervise(Member member) {
         Restart restart = all.get(member);
         if (ended || restart == null) return false;

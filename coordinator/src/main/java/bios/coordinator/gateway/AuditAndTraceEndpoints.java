@@ -20,8 +20,8 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
-/// What is asked about the past: the audit log and the trace of a session.
-final class RecordEndpoints {
+/// The endpoints of the audit log of an account and of the trace of a session.
+final class AuditAndTraceEndpoints {
     private static final int PAGE = 500;
     /// Most runs of a session in its trace, the newest.
     private static final int MOST_TRACED = 256;
@@ -29,7 +29,7 @@ final class RecordEndpoints {
     private final SignedUrls urls;
     private final PublicUrl publicUrl;
 
-    RecordEndpoints(GatewayServices services, SignedUrls urls, PublicUrl publicUrl) {
+    AuditAndTraceEndpoints(GatewayServices services, SignedUrls urls, PublicUrl publicUrl) {
         this.services = services;
         this.urls = urls;
         this.publicUrl = publicUrl;
@@ -46,12 +46,12 @@ final class RecordEndpoints {
         String account = UsageEndpoints.account(call);
         boolean checkpoints = call.oneOf("event_type", List.of("all", "checkpoints"))
                 .filter("checkpoints"::equals).isPresent();
-        Optional<LocalDate> day = call.parameter("day").map(RecordEndpoints::day);
+        Optional<LocalDate> day = call.parameter("day").map(AuditAndTraceEndpoints::day);
         return entries(account, 0, List.of()).thenApply(all -> new ApiResponse.JsonBody(200,
                 ApiResponse.object("entries", all.stream().filter(e -> !checkpoints || e.path().isPresent())
                         .filter(e -> day.isEmpty() || Instant.ofEpochMilli(e.timeMillis())
                                 .atZone(ZoneOffset.UTC).toLocalDate().equals(day.get()))
-                        .map(RecordEndpoints::body).toList()), true));
+                        .map(AuditAndTraceEndpoints::body).toList()), true));
     }
 
     private static Map<String, Object> body(AuditEntry entry) {

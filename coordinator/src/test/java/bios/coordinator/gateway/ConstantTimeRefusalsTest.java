@@ -12,10 +12,10 @@ import java.util.concurrent.CompletionStage;
 import org.junit.jupiter.api.Test;
 
 /// Answers for ids of others and for ids of nobody come at the same times.
-class EvenRefusalsTest {
+class ConstantTimeRefusalsTest {
     private long nanos;
     private final List<Long> given = new ArrayList<>();
-    private final EvenRefusals refusals = new EvenRefusals(() -> nanos, delay -> work -> {
+    private final ConstantTimeRefusals refusals = new ConstantTimeRefusals(() -> nanos, delay -> work -> {
         given.add(nanos + delay.toNanos());
         work.run();
     });
@@ -35,10 +35,10 @@ class EvenRefusalsTest {
         for (long millis : new long[] {0, 1, 7, 49}) {
             var failed = answered(millis, GatewayServices.noRun("a-1")).toCompletableFuture();
             assertTrue(failed.isCompletedExceptionally());
-            assertEquals(List.of(EvenRefusals.STEP.toNanos()), given, () -> millis + " ms");
+            assertEquals(List.of(ConstantTimeRefusals.STEP.toNanos()), given, () -> millis + " ms");
         }
         answered(51, GatewayServices.noRun("a-1"));
-        assertEquals(List.of(2 * EvenRefusals.STEP.toNanos()), given);
+        assertEquals(List.of(2 * ConstantTimeRefusals.STEP.toNanos()), given);
     }
 
     @Test void otherAnswersAreGivenAtOnce() {

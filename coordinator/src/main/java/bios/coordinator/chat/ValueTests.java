@@ -4,9 +4,9 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
-/// The tests of templates.
-final class Tests {
-    private Tests() {}
+/// The tests of template values: `value is name(arguments)`.
+final class ValueTests {
+    private ValueTests() {}
 
     /// Whether `value is name(arguments)` holds.
     static boolean holds(String name, Object value, List<Object> arguments) {

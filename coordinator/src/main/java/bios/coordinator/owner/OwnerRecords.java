@@ -12,25 +12,26 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// The records of an account. Pure.
+/// What the service records for an account: its sampling, by run and by hour, and its audit log. Pure.
 ///
 /// @param writers the last batch of each process that counts, in the order of their last batches
 /// @param requests hashes of the sampling requests that were counted last, oldest first
 /// @param totals what was sampled from each run and base model
 /// @param hours the same of the newest hours, oldest first
 /// @param audit the newest entries, oldest first
-public record Owner(Map<String, Long> writers, List<Long> requests, List<SampledTotal> totals,
+public record OwnerRecords(Map<String, Long> writers, List<Long> requests, List<SampledTotal> totals,
         List<SampledTotal> hours, List<Recorded> audit) {
     /// No records.
-    public static final Owner NONE = new Owner(Map.of(), List.of(), List.of(), List.of(), List.of());
-    /// So many requests are remembered, so that one that was executed again is not counted again.
+    public static final OwnerRecords NONE = new OwnerRecords(Map.of(), List.of(), List.of(), List.of(),
+            List.of());
+    /// The number of requests that are remembered, so that one that was executed again is not counted again.
     static final int MOST_REQUESTS = 16_384;
     static final int MOST_WRITERS = 64;
     private static final long HOURS = 14 * 24 + 1;
     private static final int MOST_TOTALS = 50_000;
     private static final long HOUR_MILLIS = 3_600_000;
 
-    public Owner {
+    public OwnerRecords {
         writers = new LinkedHashMap<>(writers);
         requests = List.copyOf(requests);
         totals = List.copyOf(totals);
@@ -70,18 +71,18 @@ public record Owner(Map<String, Long> writers, List<Long> requests, List<Sampled
     /// The records after an event.
     ///
     /// @param mostEntries of the audit log
-    public Owner apply(OwnerEvent event, int mostEntries) {
+    public OwnerRecords apply(OwnerEvent event, int mostEntries) {
         return switch (event) {
             case SamplingCounted e -> counted(e);
             case Recorded e -> {
                 var more = new ArrayList<>(audit);
                 more.add(e);
-                yield new Owner(writers, requests, totals, hours, newest(more, mostEntries));
+                yield new OwnerRecords(writers, requests, totals, hours, newest(more, mostEntries));
             }
         };
     }
 
-    private Owner counted(SamplingCounted e) {
+    private OwnerRecords counted(SamplingCounted e) {
         var last = new LinkedHashMap<>(writers);
         last.remove(e.writer());
         last.put(e.writer(), e.number());
@@ -95,7 +96,7 @@ public record Owner(Map<String, Long> writers, List<Long> requests, List<Sampled
         times.addAll(e.more());
         long oldest = e.more().stream().mapToLong(SampledTotal::hour).max().orElse(0) - HOURS;
         times.removeIf(each -> each.hour() < oldest);
-        return new Owner(last, newest(known, MOST_REQUESTS), newest(merged(sums), MOST_TOTALS),
+        return new OwnerRecords(last, newest(known, MOST_REQUESTS), newest(merged(sums), MOST_TOTALS),
                 newest(merged(times), MOST_TOTALS), audit);
     }
 

@@ -11,32 +11,33 @@ import java.util.function.Function;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// Writes what accounts do to their audit logs, after it was done and before it is answered. If the log
-/// cannot be written, that is logged by the process, and the call is answered.
-final class Audit {
-    private static final Logger LOG = LoggerFactory.getLogger(Audit.class);
+/// Writes the audit logs of accounts: each event after the request was executed and before it is answered.
+/// The methods return the stage that is put between both. If an audit log cannot be written, the process logs
+/// the entry, and the request is answered.
+final class AuditLog {
+    private static final Logger LOG = LoggerFactory.getLogger(AuditLog.class);
     /// An answer does not wait longer for the log, which is written nevertheless if it answers later.
     private static final long MOST_WAIT_SECONDS = 2;
     private final GatewayServices services;
 
-    Audit(GatewayServices services) {
+    AuditLog(GatewayServices services) {
         this.services = services;
     }
 
-    /// Something about a run.
-    <T> Function<T, CompletionStage<T>> done(ApiRequest call, String event, RunId run) {
-        return done(call, event, Optional.of(run), Optional.empty(), "");
+    /// Records an event of a run.
+    <T> Function<T, CompletionStage<T>> record(ApiRequest call, String event, RunId run) {
+        return record(call, event, Optional.of(run), Optional.empty(), "");
     }
 
-    /// Something about a checkpoint.
-    <T> Function<T, CompletionStage<T>> done(ApiRequest call, String event, CheckpointPath path) {
-        return done(call, event, Optional.of(path.run()), Optional.of(path), "");
+    /// Records an event of a checkpoint.
+    <T> Function<T, CompletionStage<T>> record(ApiRequest call, String event, CheckpointPath path) {
+        return record(call, event, Optional.of(path.run()), Optional.of(path), "");
     }
 
-    /// Something that a client may send again.
+    /// Records an event whose request a client may send again.
     ///
     /// @param key the entry is written once for each key
-    <T> Function<T, CompletionStage<T>> done(ApiRequest call, String event, Optional<RunId> run,
+    <T> Function<T, CompletionStage<T>> record(ApiRequest call, String event, Optional<RunId> run,
             Optional<CheckpointPath> path, String key) {
         return reply -> {
             var entry = new AuditEntry(services.clock().millis(), event, run.map(RunId::value),

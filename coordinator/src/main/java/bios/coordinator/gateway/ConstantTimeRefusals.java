@@ -7,11 +7,10 @@ import java.util.concurrent.Executor;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
 
-/// Gives "there is no such id, or it is not yours" a time that does not tell which of both it is. An entity
-/// that is in memory refuses at once, one that has to be recovered after some milliseconds, and an id that
-/// nobody has is recovered too, from nothing: each such answer is given at the next multiple of [#STEP] after
-/// its question.
-final class EvenRefusals {
+/// Delays the refusal "there is no such id, or it is not yours" to the next multiple of [#STEP] after the
+/// request, so that its time does not tell whether the id exists. Without that, an entity in memory would
+/// refuse at once, one that has to be recovered after some milliseconds, and an unknown id at another time.
+final class ConstantTimeRefusals {
     /// Longer than the recovery of almost every entity.
     static final Duration STEP = Duration.ofMillis(50);
 
@@ -20,12 +19,12 @@ final class EvenRefusals {
 
     /// @param nanos monotonic clock
     /// @param after an executor that runs what it is given after a time
-    EvenRefusals(LongSupplier nanos, Function<Duration, Executor> after) {
+    ConstantTimeRefusals(LongSupplier nanos, Function<Duration, Executor> after) {
         this.nanos = nanos;
         this.after = after;
     }
 
-    /// Asks; a refusal as not found is held back.
+    /// The reply; a refusal as not found is delayed.
     <T> CompletionStage<T> ask(CompletionStage<T> reply) {
         long began = nanos.getAsLong();
         return reply.exceptionallyCompose(failed -> {
