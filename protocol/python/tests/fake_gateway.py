@@ -18,6 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 LATER = object()
 
 
+class Events(list):
+    """A stream of server-sent events: lines, and None where the connection breaks."""
+
+
 def refused_part(run, body):
     raise Refused(400, "invalid", "refused by the test")
 
@@ -74,6 +78,8 @@ class State:
     def call(self, method, path, query, body, accept=""):
         with self.lock:
             name = path.strip("/")
+            if path == "~/v1/chat/completions":
+                return self.chat(body)
             if path.startswith("~"):
                 if path[1:] not in self.files:
                     raise Refused(404, "not_found", "no such file")
@@ -86,6 +92,22 @@ class State:
                 sampler = self.samplers[name[len("samplers/"):]]
                 return {"sampler_id": name[9:], "base_model": sampler["base_model"]}
             return self.rest(method, name.split("/"), query, body, accept)
+
+    def chat(self, body):
+        """Says again what the last message says, a character at a time."""
+        if body["model"] not in self.models:
+            raise Refused(404, "unknown_model", f"no model {body['model']}", "model")
+        assert body["stream"] is True
+
+        def event(delta):
+            return "data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]})
+
+        said = body["messages"][-1]["content"]
+        if said == "fail":
+            return Events([event({"content": "a"}), 'data: {"error": {"message": "it overflows", "code": "non_finite"}}'])
+        pieces = [event({"content": c}) for c in said]
+        rest = [None] if said == "break" else [event({}), "data: [DONE]"]
+        return Events([event({"role": "assistant", "content": ""}), ": waiting", *pieces, *rest])
 
     def unknown(self, body):
         raise Refused(404, "not_found", "no such call")
@@ -475,7 +497,23 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(result[:len(result) // 2])
         self.close_connection = True
 
+    def stream(self, events):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for event in events:
+            if event is None:
+                self.close_connection = True
+                return
+            line = f"{event}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        self.wfile.write(b"0\r\n\r\n")
+
     def answer(self, status, result, headers):
+        if isinstance(result, Events):
+            self.stream(result)
+            return
         if result is None:
             content, kind = b"", None
         elif isinstance(result, bytes):

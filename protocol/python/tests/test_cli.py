@@ -105,54 +105,38 @@ class CommandLineTest(GatewayCase):
         self.assertEqual(self.run_command("sample", MODEL, "--max-tokens", "5", "--seed", "3", typed="hello")[1].strip(),
                          found[0]["text"])
 
-    def test_a_chat_is_streamed_with_its_template(self):
-        try:
-            import jinja2  # noqa: F401
-        except ImportError:
-            self.skipTest("needs jinja2")
-        self.state.files[f"/{MODEL}/resolve/main/tokenizer_config.json"] = json.dumps({
-            "chat_template": "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
-                             "{% if add_generation_prompt %}<assistant>{% endif %}"}).encode()
-        self.state.files[f"/{MODEL}/resolve/main/tokenizer.json"] = json.dumps({"model": {"vocab": {"a": 0}}}).encode()
+    def test_a_chat_is_streamed(self):
         status, out, err = self.run_command("chat", MODEL, "--system", "be brief", "--max-tokens", "20", "--seed", "1",
-                                            typed="hi\nagain\n\n")
-        self.assertEqual(status, 0, err)
-        asked = [body for _, path, body in self.state.calls if path == "/asample"]
-        prompts = [bytes(_ints(body["prompt"])).decode() for body in asked]
-        self.assertEqual(prompts[0], "<system>be brief<user>hi<assistant>")
-        self.assertEqual([body["sampling_params"]["max_tokens"] for body in asked[:2]], [8, 12])
-        self.assertTrue(prompts[1].startswith(prompts[0]) and len(prompts[1]) == len(prompts[0]) + 8)
-        answers = out.splitlines()
-        self.assertIn(f"<assistant>{answers[0]}<user>again<assistant>", prompts[2])
-        self.assertEqual([len(a) for a in answers], [20, 20])
+                                            "--stop", "END", typed="hi ü\nagain\n\n")
+        self.assertEqual((status, out), (0, "hi ü\nagain\n"), err)
+        asked = [body for _, path, body in self.state.calls if path == "~/v1/chat/completions"]
+        self.assertEqual(asked[0], {"model": MODEL, "messages": [{"role": "system", "content": "be brief"},
+                                                                 {"role": "user", "content": "hi ü"}],
+                                    "max_tokens": 20, "temperature": 0.7, "top_p": 1.0, "top_k": -1, "stream": True, "seed": 1,
+                                    "stop": ["END"]})
+        self.assertEqual([m["content"] for m in asked[1]["messages"]], ["be brief", "hi ü", "hi ü", "again"])
 
-    def test_what_is_streamed(self):
-        def pieces(texts, stop=(), ends=()):
-            class Tokens:
-                eos_token_id = 0
+    def test_a_chat_says_why_it_ends(self):
+        status, out, err = self.run_command("chat", MODEL, typed="fail\n")
+        self.assertEqual((status, out), (1, "a"))
+        self.assertIn("it overflows", err)
+        status, out, err = self.run_command("chat", MODEL, typed="break\n")
+        self.assertEqual((status, out), (1, "break"))
+        self.assertIn("broke off", err)
+        status, _, err = self.run_command("chat", "nobody/none", typed="hi\n")
+        self.assertEqual(status, 1)
+        self.assertIn("no model nobody/none", err)
+        of_openai = b'{"error": {"message": "is no model", "type": "x", "param": "model", "code": "model_not_found"}}'
+        error = bios.errors.status_error(404, of_openai)
+        self.assertEqual((error.code, error.field, str(error)),
+                         ("model_not_found", "model", "is no model (HTTP 404, model_not_found)"))
 
-                def convert_tokens_to_ids(self, name):
-                    return None
-
-                def decode(self, tokens):
-                    return b"".join(bytes([t]) for t in tokens).decode("utf-8", "replace")
-
-            given = iter(texts)
-            sampler = mock.Mock()
-            sampler.sample.side_effect = lambda prompt, params: mock.Mock(**{"result.return_value": SimpleNamespace(
-                sequences=[SimpleNamespace(tokens=list(next(given)))])})
-            options = SimpleNamespace(max_tokens=100, temperature=1.0, top_p=1.0, top_k=-1, seed=None, stop=list(stop))
-            return [new for _, new in cli.streamed(sampler, Tokens(), [1], options)]
-
-        self.assertEqual(pieces([b"ab", b"cd\0"]), ["ab", "cd"])
-        self.assertEqual(pieces(["ü".encode()[:1], "ü".encode()[1:] + b"\0"]), ["ü"])
-        self.assertEqual(pieces([b"abEN", b"Dcd"], stop=["END"]), ["ab"])
-        self.assertEqual(pieces([b"abEN", b"Tcd\0"], stop=["END"]), ["ab", "ENTcd"])
-
-
-def _ints(model_input):
-    from fake_gateway import ints
-    return ints(model_input)
+    def test_a_chat_is_seen_as_it_comes_and_can_be_interrupted(self):
+        service = bios.ServiceClient(base_url=self.server.url)
+        options = SimpleNamespace(model=MODEL, max_tokens=9, temperature=1.0, top_p=1.0, top_k=-1, stop=[])
+        pieces = cli.streamed(service, [{"role": "user", "content": "abc"}], None, options)
+        self.assertEqual([next(pieces), next(pieces)], ["a", "b"])
+        pieces.close()
 
 
 if __name__ == "__main__":

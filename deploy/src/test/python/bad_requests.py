@@ -18,9 +18,9 @@ KEY, OTHER = "tml-one-key-of-alice", "tml-another-key-of-bob"
 
 
 def call(url: str, method: str, path: str, body: Any, key: Optional[str] = KEY, content_type: str = "application/json") -> Tuple[int, Any]:
-    """Status and JSON of one request; `body` is sent as it is when it is bytes."""
+    """Status and JSON of one request; `body` is sent as it is when it is bytes. A path below `/v1` is one of OpenAI's clients."""
     data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-    request = urllib.request.Request(url + "/api/v1" + path, data=data, method=method)
+    request = urllib.request.Request(url + ("" if path.startswith("/v1/") else "/api/v1") + path, data=data, method=method)
     if key is not None:
         request.add_header("X-API-Key", key)
     if data is not None:
@@ -129,7 +129,8 @@ def cases(run: str, session: str, others_run: str) -> List[Tuple[str, str, Any, 
     bad("/load_weights", load,
         ("path", ..., "path"), ("path", "good", "path"), ("path", "bios://", "path"), ("path", f"bios://{run}", "path"),
         ("path", f"bios://{run}/a/b/c", "path"), ("path", f"bios://{run}/other/good", "path"), ("path", f"http://{run}/good", "path"),
-        ("path", "bios://Run/good", "path"), ("optimizer", "yes", "optimizer"))
+        ("path", "bios://Run/good", "path"), ("optimizer", "yes", "optimizer"), ("weights_access_token", 5, "weights_access_token"),
+        ("weights_access_token", "tml-nobodys-key", "weights_access_token"))
     bad("/create_model", model,
         ("session_id", ..., "session_id"), ("session_id", str(uuid.uuid4()), "session_id"), ("model_seq_id", -1, "model_seq_id"),
         ("base_model", ..., "base_model"), ("base_model", "no/such", "base_model"), ("base_model", "a b", "base_model"),
@@ -159,6 +160,8 @@ def cases(run: str, session: str, others_run: str) -> List[Tuple[str, str, Any, 
             ("GET", "/training_runs?limit=many", None, "limit"), ("DELETE", f"/training_runs/{others_run}/checkpoints/weights/good", None, ""),
             ("DELETE", f"/training_runs/{run}/checkpoints/weights/none", None, ""), ("GET", "/nothing", None, ""),
             ("PUT", f"/training_runs/{run}/checkpoints/weights/good/ttl", {"ttl_seconds": 0}, "ttl_seconds"),
+            ("GET", f"/training_runs/{run}/checkpoints/weights/none", None, ""), ("GET", "/sessions?access_scope=all", None, "access_scope"),
+            ("GET", f"/training_runs/{others_run}/checkpoints/weights/good?access_scope=accessible", None, ""),
             ("GET", "/forward_backward", None, ""), ("DELETE", "/optim_step", None, "")]
     for text in (b"", b"{", b"[]", b"5", b"null", b'{"a": NaN}', b"\xff\xfe", b'{"model_id": "a", "model_id": "b"}', json.dumps(step).encode() + b"x",
                  b"[" * 100000, b'{"seq_id": 1e400}'):
@@ -166,13 +169,57 @@ def cases(run: str, session: str, others_run: str) -> List[Tuple[str, str, Any, 
     return out
 
 
+def of_openai(run: str, others_run: str) -> Tuple[List[Tuple[str, str, Any, str]], List[Tuple[str, Any]]]:
+    """The same of OpenAI's endpoints, and requests that are good, some of them just so."""
+    text = {"model": "bios/tiny", "prompt": [1, 2], "max_tokens": 2}
+    chat = {"model": "bios/tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+    out: List[Tuple[str, str, Any, str]] = []
+    for body, path, own in ((text, "/v1/completions", "prompt"), (chat, "/v1/chat/completions", "messages")):
+        for field, value, word in (
+                ("model", ..., "model"), ("model", 7, "model"), ("model", "gpt-x", "model"), ("model", "bios://x", "model"),
+                ("model", f"bios://{others_run}/sampler_weights/good", "model"), ("model", f"bios://{run}/sampler_weights/none", "model"),
+                (own, ..., own), (own, None, own), (own, {}, own), (own, [], own), ("max_tokens", 0, "max_tokens"), ("max_tokens", 2.5, "max_tokens"),
+                ("max_tokens", 10 ** 6, "max_tokens"), ("n", 0, "n"), ("n", 10 ** 6, "n"), ("temperature", -1, "temperature"),
+                ("temperature", "hot", "temperature"), ("top_p", 0, "top_p"), ("top_p", 1.5, "top_p"), ("top_k", -2, "top_k"), ("seed", "x", "seed"),
+                ("seed", 2 ** 64, "seed"), ("stop", [""], "stop"), ("stop", {"a": 1}, "stop"), ("stop", ["x" * 5000], "stop"), ("stream", "yes", "stream"),
+                ("stream_options", {"include_usage": True}, "stream_options"), ("logit_bias", {"3": 1}, "logit_bias"),
+                ("presence_penalty", 0.5, "presence_penalty"), ("frequency_penalty", 0.5, "frequency_penalty"), ("surprise", 1, "surprise")):
+            out.append(("POST", path, put(body, field, value) if field in body else {**body, field: value}, word))
+        out += [("POST", path, bad, "") for bad in (b"", b"{", b"[]", b"null")] + [("GET", path, None, "")]
+    out += [("POST", "/v1/completions", {**text, **more}, word) for more, word in (
+        ({"prompt": [1, 10 ** 6]}, "prompt[1]"), ({"prompt": [1, "a"]}, "prompt[1]"), ({"prompt": [[1], []]}, "prompt"), ({"prompt": ""}, "prompt"),
+        ({"prompt": [1] * 5000}, "prompt"), ({"logprobs": 3}, "logprobs"), ({"echo": True, "logprobs": 0}, "echo"), ({"best_of": 2}, "best_of"),
+        ({"suffix": "x"}, "suffix"))]
+    out += [("POST", "/v1/chat/completions", {**chat, **more}, word) for more, word in (
+        ({"messages": [{"content": "a"}]}, "messages[0].role"), ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"), ({"logprobs": 3}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"), ({"tools": [{"type": "function"}]}, "tools"), ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"chat_template_kwargs": 3}, "chat_template_kwargs"), ({"max_completion_tokens": 10 ** 6}, "max_completion_tokens"))]
+    out += [("POST", "/v1/messages", put(chat, field, value) if field in chat else {**chat, field: value}, word) for field, value, word in (
+        ("model", ..., "model"), ("model", "gpt-x", "model"), ("max_tokens", ..., "max_tokens"), ("max_tokens", 0, "max_tokens"), ("messages", [], "messages"),
+        ("messages", [{"role": "system", "content": "a"}], "messages[0].role"), ("messages", [{"role": "assistant", "content": "a"}], "messages[0].role"),
+        ("system", 7, "system"), ("stop_sequences", [""], "stop_sequences"), ("tools", [{"name": "x"}], "tools"), ("surprise", 1, "surprise"))]
+    out += [("GET", "/v1/models/none", None, "model"), ("POST", "/v1/models", {}, ""), ("POST", "/v1/embeddings", {}, "")]
+    neutral = {"user": "me", "metadata": {"a": "b"}, "store": False, "presence_penalty": 0, "logit_bias": {}, "stop": None, "seed": -1}
+    good = [("/v1/completions", {**text, **more}) for more in (
+        {}, neutral, {"prompt": "hello"}, {"prompt": ["a", [1, 2]]}, {"n": 2, "seed": 2 ** 64 - 1}, {"temperature": 0, "logprobs": 1},
+        {"model": f"bios://{run}/sampler_weights/drawn"}, {"echo": True}, {"stop": ["a", "b"]}, {"best_of": 1, "suffix": ""})]
+    good += [("/v1/chat/completions", {**chat, **more}) for more in (
+        {}, neutral, {"logprobs": True, "top_logprobs": 0}, {"max_completion_tokens": 1}, {"tools": [], "tool_choice": "none"},
+        {"messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}]}, {"role": "user", "content": "b", "name": "me"}]},
+        {"response_format": {"type": "text"}, "chat_template_kwargs": {"deep": [1, {"a": None}]}})]
+    good += [("/v1/messages", {**chat, **more}) for more in ({}, {"system": "be brief", "stop_sequences": ["x"], "top_k": 5, "metadata": {"user_id": "me"}})]
+    return out, good
+
+
 def check(url: str, refused: List[Tuple[str, str, Any, str]]) -> None:
     """Sends each and looks at the answer; 4xx, a code, a message, and the field's name."""
     wrong = []
     for method, path, body, word in refused:
         status, answer = call(url, method, path, body)
-        named = str(answer.get("field") or "") + " " + str(answer.get("message") or "")
-        if not 400 <= status < 500 or not answer.get("error") or not answer.get("message") or word not in named:
+        error = answer["error"] if isinstance(answer.get("error"), dict) else answer
+        named = str(error.get("field") or error.get("param") or "") + " " + str(error.get("message") or "")
+        if not 400 <= status < 500 or not answer.get("error") or not error.get("message") or word not in named:
             shown = body if isinstance(body, bytes) else json.dumps(body)
             wrong.append(f"{method} {path} {shown[:160]!r}: {status} {json.dumps(answer)[:200]} (expected '{word}')")
     if wrong:
@@ -201,6 +248,14 @@ def main() -> None:
             refused = cases(run.model_id, session, theirs.model_id)
             holds("there are over a hundred", len(refused) > 100)
             check(running.url, refused)
+            run.save_weights_for_sampler("drawn").result()
+            refused, good = of_openai(run.model_id, theirs.model_id)
+            check(running.url, refused)
+            for path, body in good:
+                status, answer = call(running.url, "POST", path, body)
+                if status != 200 or not (answer.get("choices") or answer.get("content") is not None):
+                    raise SystemExit(f"✗ POST {path} {json.dumps(body)}: {status} {json.dumps(answer)[:300]}")
+            holds(f"{len(good)} good requests of OpenAI's clients are answered", True)
             holds("an unknown key is 401", call(running.url, "GET", "/training_runs", None, key="tml-wrong")[0] == 401)
             holds("a missing key is 401", call(running.url, "GET", "/training_runs", None, key=None)[0] == 401)
             holds("plain text is 415", call(running.url, "POST", "/optim_step", b"{}", content_type="text/plain")[0] == 415)

@@ -1,5 +1,5 @@
 """The program on an emulated CUDA device: `gpu-check`, a server whose device is lost in the middle of a run, and
-`bios up` and `bios cluster` with several cards that lose one of them.
+`bios up` and `bios cluster` with several cards that lose one of them, or have lost it when they start.
 
 The stand-ins for NVIDIA's libraries are those that the tests of the worker built, or are built here; without g++ the
 check says so and ends. `--parts` chooses.
@@ -13,18 +13,19 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Dict, List
 
 from cluster import cluster
-from harness import ROOT, adapter, batch, bios, holds, results, same, server, types, until
+from harness import ROOT, Server, adapter, batch, bios, holds, results, same, server, types, until
 
-PARTS = ("gpu_check", "lost", "up", "cluster")
+PARTS = ("gpu_check", "lost", "start", "up", "cluster")
 STEPS = 4
 CARDS = 2
 CHECKED = ("verbs", "models", "bits", "ceilings", "train", "tenants", "profile", "mixed", "decode",
-           "decode-profile")
+           "decode-profile", "variants")
 DEVICE_LOST = 75
 
 
@@ -88,6 +89,33 @@ def lost(folder: Path) -> None:
         trigger.unlink()
         same("every result of a run whose device was lost", results(futures), undisturbed)
         same("its adapter", adapter(service, run, "end"), wanted)
+
+
+def start_lost(folder: Path) -> None:
+    """A worker whose card is lost when it starts is started again until the card works, alone and as one of two; the
+    service is ready then."""
+    for arguments, card, said in ((["--device", "cuda"], 0, f"ended with status {DEVICE_LOST}"),
+                                  ([], 1, f"worker-2 ended with status {DEVICE_LOST}")):
+        lost_card = folder / f"lost.{card}"
+        lost_card.touch()
+        os.environ["CUDA_EMULATOR_CARDS"] = str(1 if arguments else CARDS)
+        place = Path(tempfile.mkdtemp(prefix="bios-check-"))
+        starting = Server(place, arguments=arguments)
+        try:
+            starting.launch()
+            until("a process whose card is lost ends with its status", lambda: said in starting.tail(), 180)
+            holds("the others wait for it", starting.process is not None and starting.process.poll() is None)
+            lost_card.unlink()
+            starting.await_ready()
+            run = starting.client().create_lora_training_client(base_model="bios/tiny", rank=2, seed=6)
+            holds("and it trains", len(results(train(run))) == STEPS)
+        except BaseException:
+            print(starting.tail(), file=sys.stderr)
+            raise
+        finally:
+            starting.stop()
+            del os.environ["CUDA_EMULATOR_CARDS"]
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def node(service: "bios.ServiceClient", run: "bios.TrainingClient") -> str:
@@ -170,6 +198,8 @@ if __name__ == "__main__":
                 gpu_check(place, asked.checks.split(","))
             if "lost" in chosen:
                 lost(place)
+            if "start" in chosen:
+                start_lost(place)
             if "up" in chosen:
                 up_lost(place, asked.runs)
             if "cluster" in chosen:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from harness import NAME, adapter, bios, holds, same, server, types
 
@@ -86,12 +87,20 @@ with tempfile.TemporaryDirectory() as folder:
     config.write_text("bios.engine.non-finite = fail\n")
     with server(arguments=["--config", str(config)]) as running:
         client = running.client().create_lora_training_client(base_model=NAME, rank=4)
-        client.forward_backward([weighted(1.0)], "cross_entropy").result()
-        for operation in (lambda: client.forward_backward([ratios(-120, 1)], "importance_sampling"),
-                          lambda: client.optim_step(types.AdamParams(learning_rate=1e39))):
+        def fails(what: str, future: Any) -> None:
             try:
-                operation().result()
-                raise SystemExit("✗ it did not fail")
+                future.result()
             except bios.BiosError as refused:
-                holds(f"it fails: {refused}", getattr(refused, "code", "") == "non_finite")
+                holds(f"{what} fails: {refused}", getattr(refused, "code", "") == "non_finite")
+            else:
+                raise SystemExit(f"✗ {what} did not fail")
+
+        fails("a batch", client.forward_backward([ratios(-120, 1)], "importance_sampling"))
+        client.forward_backward([weighted(1.0)], "cross_entropy").result()
+        fails("a step", client.optim_step(types.AdamParams(learning_rate=1e39)))
         holds("the gradient sum is as before both", client.optim_step(types.AdamParams()).result().step == 1)
+        client.forward_backward([weighted(1.0)], "cross_entropy").result()
+        fails("another part of a batch", client.forward_backward([ratios(-120, 1)], "importance_sampling"))
+        fails("the step that would apply the rest", client.optim_step(types.AdamParams()))
+        client.forward_backward([weighted(1.0)], "cross_entropy").result()
+        holds("the next batch is applied", client.optim_step(types.AdamParams()).result().step == 2)

@@ -20,7 +20,7 @@ import time
 import weakref
 from dataclasses import dataclass
 from email.message import Message
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
 from . import _progress
@@ -33,6 +33,7 @@ VERSION = "0.1.0"
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 POLL_SECONDS = 45.0
+EVENTS = "text/event-stream"
 KEPT_CONNECTIONS = 16
 SMALL_BODY_BYTES = 1 << 16
 NOTICE_AFTER_SECONDS = 10.0
@@ -374,6 +375,41 @@ class Transport:
             if expected is not None and seen != int(expected):
                 raise NoResponse(EOFError(f"{seen} of {expected} bytes"))
         except (OSError, http.client.HTTPException) as e:
+            raise NoResponse(e) from e
+        finally:
+            connection.close()
+
+    def events(self, path: str, body: Mapping[str, Any]) -> Generator[Dict[str, Any], None, None]:
+        """The server-sent events of a POST, as they come, without the last one, ``[DONE]``. Retries until the answer begins;
+        raises the error of a refusal, and :class:`NoResponse` if the stream breaks off."""
+        encoded = encode(body)
+        tries = self.attempts(f"POST {path}")
+        while True:
+            try:
+                _, connection, response, _ = self._send("POST", path, encoded, EVENTS, READ_SECONDS)
+                if response.status == 200:
+                    break
+                refused = response.read()
+            except NoResponse as e:
+                tries.after(e)
+                continue
+            except (OSError, http.client.HTTPException) as e:
+                tries.after(NoResponse(e))
+                continue
+            connection.close()
+            error = status_error(response.status, refused)
+            if not retryable(response.status, error.code):
+                raise error
+            tries.after(error)
+        try:
+            for line in response:
+                if line.startswith(b"data:"):
+                    data = line[5:].strip()
+                    if data == b"[DONE]":
+                        return
+                    yield json.loads(data)
+            raise NoResponse(EOFError("the stream has no end"))
+        except (OSError, http.client.HTTPException, ValueError) as e:
             raise NoResponse(e) from e
         finally:
             connection.close()

@@ -7,18 +7,19 @@ The server has a launcher of its own, ``./bios`` in its folder, for starting and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import getpass
 import json
 import os
 import sys
 from datetime import datetime
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Sequence
 
 from . import config, export
 from ._progress import size
-from ._transport import VERSION, RetryPolicy
-from .errors import APIStatusError, BiosError, InvalidArgumentError
+from ._transport import VERSION, RetryPolicy, NoResponse
+from .errors import APIConnectionError, APIStatusError, BiosError, InvalidArgumentError
 from .rest import usage_url
 from .sampling import SamplingClient
 from .service import ServiceClient
@@ -27,11 +28,7 @@ from .types import SamplingParams
 #: Commands of the server's launcher.
 SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check",
                    "keys", "audit")
-#: What ends a turn in the chat templates of the models that Bios serves, next to the end-of-text token.
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|return|>")
 CALL_SECONDS = 30.0
-FIRST_PIECE_TOKENS = 8
-LONGEST_PIECE_TOKENS = 32
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -397,9 +394,9 @@ def _sample(given: argparse.Namespace) -> None:
 
 
 def _chat(given: argparse.Namespace) -> None:
-    sampler = _sampler(given)
-    tokenizer = sampler.get_tokenizer()
+    service = _service(given)
     messages: List[Dict[str, str]] = [{"role": "system", "content": given.system}] if given.system else []
+    seed = given.seed
     while True:
         try:
             said = input("you> " if sys.stdin.isatty() else "")
@@ -408,53 +405,40 @@ def _chat(given: argparse.Namespace) -> None:
         if not said.strip():
             return
         messages.append({"role": "user", "content": said})
-        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         answer = ""
-        try:
-            for answer, new in streamed(sampler, tokenizer, prompt, given):
-                print(new, end="", flush=True)
-        except KeyboardInterrupt:
-            pass  # ends the answer, not the chat
+        # Closing the stream ends the request on the server.
+        with contextlib.closing(streamed(service, messages, seed, given)) as pieces:
+            try:
+                for piece in pieces:
+                    answer += piece
+                    print(piece, end="", flush=True)
+            except KeyboardInterrupt:
+                pass  # ends the answer, not the chat
         print()
         messages.append({"role": "assistant", "content": answer})
-
-
-def streamed(sampler: SamplingClient, tokenizer: Any, prompt: Sequence[int], given: Any) -> Iterator[Any]:
-    """The answer to a prompt as it comes, in pieces of a few tokens: what there is so far, and what is new of it."""
-    ends = {tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(name) for name in TURN_ENDS)} - {None}
-    drawn: List[int] = []
-    told = ""
-    piece, seed = FIRST_PIECE_TOKENS, given.seed
-    while len(drawn) < given.max_tokens:
-        count = min(piece, given.max_tokens - len(drawn))
-        params = SamplingParams(max_tokens=count, temperature=given.temperature, top_p=given.top_p, top_k=given.top_k,
-                                seed=seed, stop=sorted(ends) or None)
-        got = sampler.sample(list(prompt) + drawn, params).result().sequences[0].tokens
-        ended = bool(got) and got[-1] in ends
-        drawn += [token for token in got if token not in ends]
-        text = tokenizer.decode(drawn)
-        cut = min((at for at in (text.find(stop) for stop in given.stop) if at >= 0), default=-1)
-        final = ended or cut >= 0 or not got or len(drawn) >= given.max_tokens
-        text = text[:cut] if cut >= 0 else text
-        # A letter of several tokens is shown when it is whole, and what may begin a stop text when it has not become one.
-        shown = text if final else text[:len(text) - _held(text, given.stop)]
-        if len(shown) > len(told) and shown.startswith(told):
-            yield shown, shown[len(told):]
-            told = shown
-        if final:
-            return
-        piece = min(2 * piece, LONGEST_PIECE_TOKENS)
         seed = None if seed is None else seed + 1
 
 
-def _held(text: str, stops: Sequence[str]) -> int:
-    held = len(text) - len(text.rstrip("\ufffd"))
-    for stop in stops:
-        for length in range(min(len(stop), len(text)), held, -1):
-            if text.endswith(stop[:length]):
-                held = length
-                break
-    return held
+def streamed(service: ServiceClient, messages: Sequence[Mapping[str, str]], seed: Optional[int],
+             given: argparse.Namespace) -> Generator[str, None, None]:
+    """The model's answer as it is drawn, token by token."""
+    asked: Dict[str, Any] = {"model": given.model, "messages": list(messages), "max_tokens": given.max_tokens,
+                             "temperature": given.temperature, "top_p": given.top_p, "top_k": given.top_k, "stream": True}
+    if seed is not None:
+        asked["seed"] = seed
+    if given.stop:
+        asked["stop"] = given.stop
+    try:
+        with contextlib.closing(service._session.transport.events("~/v1/chat/completions", asked)) as events:
+            for event in events:
+                if "error" in event:
+                    raise BiosError(str(event["error"].get("message") or event["error"]))
+                for choice in event["choices"]:
+                    piece = choice["delta"].get("content")
+                    if piece:
+                        yield piece
+    except NoResponse as e:
+        raise APIConnectionError(f"the answer broke off: {e}") from e
 
 
 if __name__ == "__main__":

@@ -83,6 +83,9 @@ class APIStatusError(APIError):
                 problem = read
         except ValueError:
             pass
+        of_openai = problem.get("error")  # the form below /v1
+        if isinstance(of_openai, dict):
+            problem = {**of_openai, "error": of_openai.get("code"), "field": of_openai.get("param")}
         message = problem.get("message") or problem.get("detail")
         if not message and body.lstrip()[:1] == b"<":
             message = "the answer is a page of HTML: this is no Bios server, or a proxy in front of one; check base_url"

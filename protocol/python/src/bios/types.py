@@ -451,8 +451,8 @@ class SamplingParams:
     """Parameters of sampling.
 
     ``max_tokens``: most tokens to draw, by default up to the context's end; ``seed``: a 64-bit integer that makes
-    the draw repeatable; ``stop``: text, texts or token ids that end a sequence (and are part of it);
-    ``temperature``: 0 takes the likeliest; ``top_k``: -1 for all; ``top_p``: above 0, at most 1.
+    the draw repeatable; ``stop``: text, texts or token ids that end a sequence (and are part of it), ``[]``: nothing
+    does but ``max_tokens``; ``temperature``: 0 takes the likeliest; ``top_k``: -1 for all; ``top_p``: above 0, at most 1.
     """
 
     max_tokens: Optional[int] = None

@@ -20,7 +20,7 @@ struct Settings {
     size_t memory;
     int major, minor;
     bool checked;         // kernels are compiled with checks
-    long outOfMemoryAt, launchFailureAt, lostAt;
+    long outOfMemoryAt, launchFailureAt, lostAt, graphFaultAt;
 };
 const Settings& settings();
 // A number that depends on the seed and on what it is for, nothing else.

@@ -2,6 +2,7 @@
 """Write the numbers that the engine must agree with, as PyTorch, transformers and PEFT compute them.
 
     python golden.py --out DIR [--seed N] [--only CASE]... [--list]
+    python golden.py --csr FILE [--seed N]
 
 For each case this writes a folder:
 
@@ -23,6 +24,8 @@ case.json
     ppo                  {low, high}: the absolute bounds of the ratio
     cispo, dro           {low, high} and {beta}; only where `losses` names them
     losses               names of the losses whose gradients are given
+    candidates           only in some cases: for each sequence its [N, K] targets of one cross_entropy, as rows; K is
+                         the sequence's own
     optimizer            {learning_rates: [20 numbers, one per step], beta1, beta2, eps, weight_decay,
                          grad_clip_norm (0: none)}
     greedy               {prompt: [int], tokens: [24 ints], margin: smallest gap between the best and the second
@@ -45,6 +48,9 @@ lora_A is [rank, in], lora_B is [out, rank]; both are random and not zero.
     adapter.logprobs.<i> [N] the same with the adapter
     loss.<loss>      [1]     the loss over all sequences, with the adapter
     gradient.<loss>.P        its gradient
+    candidate_weights.<i> [N, K], candidate_logprobs.<i> [N, K], loss.candidates [1], gradient.candidates.P
+                             where there are candidates: their weights (many zero, some negative), and the results of
+                             -sum of w l over all of them, with the adapter
     steps.losses     [20]    cross_entropy before each of 20 optimizer steps, over all sequences
     steps.grad_norms [20]    the norm of the whole gradient in that step, before clipping
     after.P                  the adapter after those steps
@@ -60,6 +66,9 @@ Losses, summed over the positions of all sequences, with l the log-probability o
     ppo                   -min(r A, clip(r, low, high) A)
     cispo                 -stop_gradient(clip(r, low, high)) l A
     dro                   -(l A - beta / 2 (l - q)^2)
+
+`--csr` writes matrices as PyTorch gives them as CSR and dense, as JSON: a list of {tensor: {dtype, shape, data,
+sparse_crow_indices, sparse_col_indices}, dense: [row by row]}.
 
 A step is torch.optim.AdamW on the gradient of the sum, after torch.nn.utils.clip_grad_norm_ where there is a
 grad_clip_norm: the gradient is multiplied by min(1, grad_clip_norm / (norm + 1e-6)).
@@ -96,10 +105,10 @@ class Case:
     def __init__(self, description: str, architecture: str, *, rank: int = 4, alpha: int = 8,
                  targets: List[str] = ALL, dtype: str = "float32", optimizer: Optional[Dict[str, float]] = None,
                  losses: Tuple[str, ...] = ("cross_entropy", "importance_sampling", "ppo"), old_config: bool = False,
-                 shard_size: Optional[str] = None, **config: Any):
+                 shard_size: Optional[str] = None, candidates: int = 0, **config: Any):
         self.description, self.architecture, self.rank, self.alpha = description, architecture, rank, alpha
         self.targets, self.dtype, self.losses, self.old_config = targets, dtype, losses, old_config
-        self.shard_size = shard_size
+        self.shard_size, self.candidates = shard_size, candidates
         self.optimizer = dict(beta1=0.9, beta2=0.95, eps=1e-12, weight_decay=0.01, grad_clip_norm=0.0)
         self.optimizer.update(optimizer or {})
         self.config = {**SMALL, **config}
@@ -156,6 +165,8 @@ CASES: Dict[str, Case] = {
     "qwen3-bf16": Case("weights saved in bfloat16; tied output head", "Qwen3", rank=2, dtype="bfloat16", hidden_size=64,
                        intermediate_size=64, head_dim=32, tie_word_embeddings=True, vocab_size=128),
     "llama-fp16": Case("weights saved in float16", "Llama", rank=2, dtype="float16"),
+    "qwen3-candidates": Case("several target tokens with weights at each position", "Qwen3", rank=2, head_dim=8,
+                             losses=("cross_entropy",), candidates=3, hidden_size=24, intermediate_size=32),
 }
 
 
@@ -243,6 +254,22 @@ def loss_of(name: str, log_p: torch.Tensor, data: Dict[str, torch.Tensor], bound
     raise ValueError(name)
 
 
+def random_candidates(count: int, sequences: List[Dict[str, List[int]]], vocabulary: int, seed: int
+                      ) -> List[Tuple[torch.Tensor, torch.Tensor]]:
+    """Targets [N, K] and their weights: many are zero, some negative, and some tokens occur twice in a row."""
+    chance = torch.Generator().manual_seed(seed)
+    out = []
+    for index, sequence in enumerate(sequences):
+        shape = (len(sequence["tokens"]), count + index % 2)
+        targets = torch.randint(vocabulary, shape, generator=chance)
+        weights = torch.rand(shape, generator=chance) * 1.2
+        weights[torch.rand(shape, generator=chance) < 0.4] = 0.0
+        targets[:, 1] = torch.where(torch.rand(shape[0], generator=chance) < 0.3, targets[:, 0], targets[:, 1])
+        weights[0, 0], weights[-1, -1] = -0.5, 0.75
+        out.append((targets, weights))
+    return out
+
+
 BOUNDS = {"ppo": {"low": 0.8, "high": 1.2}, "cispo": {"low": 0.7, "high": 1.3}, "dro": {"beta": 0.05}}
 
 
@@ -287,7 +314,7 @@ def greedy(model: torch.nn.Module, prompt: List[int]) -> Tuple[List[int], List[f
 
 def compute(case: Case, folder: Path, dtype: torch.dtype, adapter: Dict[str, torch.Tensor],
             sequences: List[Dict[str, List[int]]], data: Optional[List[Dict[str, torch.Tensor]]],
-            rates: List[float]) -> Dict[str, Any]:
+            rates: List[float], candidates: List[Tuple[torch.Tensor, torch.Tensor]]) -> Dict[str, Any]:
     """Compute everything but the greedy choice, in `dtype`. `data` is made here if it is not given."""
     model = read_model(case, folder, dtype)
     results: Dict[str, torch.Tensor] = {}
@@ -322,6 +349,21 @@ def compute(case: Case, folder: Path, dtype: torch.dtype, adapter: Dict[str, tor
         results[f"loss.{name}"] = loss_and_gradient(name).reshape(1)
         for key, parameter in parameters.items():
             results[f"gradient.{name}.{key}"] = parameter.grad.clone()
+
+    if candidates:
+        for parameter in parameters.values():
+            parameter.grad = None
+        total = torch.zeros((), dtype=dtype)
+        for index, (sequence, (targets, weights)) in enumerate(zip(sequences, candidates)):
+            logits = model(input_ids=torch.tensor([sequence["tokens"]]), use_cache=False).logits[0]
+            chosen = torch.log_softmax(logits, -1).gather(1, targets)
+            loss = -(weights.to(dtype) * chosen).sum()
+            loss.backward()
+            total = total + loss.detach()
+            results[f"candidate_logprobs.{index}"] = chosen.detach()
+        results["loss.candidates"] = total.reshape(1)
+        for key, parameter in parameters.items():
+            results[f"gradient.candidates.{key}"] = parameter.grad.clone()
 
     settings = case.optimizer
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, betas=(settings["beta1"], settings["beta2"]),
@@ -364,9 +406,11 @@ def make(name: str, case: Case, folder: Path, seed: int) -> None:
         sequences.append({"tokens": tokens[:-1], "targets": tokens[1:]})
     rates = [round(0.01 * (1 - step / (2 * STEPS)), 6) for step in range(STEPS)]
     adapter: Dict[str, torch.Tensor] = {}
-    computed = compute(case, folder / "model", torch.float32, adapter, sequences, None, rates)
+    candidates = random_candidates(case.candidates, sequences, vocabulary,
+                                   zlib.crc32(f"candidates/{name}/{seed}".encode())) if case.candidates else []
+    computed = compute(case, folder / "model", torch.float32, adapter, sequences, None, rates, candidates)
     results, data, model = computed["results"], computed["data"], computed["model"]
-    precise = compute(case, folder / "model", torch.float64, adapter, sequences, data, rates)["results"]
+    precise = compute(case, folder / "model", torch.float64, adapter, sequences, data, rates, candidates)["results"]
 
     with torch.no_grad():
         best: Optional[Tuple[float, List[int], List[int], List[float]]] = None
@@ -385,6 +429,8 @@ def make(name: str, case: Case, folder: Path, seed: int) -> None:
     for index, inputs in enumerate(data):
         for key, value in inputs.items():
             expected[f"{key}.{index}"] = value
+    for index, (_, weights) in enumerate(candidates):
+        expected[f"candidate_weights.{index}"] = weights
     expected.update(results)
     expected["prompt.logprobs"] = torch.cat([torch.tensor([math.nan]), prompt_logprobs])
     expected["greedy.logprobs"] = torch.tensor(chosen)
@@ -403,6 +449,7 @@ def make(name: str, case: Case, folder: Path, seed: int) -> None:
         "adapter": {"rank": case.rank, "alpha": case.alpha, "target_modules": list(case.targets)},
         "sequences": sequences, "losses": list(case.losses),
         **{key: value for key, value in BOUNDS.items() if key in case.losses},
+        **({"candidates": [targets.tolist() for targets, _ in candidates]} if candidates else {}),
         "optimizer": {"learning_rates": rates, **case.optimizer},
         "greedy": {"prompt": prompt, "tokens": tokens, "margin": margin}, "noise": noise,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -416,6 +463,22 @@ def make(name: str, case: Case, folder: Path, seed: int) -> None:
           f"{noise['after_logprobs']:.1e}", flush=True)
 
 
+def write_csr(path: Path, seed: int) -> None:
+    """Write matrices as CSR and dense: targets and weights of different sparsity, empty rows, an empty matrix."""
+    chance = torch.Generator().manual_seed(seed)
+    lines = []
+    for shape, share in (((4, 6), 0.3), ((5, 3), 0.6), ((3, 4), 0.0), ((1, 7), 1.0)):
+        kept = torch.rand(shape, generator=chance) < share
+        for dense in (torch.where(kept, torch.randint(1, 1 << 40, shape, generator=chance), 0),
+                      torch.where(kept, torch.randn(shape, generator=chance), 0.0)):
+            sparse = dense.to_sparse_csr()
+            tensor = {"dtype": str(dense.dtype).replace("torch.", ""), "shape": list(shape),
+                      "data": sparse.values().tolist(), "sparse_crow_indices": sparse.crow_indices().tolist(),
+                      "sparse_col_indices": sparse.col_indices().tolist()}
+            lines.append(json.dumps({"tensor": tensor, "dense": dense.flatten().tolist()}))
+    path.write_text("[" + ",\n".join(lines) + "]\n")
+
+
 def to_json(value: Any) -> str:
     """JSON with one line per top-level key."""
     lines = (f"  {json.dumps(key)}: {json.dumps(part)}" for key, part in value.items())
@@ -425,6 +488,7 @@ def to_json(value: Any) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder to write the cases to")
+    parser.add_argument("--csr", type=Path, help="file to write sparse matrices to")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", choices=sorted(CASES), help="make only this case (repeatable)")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
@@ -433,8 +497,11 @@ def main() -> None:
         for name, case in CASES.items():
             print(f"{name:22} {case.description}")
         return
+    if arguments.csr is not None:
+        write_csr(arguments.csr, arguments.seed)
+        return
     if arguments.out is None:
-        parser.error("--out is needed")
+        parser.error("--out or --csr is needed")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     transformers.logging.set_verbosity_error()

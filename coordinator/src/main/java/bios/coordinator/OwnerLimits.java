@@ -17,7 +17,7 @@ public record OwnerLimits(Limit ofAll, Map<String, Limit> ofOwner) {
     /// The limits of one account; 0: no limit.
     ///
     /// @param runs runs that are not unloaded
-    /// @param storedBytes bytes of checkpoints
+    /// @param storedBytes bytes of checkpoints and states of runs
     /// @param queuedBytes bytes of unfinished operations on a node; 0: as `bios.run` says
     /// @param requestsPerSecond requests to one coordinator, on average
     /// @param burst requests that may come at once

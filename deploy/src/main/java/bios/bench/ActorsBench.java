@@ -50,7 +50,7 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
     private static final int LARGE_TIMES = 10;
 
     /// The calls that are measured, over one of the two protocols.
-    private interface Protocol extends AutoCloseable {
+    interface Protocol extends AutoCloseable {
         CompletionStage<String> createRun(long number);
 
         /// Completes with the result, or with the refusal.
@@ -138,7 +138,8 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         return LARGE_TIMES * bytes / 1e6 / ((System.nanoTime() - begin) * 1e-9);
     }
 
-    private static Operation.ForwardBackward pass(int sequences, int length, boolean wrong) {
+    /// A batch of equal sequences; a wrong one ends with an unknown token.
+    static Operation.ForwardBackward pass(int sequences, int length, boolean wrong) {
         var tokens = new int[length];
         for (int i = 0; i < length; i++) tokens[i] = 7 + i % 100;
         var weights = new float[length];
@@ -185,12 +186,19 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         }
     }
 
-    private static final class HttpProtocol implements Protocol {
-        private final HttpClient client = HttpClient.newHttpClient();
+    /// The calls of a client over HTTP, with a session of its own.
+    static final class HttpProtocol implements Protocol {
+        private final HttpClient client;
         private final String url;
         private final String session = UUID.randomUUID().toString();
 
         HttpProtocol(String url) {
+            this(HttpClient.newHttpClient(), url);
+        }
+
+        /// @param client is closed with this
+        HttpProtocol(HttpClient client, String url) {
+            this.client = client;
             this.url = url;
             post("create_session", Report.JSON.createObjectNode().put("session_id", session))
                     .toCompletableFuture().join();

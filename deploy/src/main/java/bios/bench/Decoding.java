@@ -14,6 +14,7 @@ import bios.worker.model.BaseModel;
 import bios.worker.sample.Sampler;
 import bios.worker.train.Trainer;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -27,10 +28,25 @@ record Decoding(Sampler sampler, Adapters trained, ModelName name) {
     private static final int TRAINED = 32;
 
     /// The time and the results of a sampling run.
-    record Drawn(double seconds, List<SampleTask> tasks, List<SampleResult> results) {}
+    record Drawn(double seconds, List<SampleTask> tasks, List<SampleResult> results) {
+        /// Whether both have the same tokens and the same bits of log-probabilities.
+        boolean same(Drawn other) {
+            for (int i = 0; i < results.size(); i++) {
+                SampleResult.Sequence one = results.get(i).sequences().getFirst();
+                SampleResult.Sequence two = other.results.get(i).sequences().getFirst();
+                if (!Arrays.equals(one.tokens(), two.tokens())
+                        || !Arrays.equals(one.logprobs(), two.logprobs())) return false;
+            }
+            return results.size() == other.results.size();
+        }
+    }
 
-    /// Draws `tokens` tokens in each of `count` sequences at once.
+    /// Draws `tokens` tokens in each of `count` sequences at once, with the adapters in turn.
     Drawn draw(int count, int tokens, int promptTokens) {
+        return draw(count, tokens, promptTokens, true);
+    }
+
+    private Drawn draw(int count, int tokens, int promptTokens, boolean adapters) {
         SamplingParams params = new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(),
                 List.of(), 1, -1, 1);
         SplittableRandom random = new SplittableRandom(3);
@@ -43,7 +59,8 @@ record Decoding(Sampler sampler, Adapters trained, ModelName name) {
         List<Long> tickets = new ArrayList<>();
         long begin = System.nanoTime();
         for (int i = 0; i < count; i++)
-            tickets.add(sampler.submit(tasks.get(i), Optional.of(trained.of(i).adapter())));
+            tickets.add(sampler.submit(tasks.get(i),
+                    adapters ? Optional.of(trained.of(i).adapter()) : Optional.empty()));
         while (!sampler.idle())
             for (Sampler.Finished done : sampler.step()) results.put(done.id(), done.result());
         return new Drawn((System.nanoTime() - begin) * 1e-9, tasks,
@@ -52,8 +69,17 @@ record Decoding(Sampler sampler, Adapters trained, ModelName name) {
 
     /// Tokens per second after the first of each stream.
     double rate(int count, int tokens, int promptTokens) {
-        double first = draw(count, 1, promptTokens).seconds;
-        double all = draw(count, tokens, promptTokens).seconds;
+        return rate(count, tokens, promptTokens, true);
+    }
+
+    /// The same of the base model.
+    double baseRate(int count, int tokens, int promptTokens) {
+        return rate(count, tokens, promptTokens, false);
+    }
+
+    private double rate(int count, int tokens, int promptTokens, boolean adapters) {
+        double first = draw(count, 1, promptTokens, adapters).seconds;
+        double all = draw(count, tokens, promptTokens, adapters).seconds;
         return count * (tokens - 1) / (all - first);
     }
 

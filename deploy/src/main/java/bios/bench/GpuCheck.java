@@ -1,10 +1,13 @@
 package bios.bench;
 
+import bios.CommandFailed;
+import bios.worker.device.CudaReport;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.typesafe.config.ConfigFactory;
@@ -12,9 +15,12 @@ import java.io.IOException;
 import java.io.PrintStream;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Optional;
+import java.util.function.Consumer;
 
 /// Checks and measures the device of this machine: parity of every verb and of whole models with the CPU,
 /// bits that do not depend on company, the limits of the hardware and the share of them that training and
@@ -26,8 +32,21 @@ import java.util.Optional;
 /// @param only names of the parts to run; empty: all
 /// @param folder where models of random weights are written
 /// @param out receives the table
+/// @param done receives the results so far after each part
 public record GpuCheck(Sizes sizes, Duration limit, Optional<Peer> peer, List<String> only, Path folder,
-        PrintStream out) {
+        PrintStream out, Consumer<ObjectNode> done) {
+    /// The names of all parts, in their order.
+    public static final List<String> PARTS = List.of("verbs", "models", "bits", "ceilings", "train",
+            "tenants", "profile", "mixed", "decode", "decode-profile", "variants");
+
+    /// Checks that all names are those of parts.
+    ///
+    /// @throws CommandFailed with the name that is none
+    public GpuCheck {
+        for (String name : only)
+            if (!PARTS.contains(name)) throw new CommandFailed("--only " + name + ": the parts are "
+                    + String.join(", ", PARTS));
+    }
 
     /// Models and batches.
     ///
@@ -64,23 +83,35 @@ public record GpuCheck(Sizes sizes, Duration limit, Optional<Peer> peer, List<St
                 Runtime.getRuntime().availableProcessors());
         try (GpuGoals goals = new GpuGoals(sizes, settings, folder, peer)) {
             describe(settings, result);
-            GpuParity parity = new GpuParity(settings, folder);
-            part("verbs", begin, result, line -> parity.verbs(line, out));
-            part("models", begin, result, line -> parity.models(line, out));
-            part("bits", begin, result, parity::bits);
-            part("ceilings", begin, result, goals::ceilings);
-            part("train", begin, result, goals::train);
-            part("tenants", begin, result, goals::tenants);
-            part("profile", begin, result, goals::profile);
-            part("mixed", begin, result, goals::mixed);
-            part("decode", begin, result, goals::decode);
-            part("decode-profile", begin, result, goals::decodeProfile);
+            Map<String, Part> parts = parts(settings, goals);
+            for (String name : PARTS) {
+                part(name, begin, result, parts.get(name));
+                done.accept(result);
+            }
         } catch (DeviceLost lost) {
             out.println("✗ the device is lost: " + lost.getMessage());
             result.withArray("failed").add("device");
         }
         result.put("seconds", Report.round((System.nanoTime() - begin) * 1e-9));
+        done.accept(result);
         return result;
+    }
+
+    private Map<String, Part> parts(DeviceSettings settings, GpuGoals goals) {
+        GpuParity parity = new GpuParity(settings, folder);
+        Map<String, Part> parts = new LinkedHashMap<>();
+        parts.put("verbs", line -> parity.verbs(line, out));
+        parts.put("models", line -> parity.models(line, out));
+        parts.put("bits", parity::bits);
+        parts.put("ceilings", goals::ceilings);
+        parts.put("train", goals::train);
+        parts.put("tenants", goals::tenants);
+        parts.put("profile", goals::profile);
+        parts.put("mixed", goals::mixed);
+        parts.put("decode", goals::decode);
+        parts.put("decode-profile", goals::decodeProfile);
+        parts.put("variants", new GpuVariants(sizes, settings, folder)::run);
+        return parts;
     }
 
     private void describe(DeviceSettings settings, ObjectNode result) {
@@ -89,6 +120,11 @@ public record GpuCheck(Sizes sizes, Duration limit, Optional<Peer> peer, List<St
                     .put("memory_gib", Report.round(device.memoryLimit() / (double) (1L << 30)));
             out.println(device.description());
         }
+        CudaReport report = Devices.cudaReport(settings.cuda());
+        report.cards().forEach(result.putArray("cards")::add);
+        report.libraries().forEach(result.putArray("libraries")::add);
+        result.put("cores", Runtime.getRuntime().availableProcessors()).put("os",
+                System.getProperty("os.name") + " " + System.getProperty("os.version"));
     }
 
     private void part(String name, long begin, ObjectNode result, Part part) {
@@ -118,13 +154,19 @@ public record GpuCheck(Sizes sizes, Duration limit, Optional<Peer> peer, List<St
         line.properties().forEach(field -> {
             switch (field.getKey()) {
                 case "profile" -> out.println(ProfileTable.text((ArrayNode) field.getValue()));
-                case "goals" -> field.getValue().forEach(goal -> out.printf(Locale.ROOT,
-                        "  %s %-48s %10s  goal %s%n", goal.path("reached").asBoolean() ? "✓" : "✗",
-                        goal.path("what").asText(), goal.path("value").asText(),
-                        goal.path("goal").asText()));
+                case "goals" -> field.getValue().forEach(this::printGoal);
+                case "variants" -> field.getValue().forEach(variant -> out.println("  " + variant));
                 default -> out.printf("  %-28s %s%n", field.getKey(), field.getValue());
             }
         });
+    }
+
+    private void printGoal(JsonNode goal) {
+        boolean known = !goal.has("not_measured");
+        out.printf(Locale.ROOT, "  %s %-56s %10s  goal %s%s%n", !known ? "-"
+                : goal.path("reached").asBoolean() ? "✓" : "✗", goal.path("what").asText(),
+                known ? goal.path("value").asText() : "", goal.path("goal").asText(),
+                known ? "" : ", not measured: " + goal.path("not_measured").asText());
     }
 
     private void failed(String name, Throwable failure, ObjectNode line, ObjectNode result) {

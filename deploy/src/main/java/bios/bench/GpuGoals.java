@@ -36,7 +36,7 @@ final class GpuGoals implements AutoCloseable {
     private static final int PROMPT = 32;
     private static final int ADAPTERS = 8;
     /// The share of the device's memory for the activations that backward needs.
-    private static final double ACTIVATIONS = 0.4;
+    static final double ACTIVATIONS = 0.4;
 
     /// Goals on an H100 of 80 GB, for [GpuCheck.Sizes#FULL].
     private static final double TRAINED_TOKENS = 15_000;
@@ -46,6 +46,11 @@ final class GpuGoals implements AutoCloseable {
     private static final double BANDWIDTH = 0.7;
     private static final double DIFFERENCE = 1e-2;
     private static final double FIRST_STEP = 10;
+    private static final double DECODING_PEER = 3;
+    private static final double WITH_ADAPTERS = 0.9;
+    private static final String DECODING_RATIO = "decoding, all streams, ratio to transformers' generate";
+    private static final String NO_PEER = "needs --peer";
+    private static final String NO_CEILINGS = "needs the part ceilings";
 
     private final GpuCheck.Sizes sizes;
     private final DeviceSettings settings;
@@ -53,6 +58,7 @@ final class GpuGoals implements AutoCloseable {
     private final Optional<Peer> peer;
     private double matmul = Double.NaN;
     private double copy = Double.NaN;
+    private double loading = Double.NaN;
     /// Folder of the shape that was written last.
     private Optional<Path> written = Optional.empty();
 
@@ -69,20 +75,51 @@ final class GpuGoals implements AutoCloseable {
     ///
     /// @param least whether the goal is the least value, else the largest
     private static void goal(ObjectNode line, String what, double value, double goal, boolean least) {
+        if (Double.isNaN(value) || Double.isNaN(goal)) {
+            notMeasured(line, what, goal, NO_CEILINGS);
+            return;
+        }
         line.withArray("goals").addObject().put("what", what).put("value", value).put("goal", goal)
                 .put("reached", least ? value >= goal : value <= goal);
     }
 
-    /// The rates of a large copy and of a large bf16 product.
+    /// Adds a goal whose value is not known, and why.
+    private static void notMeasured(ObjectNode line, String what, double goal, String why) {
+        ObjectNode entry = line.withArray("goals").addObject().put("what", what).putNull("value");
+        if (!Double.isNaN(goal)) entry.put("goal", goal);
+        entry.put("not_measured", why);
+    }
+
+    /// The rates of a large copy, of a large bf16 product, and of weights from the memory of the host.
     void ceilings(ObjectNode line) {
         try (Device device = Devices.open(settings)) {
             copy = 2.0 * sizes.copyBytes() / seconds(device, timed -> copies(device, timed));
             double n = sizes.matmul();
             matmul = 2 * n * n * n / seconds(device, timed -> products(device, timed));
+            loading = 2 * n * n / loadSeconds(device);
         }
-        line.put("copy_gb_s", Report.round(copy / 1e9)).put("matmul_tflop_s", Report.round(matmul / 1e12));
+        line.put("copy_gb_s", Report.round(copy / 1e9)).put("matmul_tflop_s", Report.round(matmul / 1e12))
+                .put("weights_gb_s", Report.round(loading / 1e9));
     }
 
+    /// Seconds in which a weight goes from the memory of the host to the device. The first is not counted:
+    /// the device may look at its shape more closely.
+    private double loadSeconds(Device device) {
+        int n = sizes.matmul();
+        List<Double> all = new ArrayList<>();
+        try (Arena arena = Arena.ofShared()) {
+            FrozenMatrix matrix = random(arena, n, n);
+            device.weight(matrix);
+            for (int i = 0; i < 3; i++) {
+                wait(device);
+                long begin = System.nanoTime();
+                device.weight(matrix);
+                wait(device);
+                all.add((System.nanoTime() - begin) * 1e-9);
+            }
+        }
+        return Percentiles.of(all).median();
+    }
 
     private void copies(Device device, Timed timed) {
         try (Device.Scope scope = device.scope()) {
@@ -177,10 +214,12 @@ final class GpuGoals implements AutoCloseable {
             goal(line, "training, tokens/s", Report.round(rate), TRAINED_TOKENS, true);
             goal(line, "training, share of the matmul ceiling",
                     Report.three(work.all() / first / matmul), MATMUL_SHARE, true);
-            goal(line, "load and first step, seconds", line.path("to_first_step_s").asDouble(), FIRST_STEP,
-                    false);
+            // what the weights take from the memory of the host, and ten seconds
+            goal(line, "load and first step, seconds", line.path("to_first_step_s").asDouble(),
+                    Report.round(sizes.train().bytes(true) / loading + FIRST_STEP), false);
         }
-        peer.ifPresent(p -> comparison(line, p));
+        peer.ifPresentOrElse(p -> comparison(line, p),
+                () -> notMeasured(line, "training, ratio to PyTorch", PEER, NO_PEER));
     }
 
     private void comparison(ObjectNode line, Peer other) {
@@ -191,7 +230,7 @@ final class GpuGoals implements AutoCloseable {
             double ratio = line.path("tok_s").asDouble() / theirs.path("train_tok_s").asDouble();
             goal(line, "training, ratio to PyTorch", Report.two(ratio), PEER, true);
         } catch (RuntimeException failure) {
-            line.put("peer_left_out", failure.getMessage());
+            notMeasured(line, "training, ratio to PyTorch", PEER, String.valueOf(failure.getMessage()));
         }
     }
 
@@ -261,18 +300,36 @@ final class GpuGoals implements AutoCloseable {
             decoding.draw(sizes.streams(), sizes.tokens(), PROMPT);
             double one = decoding.rate(1, sizes.tokens(), PROMPT);
             double all = decoding.rate(sizes.streams(), sizes.tokens(), PROMPT);
+            double base = decoding.baseRate(sizes.streams(), sizes.tokens(), PROMPT);
             // A copy reads and writes: its rate counts both.
             double limit = copy / shape.decodedBytes(true);
             var off = decoding.difference(Math.min(8, sizes.streams()), sizes.tokens(), PROMPT);
             line.put("shape", shape.name()).put("one_stream_tok_s", Report.round(one))
                     .put("streams", sizes.streams()).put("adapters", ADAPTERS)
-                    .put("tok_s", Report.round(all));
+                    .put("tok_s", Report.round(all)).put("base_tok_s", Report.round(base));
             goal(line, "decoding, one stream, share of the bandwidth", Report.three(one / limit), BANDWIDTH,
                     true);
             goal(line, "decoding, all streams, share of the bandwidth",
                     Report.three(all / sizes.streams() / limit), BANDWIDTH, true);
             goal(line, "sampler and trainer, largest difference", off.largest(), DIFFERENCE, false);
             goal(line, "sampler and trainer, mean difference", off.mean(), DIFFERENCE / 10, false);
+            goal(line, "decoding, all streams, with adapters beside without", Report.three(all / base),
+                    WITH_ADAPTERS, true);
+        }
+        peer.ifPresentOrElse(p -> decodingComparison(line, p),
+                () -> notMeasured(line, DECODING_RATIO, DECODING_PEER, NO_PEER));
+    }
+
+    private void decodingComparison(ObjectNode line, Peer other) {
+        try {
+            ObjectNode theirs = other.run(sizes.decode(), true, RANK, List.of("--device", "cuda", "--batch",
+                    "1", "--seq", "" + PROMPT, "--steps", "1", "--sample", "" + sizes.tokens(),
+                    "--sample-batch", "" + sizes.streams()));
+            line.set("peer", theirs);
+            double ratio = line.path("tok_s").asDouble() / theirs.path("decode_tok_s").asDouble();
+            goal(line, DECODING_RATIO, Report.two(ratio), DECODING_PEER, true);
+        } catch (RuntimeException failure) {
+            notMeasured(line, DECODING_RATIO, DECODING_PEER, String.valueOf(failure.getMessage()));
         }
     }
 
@@ -296,6 +353,10 @@ final class GpuGoals implements AutoCloseable {
     }
 
     private SamplerSettings samplerSettings() {
+        return samplerSettings(sizes);
+    }
+
+    static SamplerSettings samplerSettings(GpuCheck.Sizes sizes) {
         return new SamplerSettings(8L << 30, DType.BF16, 2048, Math.max(sizes.streams(), 8), 64);
     }
 

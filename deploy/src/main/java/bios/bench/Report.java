@@ -94,17 +94,22 @@ public final class Report {
 
     /// Rounded to one decimal.
     static double round(double value) {
-        return Math.round(value * 10) / 10.0;
+        return rounded(value, 10);
     }
 
     /// Rounded to two decimals.
     static double two(double value) {
-        return Math.round(value * 100) / 100.0;
+        return rounded(value, 100);
     }
 
     /// Rounded to three decimals.
     static double three(double value) {
-        return Math.round(value * 1000) / 1000.0;
+        return rounded(value, 1000);
+    }
+
+    /// What is not a number stays so.
+    private static double rounded(double value, double parts) {
+        return Double.isNaN(value) ? value : Math.round(value * parts) / parts;
     }
 
     /// The most memory that this process has used, in MiB.

@@ -64,6 +64,13 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
                 Math.max(context, tokens), ropeTheta, tied);
     }
 
+    /// The first layers of the model with a small vocabulary: what depends on the size of the layers can be
+    /// measured on it, and it is loaded in a moment.
+    Shape slice(int most, int tokens) {
+        return new Shape(name + "-slice", architecture, Math.min(vocabulary, tokens), hidden, intermediate,
+                Math.min(layers, most), heads, kvHeads, context, ropeTheta, tied);
+    }
+
     int headDim() {
         return hidden / heads;
     }

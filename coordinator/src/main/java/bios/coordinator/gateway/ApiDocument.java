@@ -10,10 +10,12 @@ import java.util.Map;
 import java.util.TreeMap;
 import java.util.TreeSet;
 
-/// The OpenAPI document of the endpoints below `/api/v1`. Each endpoint has its operation here, and each
-/// operation its endpoint: otherwise no gateway starts. Tests compare the fields of requests and answers with
-/// it. Those of OpenAI's clients are OpenAI's to describe.
+/// The OpenAPI document of the endpoints below `/api/v1` and `/v1`. Each endpoint has its operation here, and
+/// each operation its endpoint: otherwise no gateway starts. Tests compare the fields of requests and answers
+/// with it.
 final class ApiDocument {
+    /// The description of a field that only takes values that change nothing.
+    static final String UNSUPPORTED = "not supported, but for values that change nothing";
     private static final Schema RUN_METADATA = map(any());
 
     private ApiDocument() {}
@@ -24,13 +26,12 @@ final class ApiDocument {
         for (ApiOperation operation : operations()) operations.put(operation.endpoint(), operation);
         var byEndpoint = new TreeMap<String, Endpoint>();
         for (Endpoint each : endpoints)
-            if (!each.pattern().getFirst().isEmpty())
-                byEndpoint.put(each.method() + " " + String.join("/", each.pattern()), each);
+            byEndpoint.put(each.method() + " " + String.join("/", each.pattern()), each);
         if (!byEndpoint.keySet().equals(new TreeSet<>(operations.keySet())))
             throw new IllegalStateException("endpoints " + byEndpoint.keySet() + " and operations "
                     + new TreeSet<>(operations.keySet()) + " differ");
         var paths = new LinkedHashMap<String, Map<String, Object>>();
-        operations.forEach((name, operation) -> paths.computeIfAbsent("/api/v1/" + operation.path(), _ ->
+        operations.forEach((name, operation) -> paths.computeIfAbsent(operation.fullPath(), _ ->
                 new LinkedHashMap<>()).put(operation.method().toLowerCase(Locale.ROOT),
                 operation.json(byEndpoint.get(name))));
         var schemas = new LinkedHashMap<String, Object>();
@@ -53,6 +54,7 @@ final class ApiDocument {
         checkpoints(all);
         sessions(all);
         records(all);
+        openAi(all);
         return all;
     }
 
@@ -151,7 +153,7 @@ final class ApiDocument {
                 may("path", string()), may("sampling_session_seq_id", integer(0, Long.MAX_VALUE)), ttl))
                 .answering(future));
         all.add(post("load_weights", "Load a checkpoint").taking(operation(must("path", string()),
-                may("optimizer", bool()))).answering(future));
+                may("optimizer", bool()), may("weights_access_token", string()))).answering(future));
         all.add(post("retrieve_future", "The result of an operation or of sampling").taking(
                 must("request_id", string()), may("allow_metadata_only", bool()), type()).answering(anyOf(
                 ref("PassResult"), ref("StepResult"), ref("SaveResult"), ref("SamplerResult"),
@@ -217,6 +219,7 @@ final class ApiDocument {
 
     private static void checkpoints(List<ApiOperation> all) {
         String path = "training_runs/{run}/checkpoints/{kind}/{name}";
+        all.add(get(path, "A checkpoint").asking("access_scope", scope()).answering(ref("Checkpoint")));
         all.add(ApiOperation.of("DELETE", path, "Delete a checkpoint"));
         all.add(ApiOperation.of("PUT", path + "/ttl", "Set when it expires; null: never").taking(
                 may("ttl_seconds", integer(1, TrainingEndpoints.MAX_TTL_SECONDS)), type()));
@@ -236,9 +239,10 @@ final class ApiDocument {
                 must("type", oneOf("create_session")), must("session_id", string()))));
         all.add(post("session_heartbeat", "The client is alive").taking(must("session_id", string()), type())
                 .answering(object(must("type", oneOf("session_heartbeat")))));
-        all.add(paged(get("sessions", "Sessions that have runs, newest first")).answering(
+        all.add(paged(get("sessions", "Sessions that have runs, newest first"))
+                .asking("access_scope", scope()).answering(
                 object(must("sessions", array(string())))));
-        all.add(get("sessions/{session}", "A session").answering(object(
+        all.add(get("sessions/{session}", "A session").asking("access_scope", scope()).answering(object(
                 must("training_run_ids", array(string())), must("sampler_ids", array(string())))));
         all.add(ApiOperation.of("PUT", "sessions/{session}/project", "Move a session and its runs to a"
                 + " project; null: to none").taking(may("project_id", string()), type()));
@@ -247,6 +251,55 @@ final class ApiDocument {
         all.add(get("traces/{session}", "A timeline by a signed URL").asking("token", string()).answering(
                 object(must("displayTimeUnit", string()), must("otherData", map(string())),
                         must("traceEvents", array(map(any()))))));
+    }
+
+    /// The endpoints of OpenAI's clients.
+    private static void openAi(List<ApiOperation> all) {
+        all.add(get("/v1/models", "Models and sampler weights, in OpenAI's form").answering(object(
+                must("object", oneOf("list")), must("data", array(ref("OpenAiModel"))))));
+        all.add(get("/v1/models/{model}", "A model, in OpenAI's form").answering(ref("OpenAiModel")));
+        all.add(messages());
+        var chat = new ArrayList<Field>(List.of(must("messages", array(ref("ChatMessage"))),
+                may("max_completion_tokens", integer(1, Integer.MAX_VALUE)), may("logprobs", bool()),
+                may("top_logprobs", integer(0, 20)), may("chat_template_kwargs", map(any()))));
+        chat.addAll(completion());
+        all.add(post("/v1/chat/completions", "Continue a conversation, in OpenAI's form")
+                .taking(chat.toArray(Field[]::new))
+                .answering(anyOf(ref("ChatCompletion"), ref("OpenAiError"))).or("text/event-stream"));
+        var text = new ArrayList<Field>(List.of(must("prompt", anyOf(string(), array(string()),
+                array(integer()), array(array(integer())))), may("logprobs", integer(0, 5)),
+                may("echo", bool()), may("best_of", integer(1, 1024))));
+        text.addAll(completion());
+        all.add(post("/v1/completions", "Continue a text, in OpenAI's form")
+                .taking(text.toArray(Field[]::new))
+                .answering(anyOf(ref("TextCompletion"), ref("OpenAiError"))).or("text/event-stream"));
+    }
+
+    private static ApiOperation messages() {
+        var all = new ArrayList<Field>(List.of(must("model", string()), must("messages",
+                array(object(must("role", oneOf("user", "assistant")),
+                        must("content", ref("MessageContent"))))),
+                must("max_tokens", integer(1, Integer.MAX_VALUE)), may("system", ref("MessageContent")),
+                may("stop_sequences", array(string())), may("temperature", number()), may("top_p", number()),
+                may("top_k", integer(-1, Integer.MAX_VALUE)), may("stream", bool())));
+        MessagesReader.HARMLESS.forEach(name -> all.add(may(name, any().described("changes nothing"))));
+        MessagesReader.UNSUPPORTED.forEach(name -> all.add(may(name, any().described(UNSUPPORTED))));
+        return post("/v1/messages", "Continue a conversation, in Anthropic's form")
+                .taking(all.toArray(Field[]::new)).answering(anyOf(ref("Message"), ref("MessageError")))
+                .or("text/event-stream");
+    }
+
+    /// The fields of both.
+    private static List<Field> completion() {
+        var all = new ArrayList<Field>(List.of(must("model", string()), may("n", integer(1, 1024)),
+                may("max_tokens", integer(1, Integer.MAX_VALUE)), may("seed", integer()),
+                may("stop", anyOf(string(), array(string()))), may("temperature", number()),
+                may("top_p", number()), may("top_k", integer(-1, Integer.MAX_VALUE)), may("stream", bool()),
+                may("stream_options", object(may("include_usage", bool()),
+                        may("include_obfuscation", bool())))));
+        OpenAiReader.HARMLESS.forEach(name -> all.add(may(name, any().described("changes nothing"))));
+        OpenAiReader.UNSUPPORTED.forEach(name -> all.add(may(name, any().described(UNSUPPORTED))));
+        return all;
     }
 
     private static Field[] sums(Field... fields) {

@@ -8,7 +8,7 @@ import java.util.Optional;
 
 /// What the document says about one endpoint.
 ///
-/// @param path below `/api/v1`, with the names of its parameters in braces
+/// @param path below `/api/v1`, or from the root with a slash, with the names of its parameters in braces
 /// @param query the parameters of the query
 /// @param body of the request; empty: none, or one that is ignored
 /// @param answer with status 200; empty: status 204
@@ -39,9 +39,15 @@ record ApiOperation(String method, String path, String summary, Map<String, Sche
         return new ApiOperation(method, path, summary, query, body, answer, Optional.of(mediaType));
     }
 
+    /// Its path from the root.
+    String fullPath() {
+        return path.startsWith("/") ? path : "/api/v1/" + path;
+    }
+
     /// Its endpoint, as `METHOD pattern`.
     String endpoint() {
-        return method + " " + path.replaceAll("\\{[^}]*}", "*");
+        return method + " " + (path.startsWith("/") ? path.replaceAll("\\{[^}]*}$", "**") : path)
+                .replaceAll("\\{[^}]*}", "*");
     }
 
     /// The operation in the document.
@@ -84,8 +90,13 @@ record ApiOperation(String method, String path, String summary, Map<String, Sche
                 "not finished; ask again", "content", content("application/json",
                         Schema.ref("TryAgain").json())));
         all.put("default", ApiResponse.object("description", "an error", "content",
-                content("application/json", Schema.ref("Error").json())));
+                content("application/json",
+                        Schema.ref(error()).json())));
         return all;
+    }
+
+    private String error() {
+        return path.equals("/v1/messages") ? "MessageError" : path.startsWith("/") ? "OpenAiError" : "Error";
     }
 
     private static Map<String, Object> content(String type, Map<String, Object> schema) {

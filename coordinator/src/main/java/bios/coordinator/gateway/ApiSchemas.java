@@ -20,6 +20,7 @@ final class ApiSchemas {
         passes(all);
         listings(all);
         futures(all);
+        openAi(all);
         return all;
     }
 
@@ -84,7 +85,7 @@ final class ApiSchemas {
                 must("checkpoint_type", oneOf("training", "sampler")), must("time", time()),
                 must("path", string()), must("tinker_path", string()), must("size_bytes", integer()),
                 must("public", bool()), nullable("expires_at", time()), must("step", integer()),
-                must("metadata", map(any()))));
+                must("base_model", string()), must("metadata", map(any()))));
         all.put("TrainingRun", object(must("training_run_id", string()), must("base_model", string()),
                 must("model_owner", string()), must("is_lora", bool()), must("lora_rank", integer()),
                 must("corrupted", bool()), must("last_request_time", time()),
@@ -105,6 +106,40 @@ final class ApiSchemas {
                 nullable("code", string()), must("time", time())));
         all.put("Timing", object(must("seq_id", integer()), must("operation", string()),
                 must("journal_ms", number()), must("queue_ms", number()), must("engine_ms", number())));
+    }
+
+    private static void openAi(Map<String, Schema> all) {
+        all.put("OpenAiModel", object(must("id", string()), must("object", oneOf("model")),
+                must("created", integer()), must("owned_by", string())));
+        all.put("MessageContent", anyOf(string(), array(object(must("type", oneOf("text")),
+                must("text", string())))));
+        all.put("ChatMessage", object(must("role", oneOf("system", "user", "assistant", "developer")),
+                must("content", ref("MessageContent")), may("name", string()),
+                may("reasoning_content", string())));
+        all.put("Message", object(must("id", string()), must("type", oneOf("message")),
+                must("role", oneOf("assistant")), must("model", string()), must("content",
+                        array(object(must("type", oneOf("text")), must("text", string())))),
+                must("stop_reason", oneOf("end_turn", "max_tokens", "stop_sequence")),
+                nullable("stop_sequence", string()), must("usage", object(must("input_tokens", integer()),
+                        must("output_tokens", integer())))));
+        all.put("MessageError", object(must("type", oneOf("error")), must("error", object(
+                must("type", string()), must("message", string())))));
+        all.put("OpenAiUsage", object(must("prompt_tokens", integer()),
+                must("completion_tokens", integer()), must("total_tokens", integer())));
+        all.put("ChatCompletion", completion("chat.completion", must("message", object(must("role",
+                oneOf("assistant")), must("content", string()), nullable("refusal", string())))));
+        all.put("TextCompletion", completion("text_completion", must("text", string())));
+        all.put("OpenAiError", object(must("error", object(must("message", string()),
+                must("type", oneOf("invalid_request_error", "rate_limit_error", "server_error")),
+                nullable("param", string()), must("code", string())))));
+    }
+
+    private static Schema completion(String object, Field content) {
+        return object(must("id", string()), must("object", oneOf(object)), must("created", integer()),
+                must("model", string()), nullable("system_fingerprint", string()), must("choices",
+                        array(object(must("index", integer()), content, nullable("logprobs", map(any())),
+                                nullable("finish_reason", oneOf("stop", "length"))))),
+                must("usage", ref("OpenAiUsage")));
     }
 
     private static void futures(Map<String, Schema> all) {

@@ -85,6 +85,13 @@ final class CompletionText {
         return true;
     }
 
+    /// The stop string that has ended the sequence, if one has and all of the text before it was sent.
+    Optional<String> stopString() {
+        if (!stopReason.equals(Optional.of(StopReason.STOP))) return Optional.empty();
+        String after = text.substring(sentText);
+        return stops.stream().filter(after::startsWith).findFirst();
+    }
+
     /// The last tokens whose text is known, for the tokenizer.
     int[] known() {
         return known;

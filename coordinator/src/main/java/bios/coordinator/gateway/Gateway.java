@@ -132,7 +132,8 @@ public final class Gateway {
         var all = new ArrayList<Endpoint>();
         all.addAll(new ServiceEndpoints(services, parts.ids(), callers(parts, settings)).endpoints());
         all.addAll(new RunEndpoints(services, runs, audit, quotas).endpoints());
-        all.addAll(new TrainingEndpoints(services, runs, audit, quotas).endpoints());
+        all.addAll(new TrainingEndpoints(services, runs, audit, quotas, callers(parts, settings))
+                .endpoints());
         all.addAll(new FutureEndpoints(services).endpoints());
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
         all.addAll(new OpenAiEndpoints(services, runs).endpoints());

@@ -294,7 +294,8 @@ final class HttpHandler {
         ErrorCode code = error.code();
         if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(error.wireCode()).inc();
         LOG.atDebug().addKeyValue("request", id).log("request refused: {}", error.getMessage());
-        HttpResponse response = json(code.status(), isOpenAi(request) ? OpenAiBodies.problem(error)
+        HttpResponse response = json(code.status(), request.getUri().path().equals("/v1/messages")
+                ? MessagesAnswer.problem(error) : isOpenAi(request) ? OpenAiBodies.problem(error)
                 : ApiResponse.object("error", error.wireCode(),
                 "category", code.status() < 500 ? "user" : "server", "message", error.getMessage(),
                 "field", error.field(), "detail", error.getMessage(), "request_id", id))

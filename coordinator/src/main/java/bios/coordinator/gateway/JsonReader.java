@@ -28,7 +28,7 @@ final class JsonReader {
             "sparse_col_indices");
     /// Fields that hold any JSON: all of it is built, whatever its names are.
     private static final Set<String> FREE = Set.of("user_metadata", "metadata", "messages",
-            "chat_template_kwargs", "response_format", "logit_bias", "stream_options");
+            "chat_template_kwargs", "response_format", "logit_bias", "stream_options", "system");
     /// Objects whose fields have names that only the endpoint knows.
     private static final Set<String> OPEN = Set.of("loss_fn_config", "loss_fn_inputs");
     /// All other fields that requests have. A field with another name is refused by the endpoint, so its
@@ -43,11 +43,11 @@ final class JsonReader {
             "num_samples", "optimizer", "overwrite", "part", "path", "presence_penalty", "project_id",
             "prompt", "prompt_logprobs", "rank", "request_id", "response_format", "sampling_params",
             "sampling_session_id", "sampling_session_seq_id", "sdk_version", "seed", "seq_id", "session_id",
-            "shape", "skip_special_tokens", "sparse_col_indices", "sparse_crow_indices", "stop", "store",
-            "stream", "stream_options", "suffix", "tags", "target_modules", "temperature", "text",
-            "tinker_path", "tokens", "tokens_base64", "tool_choice", "tools", "top_k", "top_logprobs",
-            "top_p", "topk_prompt_logprobs", "train_attn", "train_mlp", "train_unembed", "ttl_seconds",
-            "type", "user", "user_metadata", "weight_decay");
+            "shape", "skip_special_tokens", "sparse_col_indices", "sparse_crow_indices", "stop",
+            "stop_sequences", "store", "stream", "stream_options", "suffix", "system", "tags",
+            "target_modules", "temperature", "text", "tinker_path", "tokens", "tokens_base64",
+            "tool_choice", "tools", "top_k", "top_logprobs", "top_p", "topk_prompt_logprobs", "train_attn", "train_mlp", "train_unembed", "ttl_seconds",
+            "type", "user", "user_metadata", "weight_decay", "weights_access_token");
     /// What a value, an object that is not empty, and one of its fields take on the heap; at most.
     private static final int VALUE_BYTES = 80;
     private static final int OBJECT_BYTES = 256;

@@ -48,6 +48,7 @@ final class ListingEndpoints {
                 Endpoint.post("training_runs/*/give_up", call -> aboutSetAside(call, replyTo ->
                         new RunCommand.GiveUp(call.account(), replyTo))),
                 Endpoint.get("checkpoints", this::checkpoints),
+                Endpoint.get("training_runs/*/checkpoints/*/*", this::checkpoint),
                 Endpoint.delete("training_runs/*/checkpoints/*/*", this::delete),
                 Endpoint.put("training_runs/*/checkpoints/*/*/ttl", this::ttl),
                 Endpoint.post("training_runs/*/checkpoints/*/*/publish", call -> publish(call, true))
@@ -92,7 +93,7 @@ final class ListingEndpoints {
                 call.asksForAccessible()).thenApply(run -> {
                     var summary = new RunSummary(run.config(), run.lora(), run.step(),
                             run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted(),
-                            run.usage());
+                            run.usage(), Optional.empty());
                     return new ApiResponse.Typed(() -> ResponseBodies.run(summary), () ->
                             new ApiResponse.JsonBody(200, ResponseBodies.run(call, summary), false));
                 });
@@ -110,6 +111,16 @@ final class ListingEndpoints {
                             ResponseBodies.listing("checkpoints", newest, c ->
                                     ResponseBodies.checkpoint(call, c), null));
                 });
+    }
+
+    private CompletionStage<ApiResponse> checkpoint(ApiRequest call) {
+        CheckpointRef wanted = CheckpointRef.of(call.pathParameters());
+        return services.describe(wanted.run(), call.account(), call.asksForAccessible()).thenApply(run ->
+                run.checkpoints().stream().filter(c -> c.kind() == wanted.kind()
+                        && c.name().filter(wanted.name()::equals).isPresent()).findFirst()
+                        .<ApiResponse>map(c ->
+                                new ApiResponse.JsonBody(200, ResponseBodies.checkpoint(call, c), false))
+                        .orElseThrow(() -> CheckpointRef.none(call.pathParameters())));
     }
 
     private CompletionStage<ApiResponse> timings(ApiRequest call) {
@@ -252,11 +263,13 @@ final class ListingEndpoints {
     private CompletionStage<ApiResponse> sessions(ApiRequest call) {
         int limit = call.intParameter("limit", 20, 1, MAX_PAGE);
         int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
+        call.asksForAccessible();
         return services.runBlocking(() -> ApiResponse.ok("sessions", services.index().allRuns(call.account())
                 .map(run -> run.config().session()).distinct().skip(offset).limit(limit).toList()));
     }
 
     private CompletionStage<ApiResponse> session(ApiRequest call) {
+        call.asksForAccessible();
         return services.session(call.pathParameters().getFirst(), SessionReply.Described.class, replyTo ->
                 new SessionCommand.Describe(call.account(), replyTo))
                 .thenApply(session ->

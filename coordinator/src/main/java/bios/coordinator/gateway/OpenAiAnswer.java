@@ -15,6 +15,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import java.util.function.Function;
+import java.util.function.Supplier;
 import org.apache.pekko.NotUsed;
 import org.apache.pekko.japi.Pair;
 import org.apache.pekko.japi.pf.PFBuilder;
@@ -60,17 +62,26 @@ final class OpenAiAnswer {
 
     /// The whole answer. If it takes long, the response begins before its end: then a failure is in the body.
     CompletionStage<ApiResponse> whole() {
+        return whole(services, completions, this::body, OpenAiBodies::problem);
+    }
+
+    /// The same of any form.
+    ///
+    /// @param made of the texts, when all are complete
+    /// @param problem the form of an error
+    static CompletionStage<ApiResponse> whole(GatewayServices services, List<Completion> completions,
+            Supplier<Map<String, Object>> made, Function<ApiException, Map<String, Object>> problem) {
         CompletableFuture<Map<String, Object>> body = CompletableFuture.allOf(completions.stream()
                 .map(Completion::outcome).map(CompletionStage::toCompletableFuture)
-                .toArray(CompletableFuture[]::new)).thenApply(_ -> body());
+                .toArray(CompletableFuture[]::new)).thenApply(_ -> made.get());
         body.whenComplete((_, failed) -> {
-            if (failed != null) cancel();
+            if (failed != null) completions.forEach(Completion::cancel);
         });
         CompletableFuture<Void> late = new CompletableFuture<Void>().completeOnTimeout(null,
                 services.settings().longPoll().toMillis(), TimeUnit.MILLISECONDS);
         return CompletableFuture.anyOf(body, late).thenApply(_ -> body.isDone()
                 ? new ApiResponse.JsonBody(200, body.getNow(Map.of()), true)
-                : new ApiResponse.Streamed("application/json", slow(body)));
+                : new ApiResponse.Streamed("application/json", slow(completions, body, problem)));
     }
 
     private Map<String, Object> body() {
@@ -81,16 +92,14 @@ final class OpenAiAnswer {
         return bodies.whole(all, usage());
     }
 
-    private Source<ByteString, ?> slow(CompletableFuture<Map<String, Object>> body) {
-        return Source.completionStage(body.exceptionally(failed -> OpenAiBodies.problem(error(failed))))
+    private static Source<ByteString, ?> slow(List<Completion> completions,
+            CompletableFuture<Map<String, Object>> body,
+            Function<ApiException, Map<String, Object>> problem) {
+        return Source.completionStage(body.exceptionally(failed -> problem.apply(error(failed))))
                 .map(answer -> ByteString.fromArray(JsonWriter.write(answer)))
                 .keepAlive(KEEP_ALIVE, () -> ByteString.fromString(" "))
-                .watchTermination((_, end) -> end.whenComplete((_, _) -> cancel()));
-    }
-
-    /// Ends the requests that are not finished.
-    private void cancel() {
-        completions.forEach(Completion::cancel);
+                .watchTermination((_, end) -> end.whenComplete((_, _) ->
+                        completions.forEach(Completion::cancel)));
     }
 
     // ---- events ----
@@ -99,11 +108,20 @@ final class OpenAiAnswer {
     ApiResponse events() {
         Source<ByteString, ?> texts = events(0);
         for (int i = 1; i < completions.size(); i++) texts = texts.merge(events(i));
-        Source<ByteString, ?> all = texts.concatLazy(Source.lazySource(() -> Source.from(end())))
+        return stream(completions, texts.concatLazy(Source.lazySource(() -> Source.from(end()))), failed ->
+                event(OpenAiBodies.problem(failed)));
+    }
+
+    /// A stream of events; when nobody reads it any more, the requests that are not finished are ended.
+    ///
+    /// @param problem the last event, of a failure
+    static ApiResponse stream(List<Completion> completions, Source<ByteString, ?> events,
+            Function<ApiException, ByteString> problem) {
+        return new ApiResponse.Streamed("text/event-stream", events
                 .recover(new PFBuilder<Throwable, ByteString>()
-                        .matchAny(failed -> event(OpenAiBodies.problem(error(failed)))).build())
-                .watchTermination((_, end) -> end.whenComplete((_, _) -> cancel()));
-        return new ApiResponse.Streamed("text/event-stream", all);
+                        .matchAny(failed -> problem.apply(error(failed))).build())
+                .watchTermination((_, end) -> end.whenComplete((_, _) ->
+                        completions.forEach(Completion::cancel))));
     }
 
     private List<ByteString> end() {

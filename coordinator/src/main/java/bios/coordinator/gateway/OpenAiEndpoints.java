@@ -47,10 +47,12 @@ final class OpenAiEndpoints {
 
     List<Endpoint> endpoints() {
         return List.of(Endpoint.get("/v1/models", this::models), Endpoint.get("/v1/models/**", this::model),
-                Endpoint.post("/v1/chat/completions", call -> complete(call,
-                        reader.chat(Fields.of(FieldPath.BODY, call.body().orElseThrow())))),
-                Endpoint.post("/v1/completions", call -> complete(call,
-                        reader.completion(Fields.of(FieldPath.BODY, call.body().orElseThrow())))));
+                Endpoint.post("/v1/chat/completions", call -> complete(call, reader.chat(Fields.of(
+                        FieldPath.BODY, call.body().orElseThrow())), this::inOpenAiForm)),
+                Endpoint.post("/v1/completions", call -> complete(call, reader.completion(Fields.of(
+                        FieldPath.BODY, call.body().orElseThrow())), this::inOpenAiForm)),
+                Endpoint.post("/v1/messages", call -> complete(call, MessagesReader.read(Fields.of(
+                        FieldPath.BODY, call.body().orElseThrow())), this::asMessage)));
     }
 
     // ---- models ----
@@ -118,28 +120,44 @@ final class OpenAiEndpoints {
     /// A prompt as tokens, and its text where the answer repeats it.
     private record Encoded(int[] tokens, String echoed) {}
 
-    private CompletionStage<ApiResponse> complete(ApiRequest call, OpenAiRequest request) {
+    /// Makes the answer of requests that were accepted.
+    @FunctionalInterface
+    private interface Form {
+        CompletionStage<ApiResponse> answer(ApiRequest call, OpenAiRequest request, ModelInfo base,
+                List<Completion> running, List<String> echoed);
+    }
+
+    private CompletionStage<ApiResponse> inOpenAiForm(ApiRequest call, OpenAiRequest request, ModelInfo base,
+            List<Completion> running, List<String> echoed) {
+        String id = (request.chat() ? "chatcmpl-" : "cmpl-") + call.id();
+        var bodies = new OpenAiBodies(request, id, services.clock().millis() / 1000, base.fingerprint());
+        var answer = new OpenAiAnswer(services, bodies, running, echoed);
+        return request.stream() ? CompletableFuture.completedStage(answer.events()) : answer.whole();
+    }
+
+    private CompletionStage<ApiResponse> asMessage(ApiRequest call, OpenAiRequest request, ModelInfo base,
+            List<Completion> running, List<String> echoed) {
+        var answer = new MessagesAnswer(services, request, "msg_" + call.id(), running.getFirst());
+        return request.stream() ? CompletableFuture.completedStage(answer.events()) : answer.whole();
+    }
+
+    private CompletionStage<ApiResponse> complete(ApiRequest call, OpenAiRequest request, Form form) {
         return resolve(call, request.model()).thenCompose(served -> {
             KnownSamplers.keepWeights(services, call.account(), served.sampler());
             return prompts(request, served.base()).thenCompose(prompts ->
-                    start(call, request, served, prompts));
+                    start(call, request, served, prompts, form));
         });
     }
 
     private CompletionStage<ApiResponse> start(ApiRequest call, OpenAiRequest request, Served served,
-            List<Encoded> prompts) {
+            List<Encoded> prompts, Form form) {
         var tasks = new ArrayList<SampleTask>();
         for (Encoded prompt : prompts)
             tasks.add(task(call, request, served, prompt.tokens(), tasks.size()));
         List<CompletionStage<Completion>> submitted = tasks.stream().map(task -> submit(call, task)).toList();
-        String id = (request.chat() ? "chatcmpl-" : "cmpl-") + call.id();
-        var bodies = new OpenAiBodies(request, id, services.clock().millis() / 1000,
-                served.base().fingerprint());
         List<String> echoed = prompts.stream().map(Encoded::echoed).toList();
-        return all(submitted).thenCompose(running -> {
-            var answer = new OpenAiAnswer(services, bodies, running, echoed);
-            return request.stream() ? CompletableFuture.completedStage(answer.events()) : answer.whole();
-        });
+        return all(submitted).thenCompose(running ->
+                form.answer(call, request, served.base(), running, echoed));
     }
 
     /// All values; if one fails, the requests that were accepted are cancelled.

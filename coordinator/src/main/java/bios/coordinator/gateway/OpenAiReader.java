@@ -12,14 +12,14 @@ import java.util.Optional;
 /// refused by its name; one that changes nothing, or has the value that it would have if it were left out, is
 /// accepted.
 final class OpenAiReader {
-    private static final List<String> HARMLESS = List.of("user", "metadata", "store", "service_tier",
+    static final List<String> HARMLESS = List.of("user", "metadata", "store", "service_tier",
             "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls");
-    private static final List<String> UNSUPPORTED = List.of("tools", "tool_choice", "functions",
+    static final List<String> UNSUPPORTED = List.of("tools", "tool_choice", "functions",
             "function_call", "response_format", "logit_bias", "presence_penalty", "frequency_penalty",
             "modalities", "audio", "prediction", "reasoning_effort", "verbosity", "web_search_options",
             "suffix");
     private static final int MAX_STOP_CHARACTERS = 1 << 10;
-    private static final int MAX_MESSAGES = 1 << 14;
+    static final int MAX_MESSAGES = 1 << 14;
 
     private final GatewaySettings settings;
 
@@ -93,8 +93,15 @@ final class OpenAiReader {
 
     private static SamplingParams params(Fields fields) {
         Optional<Long> seed = fields.optionalBits("seed");
-        List<String> stop = fields.optional("stop").map(json -> stop(fields.at("stop"), json))
-                .orElse(List.of());
+        return params(fields, "stop", fields.optional("stop").map(json -> stop(fields.at("stop"), json))
+                .orElse(List.of()), seed);
+    }
+
+    /// The parameters of sampling, with stop strings that were read from the field `stopField`.
+    static SamplingParams params(Fields fields, String stopField, List<String> stop, Optional<Long> seed) {
+        for (String text : stop)
+            if (text.length() > MAX_STOP_CHARACTERS) throw fields.at(stopField).invalid("has "
+                    + text.length() + " characters; at most " + MAX_STOP_CHARACTERS);
         double temperature = fields.number("temperature", 1);
         double topP = fields.number("top_p", 1);
         int topK = fields.optionalInteger("top_k", -1, Integer.MAX_VALUE).orElse(-1L).intValue();
@@ -102,7 +109,7 @@ final class OpenAiReader {
             return new SamplingParams(Optional.empty(), seed, stop, List.of(), temperature,
                     topK == 0 ? -1 : topK, topP);
         } catch (Invalid invalid) {
-            String field = invalid.field().replace("sampling_params.", "");
+            String field = invalid.field().replace("sampling_params.", "").replace("stop", stopField);
             throw new Invalid(field, invalid.getMessage().substring(invalid.field().length() + 2));
         }
     }
@@ -115,9 +122,6 @@ final class OpenAiReader {
                 throw at.item(strings.size()).invalid("is " + item.kind() + "; expected a string");
             strings.add(text);
         }
-        for (String text : strings)
-            if (text.length() > MAX_STOP_CHARACTERS) throw at.invalid("has " + text.length()
-                    + " characters; at most " + MAX_STOP_CHARACTERS);
         return strings;
     }
 
@@ -167,7 +171,7 @@ final class OpenAiReader {
     }
 
     /// The text of a message, or the texts of its parts, one a line.
-    private static String content(FieldPath at, Json json) {
+    static String content(FieldPath at, Json json) {
         if (json instanceof Json.Str(var text)) return text;
         if (!(json instanceof Json.Arr(var parts)))
             throw at.invalid("is " + json.kind() + "; expected a string or an array of parts");
@@ -184,7 +188,7 @@ final class OpenAiReader {
         return String.join("\n", texts);
     }
 
-    private static void refuse(Fields fields, String name) {
+    static void refuse(Fields fields, String name) {
         fields.optional(name).filter(value -> !neutral(name, value)).ifPresent(_ -> {
             throw unsupported(fields, name, "it is not supported; leave it out");
         });

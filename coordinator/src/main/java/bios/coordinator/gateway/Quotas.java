@@ -56,15 +56,17 @@ final class Quotas {
             long now = services.clock().millis();
             long bytes = services.index().allRuns(account).mapToLong(run -> stored(run, now)).sum();
             if (bytes >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
-                    + "' stores " + bytes + " bytes of checkpoints, and " + most + " is its limit"
-                    + " (bios.gateway.limits.stored-bytes); delete some, or let them expire");
+                    + "' stores " + bytes + " bytes of checkpoints and states of runs, and " + most
+                    + " is its limit (bios.gateway.limits.stored-bytes); delete checkpoints or let them"
+                    + " expire, and unload runs that are finished");
             return null;
         });
     }
 
-    /// Bytes of the checkpoints of a run that have not expired.
+    /// Bytes of the checkpoints of a run that have not expired, and of its state.
     static long stored(RunSummary run, long nowMillis) {
-        return run.checkpoints().stream().filter(c -> c.expiresAtMillis().filter(at -> at <= nowMillis)
-                .isEmpty()).mapToLong(CheckpointManifest::bytes).sum();
+        return run.stateBytes().orElse(0L) + run.checkpoints().stream().filter(c ->
+                c.expiresAtMillis().filter(at -> at <= nowMillis).isEmpty())
+                .mapToLong(CheckpointManifest::bytes).sum();
     }
 }

@@ -232,7 +232,7 @@ final class ResponseBodies {
                 path.tinkerUri(),
                 "size_bytes", checkpoint.bytes(), "public", checkpoint.readableByAll(),
                 "expires_at", checkpoint.expiresAtMillis().map(ResponseBodies::time), "step",
-                checkpoint.step(),
+                checkpoint.step(), "base_model", checkpoint.baseModel().value(),
                 "metadata", JsonWriter.raw(checkpoint.userMetadata()));
     }
 

@@ -81,6 +81,7 @@ final class SampleReader {
         }
         if (!(stop instanceof Json.Arr(var items)))
             throw at.invalid("is " + stop.kind() + "; expected a string, strings or token ids");
+        if (items.isEmpty()) tokens.add(SamplingParams.NO_STOP);
         for (int i = 0; i < items.size(); i++) {
             switch (items.get(i)) {
                 case Json.Str(var text) when tokens.isEmpty() -> strings.add(limited(at.item(i), text));

@@ -12,10 +12,12 @@ import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunId;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
 /// The numbered operations of runs.
 final class TrainingEndpoints {
+    private static final String TOKEN = "weights_access_token";
     /// The longest TTL of a checkpoint: 100 years.
     static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
     private final GatewayServices services;
@@ -23,12 +25,15 @@ final class TrainingEndpoints {
     private final OperationReader reader;
     private final AuditLog audit;
     private final Quotas quotas;
+    private final Callers callers;
 
-    TrainingEndpoints(GatewayServices services, RunClient runs, AuditLog audit, Quotas quotas) {
+    TrainingEndpoints(GatewayServices services, RunClient runs, AuditLog audit, Quotas quotas,
+            Callers callers) {
         this.services = services;
         this.runs = runs;
         this.audit = audit;
         this.quotas = quotas;
+        this.callers = callers;
         this.reader = new OperationReader(services.settings());
     }
 
@@ -149,8 +154,24 @@ final class TrainingEndpoints {
         Target target = Target.of(call);
         CheckpointPath path = RunEndpoints.path(target.fields(), "path");
         boolean optimizer = target.fields().bool("optimizer", true);
+        Optional<String> token = target.fields().optionalString(TOKEN);
         target.fields().requireAllRead();
-        return runs.submit(call, target.run(), target.seq(),
-                new Operation.LoadState(path, optimizer), "");
+        return token.map(given -> checkToken(call, path, given))
+                .orElseGet(() -> CompletableFuture.completedStage(null))
+                .thenCompose(_ -> runs.submit(call, target.run(), target.seq(),
+                        new Operation.LoadState(path, optimizer), ""));
+    }
+
+    /// Checks a key of the account whose checkpoint it is, which Tinker's clients send. A run reads what its
+    /// own account may read, so the checkpoint of another one has to be published.
+    private CompletionStage<Void> checkToken(ApiRequest call, CheckpointPath path, String token) {
+        Accounts.Caller of = callers.of(Optional.of(token)).orElseThrow(() -> new ApiException(
+                ErrorCode.INVALID, TOKEN, "is neither a key nor a token of this service"));
+        if (of.account().equals(call.account())) return CompletableFuture.completedStage(null);
+        return runs.resolve(call.account(), path).<Void>handle((_, failed) -> {
+            if (failed != null) throw new ApiException(ErrorCode.UNSUPPORTED, TOKEN, path + " belongs to"
+                    + " another account: a run loads it only while it is published; ask its owner to");
+            return null;
+        });
     }
 }

@@ -22,7 +22,7 @@ import java.util.concurrent.CompletionStage;
 import java.util.function.ToLongFunction;
 
 /// What the runs of an account have used, in all and by the hour. Training is counted by each run, sampling
-/// by the account that samples; bytes are those of the checkpoints that there are now.
+/// by the account that samples; bytes are those of the checkpoints and states that there are now.
 final class UsageEndpoints {
     private static final long HOUR_MILLIS = 3_600_000;
     private static final double NANOS = 1e9;

@@ -5,7 +5,6 @@ import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.owner.OwnerCommand;
 import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.owner.OwnerCommand.SampleUse;
-import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
@@ -56,8 +55,7 @@ public final class SamplingUsageReporter implements SampleMeter {
         this.sender = sender;
     }
 
-    @Override public void finished(String owner, SampleTask task, SampleResult result) {
-        long sampled = result.sequences().stream().mapToLong(s -> s.tokens().length).sum();
+    @Override public void finished(String owner, SampleTask task, long sampled) {
         int end = task.id().indexOf(":sample:");
         String session = end < 0 ? "" : task.id().substring(0, end);
         var use = new SampleUse(hash(task.id()),

@@ -259,7 +259,12 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
 
     /// The blobs of a manifest.
     static Stream<BlobId> blobs(CheckpointManifest manifest) {
-        return Stream.concat(Stream.of(manifest.adapter()), manifest.optimizer().stream()).map(BlobRef::id);
+        return refs(manifest).map(BlobRef::id);
+    }
+
+    /// The same with their sizes.
+    static Stream<BlobRef> refs(CheckpointManifest manifest) {
+        return Stream.concat(Stream.of(manifest.adapter()), manifest.optimizer().stream());
     }
 
     private Checkpoints keeping(Predicate<CheckpointManifest> version, Predicate<Snapshot> snapshot) {

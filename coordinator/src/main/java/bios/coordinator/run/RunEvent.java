@@ -67,15 +67,20 @@ public sealed interface RunEvent {
     ///
     /// @param drops present: it is an optimizer step, and the engine drops the gradient sum in its place,
     ///     also in a replay. Absent in events of earlier builds, which kept the sum
+    /// @param rest present: the gradient sum holds the rest of a batch, so the next optimizer step fails,
+    ///     whenever it is accepted. Absent in events of earlier builds, whose steps applied it once the
+    ///     client knew of the failure
     record OperationFailed(long position, Fault why,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp,
-            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> drops) implements RunEvent {
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> drops,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> rest) implements RunEvent {
         public OperationFailed {
             drops = drops == null ? Optional.empty() : drops;
+            rest = rest == null ? Optional.empty() : rest;
         }
 
         OperationFailed(long position, Fault why, Optional<Stamp> stamp) {
-            this(position, why, stamp, Optional.empty());
+            this(position, why, stamp, Optional.empty(), Optional.empty());
         }
 
         OperationFailed(long position, Fault why) {
@@ -241,8 +246,8 @@ public sealed interface RunEvent {
         return switch (this) {
             case RunCreated(var config, var before) -> new RunCreated(config, before.or(() -> stamp));
             case LoadApplied(var at, var before) -> new LoadApplied(at, before.or(() -> stamp));
-            case OperationFailed(var at, var why, var before, var drops) ->
-                    new OperationFailed(at, why, before.or(() -> stamp), drops);
+            case OperationFailed(var at, var why, var before, var drops, var rest) ->
+                    new OperationFailed(at, why, before.or(() -> stamp), drops, rest);
             case CheckpointCommitted(var at, var manifest, var session, var before) ->
                     new CheckpointCommitted(at, manifest, session, before.or(() -> stamp));
             case CheckpointDeleted(var kind, var name, var before) ->

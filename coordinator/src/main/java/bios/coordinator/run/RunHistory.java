@@ -78,8 +78,8 @@ final class RunHistory {
                             "rank", "" + config.lora().rank(), "parent", parent))
                             .orElse(Map.of("base_model", config.baseModel().value(),
                                     "rank", "" + config.lora().rank()))));
-            case OperationFailed(var at, var why, var stamp, _) -> stamp.map(s -> operationEntry(run, at, s,
-                    why.code().equals(ReplayPolicy.WORKER_LOST)
+            case OperationFailed(var at, var why, var stamp, _, _) -> stamp.map(s -> operationEntry(run, at,
+                    s, why.code().equals(ReplayPolicy.WORKER_LOST)
                             ? Kind.POISONED_OPERATION : Kind.OPERATION_FAILED,
                     Map.of("code", why.code(), "message", why.message())));
             case WorkerDied(var report, var stamp) -> stamp.filter(_ -> report.position() > 0).map(s ->

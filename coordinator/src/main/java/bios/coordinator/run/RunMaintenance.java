@@ -77,6 +77,11 @@ final class RunMaintenance {
         return writing || dirty;
     }
 
+    /// Requests a write of the row, which may wait.
+    void indexSoon() {
+        dirty = true;
+    }
+
     /// Requests a write of the row without delay.
     void indexAtOnce() {
         urgent = true;
@@ -110,7 +115,8 @@ final class RunMaintenance {
         shownTokens = meter.tokens();
         var row = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(), step,
                 run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
-                corrupted, Optional.of(meter.now(context.now())).filter(used -> !used.none()));
+                corrupted, Optional.of(meter.now(context.now())).filter(used -> !used.none()),
+                Optional.of(run.stateBytes(context.now())).filter(bytes -> bytes > 0));
         long first = sequence * VERSIONS;
         long version = Math.clamp(lastVersion + 1, first, first + VERSIONS - 1);
         lastVersion = version;

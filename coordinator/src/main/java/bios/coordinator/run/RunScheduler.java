@@ -220,7 +220,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case RunInput.RetryRequested _ ->
                         run.setAside().ifPresent(aside -> persist(new OperationRetried(aside.position())));
                 case RunInput.GiveUpRequested _ -> run.setAside().ifPresent(aside ->
-                        persist(List.of(new OperationFailed(aside.position(), aside.why()),
+                        persist(List.of(run.failed(aside.position(), aside.why()),
                                 new ErrorSeen(aside.until().orElse(run.accepted())))));
                 case RunInput.LoadFound(var at, var position, var optimizer, var manifest) ->
                         resolved(at, position, () -> run.load(position, manifest, optimizer));
@@ -264,7 +264,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void stored(RunEvent event) {
             switch (event) {
                 case EntityBegan _ -> begin();
-                case OperationFailed(var at, var why, _, _) -> operationFailed(at, why);
+                case OperationFailed(var at, var why, _, _, _) -> operationFailed(at, why);
                 case OperationSetAside _ -> restart("operation_set_aside");
                 case OperationRetried _ -> {
                     replay = ReplayPolicy.initial(settings);
@@ -380,7 +380,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 return;
             }
             answered(position);
-            persist(new OperationFailed(position, why));
+            persist(run.failed(position, why));
         }
 
         /// Handles a fault of the moment or the worker, which is no outcome: the operation is tried again,
@@ -402,8 +402,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         }
 
         /// The event of an operation that cannot be sent to the engine.
-        private static RunEvent failure(long position, Fault why) {
-            return why.kind() == Fault.Kind.USER ? new OperationFailed(position, why)
+        private RunEvent failure(long position, Fault why) {
+            return why.kind() == Fault.Kind.USER ? run.failed(position, why)
                     : new OperationSetAside(position, why);
         }
 
@@ -668,7 +668,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private boolean passAside() {
             TrainingRun.SetAside aside = run.setAside().orElseThrow();
             if (!unloading && !passed(run, aside)) return false;
-            return store(List.of(new OperationFailed(aside.position(), aside.why()),
+            return store(List.of(run.failed(aside.position(), aside.why()),
                     new ErrorSeen(aside.until().orElse(run.accepted()))));
         }
 

@@ -26,6 +26,7 @@ import com.fasterxml.jackson.annotation.JsonInclude;
 import com.fasterxml.jackson.annotation.JsonProperty;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -73,7 +74,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     /// The run before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             IntervalSet.EMPTY, List.of(),
-            new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of()),
+            new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of(),
+                    Optional.empty()),
             false,
             Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of(),
             Optional.empty(), Map.of(), Optional.empty(), Optional.empty());
@@ -94,11 +96,14 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     /// @param lora the adapter's shape in it; empty at position 0
     /// @param results the results as an earlier build stored them, instead of `pages`
     /// @param pages results up to `position`, oldest first
+    /// @param openSum present: the gradient sum in it holds what no step has applied
     public record RecoveryPoint(long position, Optional<BlobRef> state, long step, Optional<LoraSpec> lora,
             Optional<BlobRef> results,
-            @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) {
+            @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> openSum) {
         public RecoveryPoint {
             pages = pages == null ? List.of() : List.copyOf(pages); // absent in snapshots of an earlier build
+            openSum = openSum == null ? Optional.empty() : openSum; // as are these
         }
 
         /// All pages, including those of an earlier build.
@@ -113,7 +118,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///     the client does not know of it yet
     /// @param nextStep present: it also blocks the next optimizer step, whenever that is accepted. The
     ///     failure is that of a part of a batch, which its client may have asked for before it has sent the
-    ///     step
+    ///     step, and the sum holds other parts
     /// @param lacksPart present: the gradient sum lacks what the operation would have added, so an optimizer
     ///     step that it blocks drops the sum
     public record BlockingFailure(long position, Fault why, Optional<Long> until,
@@ -310,8 +315,39 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return new LoadResolved(position, manifest);
     }
 
-    private static OperationFailed refuse(long position, String code, String message) {
-        return new OperationFailed(position, Fault.user(code, message));
+    private OperationFailed refuse(long position, String code, String message) {
+        return failed(position, Fault.user(code, message));
+    }
+
+    /// The failure of the operation at `position` by itself. Where the gradient sum holds other parts of what
+    /// may be the same batch, the next step must not apply these, even if the client asks for the failure
+    /// before it sends the step. A load that fails leaves such a sum as it is.
+    OperationFailed failed(long position, Fault why) {
+        Optional<OperationKind> kind = at(position).map(PendingOperation::kind);
+        boolean part = kind.filter(k -> k == OperationKind.FORWARD_BACKWARD).isPresent()
+                && blockedBy(position).isEmpty() && sumIsOpen(position);
+        boolean kept = kind.filter(k -> k == OperationKind.LOAD_STATE).isPresent()
+                && blocking.flatMap(BlockingFailure::nextStep).isPresent();
+        return new OperationFailed(position, why, Optional.empty(), Optional.empty(),
+                Optional.of(part || kept).filter(yes -> yes));
+    }
+
+    /// Whether the gradient sum before `position` holds what no step has applied.
+    private boolean sumIsOpen(long position) {
+        for (long before = position - 1; before > recovery.position(); before--) {
+            PendingOperation operation = at(before).orElseThrow();
+            boolean done = operation.fault().isEmpty();
+            switch (operation.kind()) {
+                case FORWARD_BACKWARD -> {
+                    if (done) return true;
+                }
+                case OPTIM_STEP, LOAD_STATE -> {
+                    if (done || operation.outcome() instanceof Outcome.Dropped) return false;
+                }
+                case FORWARD, SAVE_STATE, SAVE_SAMPLER_WEIGHTS -> {}
+            }
+        }
+        return recovery.openSum().isPresent();
     }
 
     private static String words(LoraSpec spec) {
@@ -347,7 +383,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     OperationFailed blocked(long position, Fault why) {
         boolean drops = at(position).filter(o -> o.kind() == OperationKind.OPTIM_STEP).isPresent()
                 && blocking.filter(b -> b.lacksPart().isPresent() || b.nextStep().isPresent()).isPresent();
-        return new OperationFailed(position, why, Optional.empty(), Optional.of(drops).filter(yes -> yes));
+        return new OperationFailed(position, why, Optional.empty(),
+                Optional.of(drops).filter(yes -> yes), Optional.empty());
     }
 
     /// Whether the blocking failure, or that an operation was set aside, becomes known to the client when it
@@ -437,6 +474,22 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 .mapToLong(e -> e.operation().bytes()).sum();
     }
 
+    /// Bytes of what the run stores beside the checkpoints that it shows: recovery point, results, operations
+    /// behind it, snapshots, and versions that were saved over.
+    long stateBytes(long nowMillis) {
+        var bytes = new HashMap<BlobId, Long>();
+        Stream<BlobRef> weights = checkpoints.all().flatMap(Checkpoints::refs);
+        Stream<BlobRef> state = Stream.concat(recovery.state().stream(),
+                recovery.allPages().stream().map(ResultsPage::blob));
+        Stream.concat(weights, state).forEach(ref -> bytes.put(ref.id(), ref.bytes()));
+        for (PendingOperation operation : pending)
+            if (operation.needsInput()
+                    && operation.operation() instanceof StoredOperation.InBlob(_, var blob))
+                bytes.put(blob.id(), blob.bytes());
+        checkpoints.current(nowMillis).stream().flatMap(Checkpoints::blobs).forEach(bytes::remove);
+        return inlineBytes() + bytes.values().stream().mapToLong(Long::longValue).sum();
+    }
+
     /// All blobs to which the run refers.
     Set<BlobId> referenced() {
         var all = new HashSet<BlobId>();
@@ -494,8 +547,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case OperationAccepted e -> applyAccepted(e);
             case LoadResolved(var at, var manifest) -> withOutcome(at, new Outcome.Resolved(manifest));
             case LoadApplied(var at, _) -> applyLoad(at);
-            case OperationFailed(var at, var why, _, var drops) -> applyFailure(at, drops.isPresent()
-                    ? new Outcome.Dropped(why) : new Outcome.Failed(why), why);
+            case OperationFailed(var at, var why, _, var drops, var rest) -> applyFailure(at,
+                    drops.isPresent() ? new Outcome.Dropped(why) : new Outcome.Failed(why), why,
+                    rest.isPresent());
             case ErrorSeen(var upTo) -> applySeen(upTo);
             case CheckpointCommitted e -> applyCommit(e);
             case CheckpointDeleted(var kind, var name, _) -> withCheckpoints(checkpoints.delete(kind, name));
@@ -578,7 +632,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return next.withLora(Optional.of(manifest.lora()));
     }
 
-    private TrainingRun applyFailure(long position, Outcome failed, Fault why) {
+    private TrainingRun applyFailure(long position, Outcome failed, Fault why, boolean rest) {
         PendingOperation operation = at(position).orElseThrow();
         TrainingRun next = withOutcome(position, failed);
         if (setAside.filter(s -> s.position() == position).isPresent()) next = next.withoutSetAside();
@@ -586,10 +640,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         // A load is executed even if a failure blocks the run, so its failure is a new cause.
         boolean newCause = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
         if (newCause && blocksLater(operation, why)) {
-            Optional<Boolean> part = Optional.of(operation.operation() instanceof StoredOperation.Refused)
-                    .filter(refused -> refused);
-            Optional<Boolean> lacks = Optional.of(operation.kind() == OperationKind.FORWARD_BACKWARD)
-                    .filter(trains -> trains);
+            boolean refused = operation.operation() instanceof StoredOperation.Refused;
+            Optional<Boolean> part = Optional.of(refused || rest).filter(yes -> yes);
+            Optional<Boolean> lacks = Optional.of(operation.kind() == OperationKind.FORWARD_BACKWARD || rest)
+                    .filter(yes -> yes);
             next = next.withBlocking(Optional.of(
                     new BlockingFailure(position, why, Optional.empty(), part, lacks)));
         } else if (operation.kind() == OperationKind.OPTIM_STEP) {
@@ -612,7 +666,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         int passed = (int) (e.position() - recovery.position());
         boolean changed = trained || pending.subList(0, passed).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
-                Optional.of(e.lora()), e.results(), e.pages());
+                Optional.of(e.lora()), e.results(), e.pages(),
+                Optional.of(sumIsOpen(e.position() + 1)).filter(yes -> yes));
         TrainingRun next = with(run -> {
             run.pending = pending.subList(passed, pending.size());
             run.recovery = point;
@@ -635,7 +690,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun applyClosed() {
         var point = new RecoveryPoint(accepted, Optional.empty(), recovery.step(), recovery.lora(),
-                Optional.empty(), List.of());
+                Optional.empty(), List.of(), Optional.empty());
         return with(run -> {
             run.pending = List.of();
             run.recovery = point;

@@ -739,7 +739,7 @@ public final class TrainingRunEntity
                 leases.schedule(run);
                 leases.keepForeign(run);
             }
-            case OperationFailed(_, var why, _, _) -> telemetry.countFailed(why);
+            case OperationFailed(_, var why, _, _, _) -> telemetry.countFailed(why);
             case OperationAccepted e -> {
                 telemetry.countAccepted(e.operation().kind());
                 telemetry.timings().recordStored(e.position(), e.seq(), e.operation().kind());
@@ -748,6 +748,7 @@ public final class TrainingRunEntity
                 telemetry.endRecoveryPoint(e.state().bytes());
                 telemetry.timings().forget(e.position());
                 results.markSaved(e.position());
+                maintenance.indexSoon();
             }
             case RunCreated _ -> {
                 telemetry.countActive(0);
@@ -770,11 +771,14 @@ public final class TrainingRunEntity
             // Waiting clients ask again and learn of it.
             case OperationSetAside _ -> results.answerAll(seq -> pending(run, seq));
             case LoadResolved _ -> leases.keepForeign(run);
-            case WeightsReleased(var weights) -> telemetry.countReleased(weights.size());
+            case WeightsReleased(var weights) -> {
+                telemetry.countReleased(weights.size());
+                maintenance.indexSoon();
+            }
+            case SnapshotsReleased _ -> maintenance.indexSoon();
             case BlobsAbandoned(var blobs) -> telemetry.countAbandoned(blobs.size());
-            case ErrorSeen _, SnapshotsReleased _, WorkerDied _, OperationRetried _,
-                    OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsFreed _,
-                    HistoryRecorded _ -> {}
+            case ErrorSeen _, WorkerDied _, OperationRetried _, OperationAttempted _, ReplayBegan _,
+                    ReplayFinished _, BlobsFreed _, HistoryRecorded _ -> {}
         }
     }
 }

@@ -99,6 +99,8 @@ public final class SamplingRouter {
     private final Map<String, List<Waiter>> waiters = new HashMap<>();
     private final Map<String, Follower> followers = new HashMap<>();
     private final Map<String, ActorRef<EngineReply>> replyAdapters = new HashMap<>();
+    /// Tokens of unfinished requests that were handed out to their followers.
+    private final Map<String, Long> handedOut = new HashMap<>();
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
 
     private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings,
@@ -351,14 +353,20 @@ public final class SamplingRouter {
     private void drawn(String task, List<DrawnTokens> sequences) {
         Follower follower = followers.remove(task);
         if (follower == null) return;
+        handedOut.put(task, sequences.stream().mapToLong(s -> s.from() + s.tokens().length).sum());
         follower.timeout().cancel();
         follower.question().replyTo().tell(
                 new SamplingReply.Drawn(follower.question().request(), sequences));
     }
 
+    /// Gives a request up. What its followers got of it counts.
     private void cancel(String owner, String task) {
+        boolean unfinished = dispatcher.status(owner, task) instanceof SampleDispatcher.Status.Waiting;
         dispatcher.cancel(owner, task, now()).ifPresent(engine ->
                 engine.tell(new EngineCommand.CancelSample(task)));
+        Long sampled = handedOut.get(task);
+        if (unfinished && sampled != null) dispatcher.request(task).ifPresent(given ->
+                meter.finished(given.owner(), given.task(), sampled));
         if (dispatcher.status(owner, task) instanceof SampleDispatcher.Status.Failed) replyToWaiters(task);
     }
 
@@ -384,8 +392,8 @@ public final class SamplingRouter {
 
     private boolean complete(String task, SampleResult result) {
         boolean first = dispatcher.complete(task, result, now());
-        if (first) dispatcher.request(task).ifPresent(done ->
-                meter.finished(done.owner(), done.task(), result));
+        if (first) dispatcher.request(task).ifPresent(done -> meter.finished(done.owner(), done.task(),
+                result.sequences().stream().mapToLong(s -> s.tokens().length).sum()));
         return first;
     }
 
@@ -400,6 +408,7 @@ public final class SamplingRouter {
     private void replyToWaiters(String task) {
         ActorRef<EngineReply> adapter = replyAdapters.remove(task);
         if (adapter != null) context.stop(adapter);
+        handedOut.remove(task);
         Follower follower = followers.remove(task);
         if (follower != null) {
             follower.timeout().cancel();

@@ -48,8 +48,8 @@ class ApiDocumentTest {
     @Test void everyEndpointIsInTheDocumentAndTheOtherWayRound() {
         var endpoints = new TreeSet<String>();
         for (Endpoint each : service.endpoints)
-            if (!each.pattern().getFirst().isEmpty())
-                endpoints.add(each.method() + " /api/v1/" + String.join("/", each.pattern()));
+            endpoints.add(each.method() + (each.pattern().getFirst().isEmpty() ? " " : " /api/v1/")
+                    + String.join("/", each.pattern()).replace("**", "*"));
         var documented = new TreeSet<String>();
         document.get("paths").properties().forEach(path -> path.getValue().properties().forEach(operation ->
                 documented.add(operation.getKey().toUpperCase(java.util.Locale.ROOT) + " "
@@ -67,7 +67,8 @@ class ApiDocumentTest {
         String method = path.startsWith("PUT ") ? "PUT" : "POST";
         Answer answer = service.send(method, path.replaceFirst("^PUT ", ""),
                 whole.toString().getBytes(StandardCharsets.UTF_8));
-        Matcher found = FIELDS.matcher(answer.json().path("message").asText());
+        JsonNode error = answer.json().has("message") ? answer.json() : answer.json().path("error");
+        Matcher found = FIELDS.matcher(error.path("message").asText());
         assertTrue(answer.status() == 400 && found.find(), () -> path + ": " + answer.json());
         var names = new TreeSet<>(List.of(found.group(1).split(", ")));
         names.remove("nobodyKnowsThis");
@@ -80,8 +81,12 @@ class ApiDocumentTest {
         return names;
     }
 
+    private static String full(String path) {
+        return path.startsWith("/") ? path : "/api/v1/" + path;
+    }
+
     private static JsonNode bodyOf(String path, String method) {
-        return document.at("/paths/" + ("/api/v1/" + path).replace("~", "~0").replace("/", "~1") + "/"
+        return document.at("/paths/" + full(path).replace("~", "~0").replace("/", "~1") + "/"
                 + method + "/requestBody/content/application~1json/schema");
     }
 
@@ -96,6 +101,10 @@ class ApiDocumentTest {
     private static final String BATCH = "{'loss_fn': 'cross_entropy', 'data': [{'model_input':"
             + " {'chunks': [{'tokens': [1, 2]}]}, 'loss_fn_inputs': {'target_tokens':"
             + " {'dtype': 'int64', 'data': [2, 3]}}}]}";
+
+    private static final String PROMPT = "{'model': 'ultrasafe/usf-tiny', 'prompt': [1, 2]}";
+    private static final String CHAT =
+            "{'model': 'ultrasafe/usf-tiny', 'messages': [{'role': 'user', 'content': 'a'}]}";
 
     @Test void requestsHaveTheFieldsThatAreRead() {
         assertSame("create_session", "{}");
@@ -118,6 +127,9 @@ class ApiDocumentTest {
         assertSame("retrieve_future", "{'request_id': 'x'}");
         assertSame("create_sampling_session", "{'session_id': '" + SESSION
                 + "', 'sampling_session_seq_id': 7, 'base_model': 'ultrasafe/usf-tiny'}");
+        assertSame("/v1/completions", PROMPT);
+        assertSame("/v1/chat/completions", CHAT);
+        assertSame("/v1/messages", CHAT.replace("'messages'", "'max_tokens': 3, 'messages'"));
         String ttl = "training_runs/" + run + "/checkpoints/weights/a/ttl";
         assertEquals(documented(bodyOf("training_runs/{run}/checkpoints/{kind}/{name}/ttl", "put")),
                 fieldsRead("PUT " + ttl, TestClient.json("{}")));
@@ -166,7 +178,7 @@ class ApiDocumentTest {
         document.get("paths").properties().forEach(each -> {
             String pattern = each.getKey().replaceAll("\\{[^}]*}", "[^/]+");
             JsonNode operation = each.getValue().path(method.toLowerCase(java.util.Locale.ROOT));
-            if (operation.isMissingNode() || !("/api/v1/" + path).replaceAll("\\?.*", "").matches(pattern))
+            if (operation.isMissingNode() || !full(path).replaceAll("\\?.*", "").matches(pattern))
                 return;
             JsonNode response = operation.path("responses").path("" + answer.status());
             if (response.isMissingNode()) response = operation.path("responses").path("default");
@@ -217,7 +229,10 @@ class ApiDocumentTest {
         done("asample", "{'sampling_session_id': '" + id
                 + "', 'seq_id': 1, 'prompt': {'chunks': [{'tokens': [1]}]}}");
         listings();
+        ofOpenAi("bios://" + run + "/sampler_weights/s");
         String checkpoint = "training_runs/" + run + "/checkpoints/weights/a";
+        assertEquals(200, checked("GET", checkpoint, "").status());
+        checked("GET", checkpoint + "x", "");
         checked("PUT", checkpoint + "/ttl", "{'ttl_seconds': 1000}");
         checked("POST", checkpoint + "/publish", "");
         checked("DELETE", checkpoint + "/publish", "");
@@ -228,11 +243,29 @@ class ApiDocumentTest {
         checked("DELETE", checkpoint, "");
     }
 
+    private static void ofOpenAi(String weights) {
+        for (String path : List.of("/v1/models", "/v1/models/ultrasafe%2Fusf-tiny"))
+            assertEquals(200, checked("GET", path, "").status(), path);
+        assertEquals(404, checked("GET", "/v1/models/nothing", "").status());
+        String more = ", 'n': 2, 'logprobs': ";
+        for (String body : List.of(PROMPT, PROMPT.replace("}", more + "0}"),
+                PROMPT.replace("ultrasafe/usf-tiny", weights)))
+            assertEquals(200, checked("POST", "/v1/completions", body).status(), body);
+        for (String body : List.of(CHAT, CHAT.replace("]}", "]" + more + "true}")))
+            assertEquals(200, checked("POST", "/v1/chat/completions", body).status(), body);
+        String message = CHAT.replace("'messages'", "'max_tokens': 3, 'messages'");
+        for (String body : List.of(message, message.replace("'messages'", "'system': 'a', 'messages'")))
+            assertEquals(200, checked("POST", "/v1/messages", body).status(), body);
+        assertEquals(400, checked("POST", "/v1/messages", "{}").status());
+        assertEquals(400, checked("POST", "/v1/completions", "{}").status());
+        assertEquals(400, checked("POST", "/v1/chat/completions", PROMPT).status());
+    }
+
     private static void listings() {
         for (String path : List.of("training_runs", "training_runs/" + run, "checkpoints?public=false",
                 "training_runs/" + run + "/checkpoints", "training_runs/" + run + "/timings",
-                "training_runs/" + run + "/history", "sessions", "sessions/" + SESSION, "audit",
-                "billing/usage/events"))
+                "training_runs/" + run + "/history", "sessions?access_scope=accessible",
+                "sessions/" + SESSION, "audit", "billing/usage/events"))
             assertEquals(200, checked("GET", path, "").status(), path);
         Answer trace = checked("GET", "sessions/" + SESSION + "/trace_export", "");
         checked("GET", trace.text("url").replaceFirst(".*/api/v1/", ""), "");

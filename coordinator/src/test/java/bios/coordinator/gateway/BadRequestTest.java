@@ -62,6 +62,14 @@ class BadRequestTest {
         return new String[] {Integer.toString(status), field, part, instead};
     }
 
+    @Test void anEmptyListOfStopsIsNoMistake() {
+        String sample = "{'sampling_session_id': '" + sampler + "', 'seq_id': 900, 'prompt': {'chunks':"
+                + " [{'tokens': [1]}]}, 'sampling_params': {'max_tokens': 2, 'stop': []}}";
+        assertEquals(200, service.post("asample", sample).status());
+        assertEquals(200, service.post("asample", sample.replace("900", "901").replace("[]}", "null}"))
+                .status());
+    }
+
     @Test void batches() {
         String good = "{'model_id': '" + run
                 + "', 'seq_id': 1, 'forward_backward_input': {'data': [{'model_input': {'chunks': [{'type':"
@@ -322,7 +330,7 @@ class BadRequestTest {
         table("load_weights", "{'model_id': '" + run + "', 'seq_id': 5, 'path': 'bios://" + run
                 + "/a', 'optimizer': true}", List.of(row(400, "path", "bios://" + run + "/a", "a"),
                         row(400, "optimizer", "true", "1"), row(400, "weights_access_token",
-                                "'optimizer': true", "'weights_access_token': 'x'")));
+                                "'optimizer': true", "'weights_access_token': 7")));
         table("weights_info", "{'path': 'bios://" + run + "/a'}", List.of(
                 row(400, "path", "", "{}"),
                 row(400, "path", "'path'", "'tinker_path': 'x', 'path'"),

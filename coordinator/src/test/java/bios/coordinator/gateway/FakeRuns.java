@@ -232,7 +232,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
-                        r.checkpoints, r.closed, r.corrupted, Optional.empty())).toList();
+                        r.checkpoints, r.closed, r.corrupted, Optional.empty(), Optional.empty())).toList();
         return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 

@@ -142,6 +142,7 @@ final class FuzzRequests {
             case "path", "model_path", "tinker_path" -> chance(0.2) ? pick(List.of("a", "b"))
                     : one("path");
             case "base_model" -> "ultrasafe/usf-tiny";
+            case "model" -> chance(0.6) ? "ultrasafe/usf-tiny" : one("path");
             case "project_id" -> pick(List.of("p", "q"));
             default -> pick(STRINGS);
         };
@@ -193,7 +194,9 @@ final class FuzzRequests {
         var required = new ArrayList<String>();
         schema.path("required").forEach(each -> required.add(each.asText()));
         schema.path("properties").properties().forEach(field -> {
-            if (chance(required.contains(field.getKey()) ? 0.985 : 0.3))
+            boolean unsupported = field.getValue().findValuesAsText("description")
+                    .contains(ApiDocument.UNSUPPORTED);
+            if (chance(required.contains(field.getKey()) ? 0.985 : unsupported ? 0.01 : 0.3))
                 object.set(field.getKey(), value(field.getKey(), field.getValue(), depth + 1));
         });
         JsonNode others = schema.path("additionalProperties");

@@ -376,6 +376,60 @@ class OpenAiTest {
         refuses(service.post(path, body), row[1].equals("model_not_found") ? 404 : 400, row[0], row[1]);
     }
 
+    private static final String MESSAGE = "{" + MODEL
+            + ", 'max_tokens': 5, 'messages': [{'role': 'user', 'content': 'ab'}]}";
+
+    @Test void anthropicsMessagesAreAnswered() throws Exception {
+        service.manualSampling = true;
+        String asked = MESSAGE.replace("'messages'", "'stop_sequences': ['cd'], 'system': [{'type': 'text',"
+                + " 'text': 'be'}], 'messages'");
+        var answer = CompletableFuture.supplyAsync(() -> service.post("/v1/messages", asked));
+        var sample = next(EngineCommand.Sample.class);
+        assertEquals(List.of("cd"), sample.task().params().stopStrings());
+        assertEquals(Optional.of(5), sample.task().params().maxTokens());
+        sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), result(StopReason.STOP,
+                new int[] {1, 2, 3})));
+        JsonNode message = answer.get(20, TimeUnit.SECONDS).json();
+        assertEquals("b", message.at("/content/0/text").asText(), message::toString);
+        assertEquals("stop_sequence", message.path("stop_reason").asText(), message::toString);
+        assertEquals("cd", message.path("stop_sequence").asText());
+        assertEquals(3, message.at("/usage/output_tokens").asInt());
+        try (var stream = new Stream("/v1/messages", MESSAGE.replace("'messages'", "'stream': true,"
+                + " 'messages'"))) {
+            sample = next(EngineCommand.Sample.class);
+            draw(next(EngineCommand.FollowSample.class), new int[] {1, 2});
+            var types = new ArrayList<String>();
+            for (int i = 0; i < 3; i++) types.add(stream.event().path("type").asText());
+            assertEquals("bc", stream.events.getLast().at("/delta/text").asText());
+            next(EngineCommand.FollowSample.class);
+            sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), result(StopReason.LENGTH,
+                    new int[] {1, 2, 3})));
+            for (int i = 0; i < 4; i++) types.add(stream.event().path("type").asText());
+            assertEquals(List.of("message_start", "content_block_start", "content_block_delta",
+                    "content_block_delta", "content_block_stop", "message_delta", "message_stop"), types);
+            assertEquals("max_tokens", stream.events.get(5).at("/delta/stop_reason").asText());
+            assertEquals(3, stream.events.get(5).at("/usage/output_tokens").asInt());
+        }
+    }
+
+    @Test void badMessagesAreRefusedByField() {
+        String[][] rows = {{"max_tokens", "'max_tokens': 5, ", ""}, {"max_tokens", "5", "0"},
+            {"messages", "[{'role': 'user', 'content': 'ab'}]", "[]"},
+            {"messages[0].role", "'user'", "'tool'"}, {"messages[0].role", "'user'", "'assistant'"},
+            {"messages[0].content", "'ab'", "7"}, {"system", "'messages'", "'system': 7, 'messages'"},
+            {"tools", "5", "5, 'tools': [{'name': 'x'}]"},
+            {"stop_sequences", "5", "5, 'stop_sequences': ['']"},
+            {"temperature", "5", "5, 'temperature': -1"},
+            {"model", "ultrasafe/usf-tiny", "gpt-x"}, {"colour", "5", "5, 'colour': 1"}};
+        for (String[] row : rows) {
+            Answer refused = service.post("/v1/messages", MESSAGE.replace(row[1], row[2]));
+            JsonNode error = refused.json().path("error");
+            assertEquals(row[0].equals("model") ? 404 : 400, refused.status(), refused.json()::toString);
+            assertEquals("error", refused.text("type"), refused.json()::toString);
+            assertTrue(error.path("message").asText().contains(row[0]), error::toString);
+        }
+    }
+
     @Test void modelsWithoutAUsableTemplateSayWhatToDo() {
         try (var other = new TestService(Accounts.open(), "long-poll = 100 ms")) {
             refuses(other.post("/v1/chat/completions", CHAT), 400, "model", "no_chat_template");

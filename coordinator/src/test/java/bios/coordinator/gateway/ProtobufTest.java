@@ -10,8 +10,10 @@ import bios.coordinator.gateway.TestClient.Answer;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RunId;
 import bios.protocol.run.TensorData;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.github.luben.zstd.Zstd;
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
 import java.net.http.HttpRequest;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -306,6 +308,49 @@ class ProtobufTest {
                 .varint(3, 2).varint(4, 1).varint(4, 1 << 30);
         assertEquals(413, send("forward_backward", request(run, 1, "cross_entropy",
                 datum(new int[] {1}, "target_tokens", huge))).status());
+    }
+
+    /// `golden.py --csr` of the worker's tests has written them.
+    @Test void sparseMatricesOfPyTorchAreTheirDenseOnes() throws IOException {
+        JsonNode all = TestClient.MAPPER.readTree(
+                ProtobufTest.class.getResourceAsStream("/csr.json"));
+        for (JsonNode each : all) {
+            JsonNode tensor = each.get("tensor");
+            boolean ids = tensor.get("dtype").asText().equals("int64");
+            Json tree = new JsonReader(20, 1 << 20).read(
+                    tensor.toString().getBytes(StandardCharsets.UTF_8), _ -> { });
+            check(each, ids, TensorReader.read(FieldPath.BODY, tree, _ -> { }));
+            byte[] values = ids ? longs(longs(tensor.get("data"))) : floats(tensor.get("data"));
+            var sparse = new ProtoWriter().message(2, new ProtoWriter().bytes(1, values)
+                    .bytes(2, longs(longs(tensor.get("sparse_crow_indices"))))
+                    .bytes(3, longs(longs(tensor.get("sparse_col_indices"))))).varint(3, ids ? 2 : 1)
+                    .varint(4, tensor.get("shape").get(0).asLong())
+                    .varint(4, tensor.get("shape").get(1).asLong());
+            Json batch = ProtoBatch.read(request("r", 1, "x", datum(new int[] {1}, "t", sparse)), _ -> { });
+            Fields datum = Fields.of(FieldPath.BODY, Fields.ofRequest(batch)
+                    .object("forward_backward_input").array("data").getFirst());
+            check(each, ids, TensorReader.read(FieldPath.BODY,
+                    datum.object("loss_fn_inputs").required("t"), _ -> { }));
+        }
+    }
+
+    private static void check(JsonNode each, boolean ids, TensorData read) {
+        assertArrayEquals(new int[] {each.at("/tensor/shape/0").asInt(), each.at("/tensor/shape/1").asInt()},
+                read.shape());
+        if (ids) assertArrayEquals(longs(each.get("dense")), read.longs());
+        else assertArrayEquals(floats(each.get("dense")), read.data());
+    }
+
+    private static long[] longs(JsonNode numbers) {
+        long[] all = new long[numbers.size()];
+        for (int i = 0; i < all.length; i++) all[i] = numbers.get(i).asLong();
+        return all;
+    }
+
+    private static byte[] floats(JsonNode numbers) {
+        float[] all = new float[numbers.size()];
+        for (int i = 0; i < all.length; i++) all[i] = (float) numbers.get(i).asDouble();
+        return TensorData.of(all).data();
     }
 
     @Test void aMaskIsAppliedToWeightsAndAdvantages() {

@@ -114,6 +114,7 @@ class PublishedTest {
         all.add(service.post("load_training_client", "{'session_id': '" + BOBS + "', 'model_seq_id': "
                 + (100 + number) + ", 'path': 'bios://" + run + "/b'}"));
         all.add(service.get("training_runs/" + run + "?access_scope=accessible"));
+        all.add(service.get(checkpoint("weights/b") + "?access_scope=accessible"));
         return all;
     }
 
@@ -153,6 +154,8 @@ class PublishedTest {
 
     private static void othersSeeNothingElse() {
         assertEquals(404, info("weights/a").status());
+        assertEquals(404, service.get(checkpoint("weights/a") + "?access_scope=accessible").status());
+        assertEquals(404, service.get(checkpoint("weights/b")).status());
         assertEquals(404, service.get("training_runs/" + run).status());
         assertEquals(List.of("sampler_weights/s", "weights/b"), listed("training_runs/" + run
                 + "/checkpoints?access_scope=accessible", "checkpoints", "checkpoint_id"));
@@ -160,6 +163,26 @@ class PublishedTest {
         assertEquals(404, send("DELETE", checkpoint("weights/b"), "").status());
         assertEquals(404, send("PUT", checkpoint("weights/b") + "/ttl", "{'ttl_seconds': 1}").status());
         assertEquals(404, service.post("optim_step", operation(90, "'type': 'x'")).status());
+    }
+
+    private static Answer load(long seq, String token) {
+        as("bob");
+        return service.post("load_weights", "{'model_id': '" + bobs + "', 'seq_id': " + seq + ", 'path':"
+                + " 'tinker://" + run + "/weights/given', 'weights_access_token': '" + token + "'}");
+    }
+
+    @Test void aKeyOfAnotherAccountDoesNotOpenWhatIsNotPublished() {
+        as("alice");
+        save(80, "given");
+        Answer refused = load(80, "tml-alice-key");
+        assertEquals("unsupported", refused.text("error"), () -> text(refused));
+        assertEquals("weights_access_token", refused.text("field"));
+        assertTrue(refused.text("message").contains("published"), () -> text(refused));
+        assertEquals("weights_access_token", load(80, "tml-nobody").text("field"));
+        as("alice");
+        ok(send("POST", checkpoint("weights/given") + "/publish", ""));
+        done(load(80, "tml-alice-key"));
+        done(load(81, "tml-bob-key"));
     }
 
     @Test void aNameThatIsSavedAgainIsPrivateAgain() {

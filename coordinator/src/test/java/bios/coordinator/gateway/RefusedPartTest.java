@@ -93,6 +93,27 @@ class RefusedPartTest {
         }
     }
 
+    /// A part that only the engine can find wrong.
+    @Test void failsTheNextStepAlsoIfTheEngineRefusesIt(@TempDir Path folder) {
+        try (var service = new RealService(folder, Accounts.open(), "long-poll = 2 s")) {
+            String run = run(service);
+            done(service, service.post("forward_backward", part(run, 1, 5)));
+            Answer failed = done(service,
+                    service.post("forward_backward", part(run, 2, ScriptedEngine.FAILING)));
+            assertEquals("user", failed.text("category"), failed.json().toString());
+            Answer step = done(service, step(service, run, 3));
+            assertEquals("user", step.text("category"), "it applied the rest of the batch: " + step.json());
+            done(service, service.post("forward_backward", part(run, 4, 7)));
+            Answer next = done(service, step(service, run, 5));
+            assertEquals(1, next.json().path("metrics").path("grad_norm").asDouble(), next.json().toString());
+            // A batch of one part has no rest: whoever knows of its failure goes on with the next batch.
+            assertEquals("user", done(service, service.post("forward_backward",
+                    part(run, 6, ScriptedEngine.FAILING))).text("category"));
+            done(service, service.post("forward_backward", part(run, 7, 7)));
+            assertEquals("optim_step", done(service, step(service, run, 8)).text("type"));
+        }
+    }
+
     @Test void ofAForwardPassBlocksNothing(@TempDir Path folder) {
         try (var service = new RealService(folder, Accounts.open(), "long-poll = 2 s")) {
             String run = run(service);

@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import bios.persistence.blob.BlobStore;
+import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointKind;
@@ -21,6 +22,7 @@ import bios.protocol.sampling.SampleResult.StopReason;
 import bios.protocol.stored.StoredOperations;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -28,9 +30,12 @@ import java.util.Optional;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
-/// An engine that computes nothing and succeeds at every operation; the norm of a step's gradient is the
-/// number of operations whose gradients it applies.
+/// An engine that computes nothing and succeeds at every operation but passes that begin with one token; the
+/// norm of a step's gradient is the number of operations whose gradients it applies.
 final class ScriptedEngine {
+    /// A pass fails whose first token is this one.
+    static final int FAILING = 99;
+
     private final BlobStore blobs;
     private final Map<RunId, RunConfig> runs = new HashMap<>();
     private final Map<RunId, Integer> summed = new HashMap<>();
@@ -57,16 +62,19 @@ final class ScriptedEngine {
             }
             case EngineCommand.Execute c -> {
                 c.replyTo().tell(new EngineEvent.Measured(c.run(), c.position(), 1));
-                c.replyTo().tell(new EngineEvent.Executed(c.run(), c.position(), execute(c)));
+                c.replyTo().tell(fails(c)
+                        ? new EngineEvent.Failed(c.run(), c.position(),
+                                Fault.user("non_finite", "a scripted failure"))
+                        : new EngineEvent.Executed(c.run(), c.position(), execute(c)));
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) ->
                 replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position,
                         put(BlobScope.recovery(run, 0), "state"), 0, runs.get(run).lora()));
             case EngineCommand.CloseRun(var run) -> runs.remove(run);
             case EngineCommand.Sample(var task, var replyTo) ->
-                    replyTo.tell(new EngineReply.Sampled(task.id(),
-                    new SampleResult(List.of(new SampleResult.Sequence(new int[] {5}, new float[] {-1},
-                            StopReason.LENGTH)), Optional.empty(), Optional.empty())));
+                    replyTo.tell(new EngineReply.Sampled(task.id(), new SampleResult(Collections.nCopies(
+                            task.numSamples(), new SampleResult.Sequence(new int[] {5}, new float[] {-1},
+                                    StopReason.LENGTH)), Optional.empty(), Optional.empty())));
             case EngineCommand.Tokenize(_, _, _, var replyTo) ->
                 replyTo.tell(new EngineReply.Tokenized(new int[] {1}));
             case EngineCommand.Detokenize(_, _, _, var replyTo) ->
@@ -86,19 +94,29 @@ final class ScriptedEngine {
         return blobs.put(scope, content.getBytes(StandardCharsets.UTF_8));
     }
 
-    private OperationResult execute(EngineCommand.Execute c) {
-        if (c.operation() instanceof StoredOperation.Refused(var kind, _)
-                && kind == OperationKind.OPTIM_STEP) {
-            summed.remove(c.run());
-            return new OperationResult.Stepped(0, Map.of());
-        }
+    private Operation operation(EngineCommand.Execute c) {
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
             case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
             case StoredOperation.Refused refused ->
                     throw new IllegalStateException("never executed: " + refused);
         };
-        return switch (StoredOperations.decode(c.operation().kind(), encoded)) {
+        return StoredOperations.decode(c.operation().kind(), encoded);
+    }
+
+    private boolean fails(EngineCommand.Execute c) {
+        return !(c.operation() instanceof StoredOperation.Refused)
+                && operation(c) instanceof Operation.ForwardBackward f
+                && f.data().getFirst().tokens()[0] == FAILING;
+    }
+
+    private OperationResult execute(EngineCommand.Execute c) {
+        if (c.operation() instanceof StoredOperation.Refused(var kind, _)
+                && kind == OperationKind.OPTIM_STEP) {
+            summed.remove(c.run());
+            return new OperationResult.Stepped(0, Map.of());
+        }
+        return switch (operation(c)) {
             case Operation.ForwardBackward f -> {
                 if (!f.forwardOnly()) summed.merge(c.run(), 1, Integer::sum);
                 yield new OperationResult.Evaluated(

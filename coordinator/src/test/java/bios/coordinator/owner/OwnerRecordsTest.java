@@ -9,7 +9,6 @@ import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.owner.OwnerCommand.SampleUse;
 import bios.protocol.owner.OwnerCommand.SampledTotal;
 import bios.protocol.model.ModelName;
-import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import java.nio.file.Files;
@@ -106,11 +105,9 @@ class OwnerRecordsTest {
                     : CompletableFuture.failedStage(new IllegalStateException("lost"));
         });
         var params = new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(), 1, -1, 1);
-        var result = new SampleResult(List.of(new SampleResult.Sequence(new int[] {1, 2}, new float[2],
-                SampleResult.StopReason.LENGTH)), Optional.empty(), Optional.empty());
         for (int i = 0; i < 3000; i++) {
             usage.finished("alice", new SampleTask("s:sample:1:" + i, new ModelName("a/b"), Optional.empty(),
-                    new int[] {1, 2, 3}, params, 1, 0, false, 0), result);
+                    new int[] {1, 2, 3}, params, 1, 0, false, 0), 2);
             if (i % 50 == 0) usage.flush().toCompletableFuture().join();
         }
         for (int i = 0; i < 100; i++) usage.flush().toCompletableFuture().join();

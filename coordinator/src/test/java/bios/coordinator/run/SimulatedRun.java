@@ -618,7 +618,7 @@ final class SimulatedRun {
     /// Checks an event before it is added to the journal.
     private void judge(RunEvent event) {
         switch (event) {
-            case OperationFailed(var at, var why, _, var drops) -> failed(at, why, drops.isPresent());
+            case OperationFailed(var at, var why, _, var drops, _) -> failed(at, why, drops.isPresent());
             case LoadResolved(var at, var manifest) -> {
                 check(operations.get((int) at - 1).loads.isEmpty(), "resolves " + at + " twice");
                 operations.get((int) at - 1).loads = Optional.of(manifest);
@@ -671,11 +671,18 @@ final class SimulatedRun {
             default -> false;
         };
         check(legitimate, at + " fails for no reason: " + why.code());
-        boolean rest = blocked && operation.kind == OperationKind.OPTIM_STEP && operations.get(
-                (int) run.blocking().orElseThrow().position() - 1).kind == OperationKind.FORWARD_BACKWARD;
+        boolean rest = blocked && operation.kind == OperationKind.OPTIM_STEP && lacksPart();
         check(drops == rest, "the step at " + at + " drops the rest of a batch: " + drops);
         operation.failed = true;
         operation.drops = drops;
+    }
+
+    /// Whether what blocks the run is a pass that failed, or a load that failed behind one.
+    private boolean lacksPart() {
+        TrainingRun.BlockingFailure blocking = run.blocking().orElseThrow();
+        OperationKind cause = operations.get((int) blocking.position() - 1).kind;
+        return cause == OperationKind.FORWARD_BACKWARD
+                || cause == OperationKind.LOAD_STATE && blocking.lacksPart().isPresent();
     }
 
     // The client and random actions

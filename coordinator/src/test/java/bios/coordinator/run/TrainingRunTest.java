@@ -253,6 +253,53 @@ class TrainingRunTest {
         assertEquals(Optional.empty(), run.apply(run.blocked(2, wrong)).blockedBy(3));
     }
 
+    @Test void aFailureThatLeavesARestFailsTheNextStepEvenIfItIsKnown() {
+        Fault bad = Fault.user("bad", "why");
+        TrainingRun two = accept(accept(created(true), 0, inline(OperationKind.FORWARD_BACKWARD)), 1,
+                inline(OperationKind.FORWARD_BACKWARD));
+        TrainingRun known = accept(two.apply(two.failed(2, bad)).apply(new ErrorSeen(2)), 2,
+                inline(OperationKind.OPTIM_STEP));
+        assertEquals(Optional.of(bad), known.blockedBy(3));
+        assertTrue(known.blocked(3, bad).drops().isPresent());
+        TrainingRun after = accept(known.apply(known.blocked(3, bad)), 3, inline(OperationKind.OPTIM_STEP));
+        assertEquals(Optional.empty(), after.blockedBy(4), "one step only");
+        TrainingRun earlier = accept(two.apply(new OperationFailed(2, bad)).apply(new ErrorSeen(2)), 2,
+                inline(OperationKind.OPTIM_STEP));
+        assertEquals(Optional.empty(), earlier.blockedBy(3), "as builds before replay it");
+        TrainingRun point = two.apply(new RecoveryPointReached(1, blob("x", 1), 0, RunHarness.LORA,
+                Optional.empty()));
+        assertTrue(point.failed(2, bad).rest().isPresent(), "the sum is in the recovery point");
+        TrainingRun stepped = accept(accept(accept(created(true), 0, inline(OperationKind.FORWARD_BACKWARD)),
+                1, inline(OperationKind.OPTIM_STEP)), 2, inline(OperationKind.FORWARD_BACKWARD));
+        assertTrue(stepped.failed(3, bad).rest().isEmpty(), "the step has applied the sum");
+        TrainingRun behind = stepped.apply(new RecoveryPointReached(2, blob("x", 1), 1, RunHarness.LORA,
+                Optional.empty()));
+        assertTrue(behind.failed(3, bad).rest().isEmpty(), "it is in the recovery point");
+        TrainingRun load = accept(two.apply(two.failed(2, bad)).apply(new ErrorSeen(2)), 2,
+                inline(OperationKind.LOAD_STATE));
+        load = accept(load.apply(load.failed(3, bad)).apply(new ErrorSeen(3)), 3,
+                inline(OperationKind.OPTIM_STEP));
+        assertTrue(load.blocked(4, load.blockedBy(4).orElseThrow()).drops().isPresent(),
+                "a load that failed has left the sum");
+    }
+
+    @Test void whatARunStoresBesideItsCheckpointsIsCounted() {
+        TrainingRun run = accept(created(true), 0, inline(OperationKind.SAVE_STATE)).apply(
+                new CheckpointCommitted(1, manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"),
+                        1, RunHarness.LORA), Optional.empty()));
+        assertEquals(1, run.stateBytes(0), "the operation");
+        run = run.apply(new RecoveryPointReached(1, blob("x", 9), 0, RunHarness.LORA, Optional.empty()));
+        assertEquals(10, run.stateBytes(0), "the recovery point");
+        run = accept(run, 1, inline(OperationKind.SAVE_STATE)).apply(new CheckpointCommitted(2,
+                manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 2, RunHarness.LORA),
+                Optional.empty()));
+        assertEquals(31, run.stateBytes(0), "the version that was saved over");
+        run = accept(run, 2, inline(OperationKind.SAVE_SAMPLER_WEIGHTS)).apply(new CheckpointCommitted(3,
+                manifest(RunHarness.RUN, CheckpointKind.SAMPLER, Optional.empty(), 3, RunHarness.LORA),
+                Optional.of("s")));
+        assertEquals(42, run.stateBytes(0), "a snapshot");
+    }
+
     @Test void onlyFailuresOfOperationsThatChangeStateBlockLaterOperations() {
         TrainingRun run = accept(created(true), 0, inline(OperationKind.OPTIM_STEP));
         assertTrue(run.apply(new OperationFailed(1,
@@ -459,6 +506,11 @@ class TrainingRunTest {
                         Optional.empty()), new RunCreated(RunHarness.config(true).in(Optional.of("p"))),
                 new UsageCounted(3, 10, 4, 5000, 7_200_000), created(true).apply(
                         new UsageCounted(3, 10, 4, 5000, 7_200_000))));
+        // Failures that leave the rest of a batch.
+        TrainingRun rest = accept(accept(created(true), 3, inline(OperationKind.FORWARD_BACKWARD)), 4,
+                inline(OperationKind.FORWARD_BACKWARD));
+        all.addAll(List.of(rest.failed(2, wrong), rest.apply(new RecoveryPointReached(1, blob("x", 2), 0,
+                RunHarness.LORA, Optional.empty())).apply(rest.failed(2, wrong))));
         return all;
     }
 }

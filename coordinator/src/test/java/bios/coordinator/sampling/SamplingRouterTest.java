@@ -26,6 +26,7 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
@@ -114,8 +115,10 @@ class SamplingRouterTest {
     @Test void aFollowerIsAnsweredByTheEngineThatTakesOver() {
         var directory = KIT.spawn(ModelDirectory.create(new AtomicReference<>(EngineDirectory.EMPTY),
                 Duration.ofMillis(50)));
+        var counted = new LinkedBlockingQueue<String>();
         var router = KIT.spawn(SamplingRouter.create("follow", SETTINGS, directory, SampleRequestStore.NONE,
-                KeptWeights.ALL, () -> 0));
+                KeptWeights.ALL, (owner, of, tokens) -> counted.add(owner + " " + of.id() + " " + tokens),
+                () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SampleDispatcherTest.task("f", "");
         router.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -147,6 +150,10 @@ class SamplingRouterTest {
         assertEquals("cancelled", ((SamplingReply.Failed) client.receiveMessage()).fault().code());
         router.tell(new SamplingCommand.Follow("me", request, new int[] {1}, 10, client.getRef()));
         assertEquals("cancelled", ((SamplingReply.Failed) client.receiveMessage()).fault().code());
+        router.tell(new SamplingCommand.Cancel("me", request));
+        router.tell(new SamplingCommand.Follow("me", request, new int[] {1}, 10, client.getRef()));
+        client.receiveMessage();
+        assertEquals(List.of("me f 1"), List.copyOf(counted), "what was handed out counts, once");
         KIT.stop(other);
     }
 

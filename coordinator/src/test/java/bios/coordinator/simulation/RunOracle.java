@@ -71,9 +71,11 @@ final class RunOracle {
     }
 
     /// @param nextStep whether it blocks the next step, whenever that was accepted
-    private record BlockingFailure(int position, Fault why, long until, boolean nextStep) {
+    /// @param lacks whether the gradient sum lacks a part
+    private record BlockingFailure(int position, Fault why, long until, boolean nextStep, boolean lacks) {
         BlockingFailure until(long seen) {
-            return until < Long.MAX_VALUE ? this : new BlockingFailure(position, why, seen, nextStep);
+            return until < Long.MAX_VALUE ? this
+                    : new BlockingFailure(position, why, seen, nextStep, lacks);
         }
     }
 
@@ -169,7 +171,8 @@ final class RunOracle {
                 op(at).applied = true;
                 blocking = blocking.filter(p -> p.position() > at);
             }
-            case OperationFailed(var at, var why, _, var drops) -> failed((int) at, why, drops.isPresent());
+            case OperationFailed(var at, var why, _, var drops, var rest) ->
+                    failed((int) at, why, drops.isPresent(), rest.isPresent());
             case ErrorSeen(var upTo) -> {
                 blocking = blocking.map(p -> p.until(upTo));
                 aside = aside.map(p -> p.until(upTo));
@@ -222,7 +225,7 @@ final class RunOracle {
         positions.put(e.seq(), operations.size());
     }
 
-    private void failed(int at, Fault why, boolean drops) {
+    private void failed(int at, Fault why, boolean drops, boolean rest) {
         Accepted op = op(at);
         check(op.failed.isEmpty() && op.saved.isEmpty() && !op.applied,
                 at + " fails once more: " + why);
@@ -233,14 +236,29 @@ final class RunOracle {
         else check(legitimate(at, op, why), at + " " + op.stored.kind() + " fails for no reason: " + why);
         op.failed = Optional.of(why);
         boolean step = op.stored.kind() == OperationKind.OPTIM_STEP;
-        check(drops == (blocked && step && op(blocking.get().position()).stored.kind()
-                == OperationKind.FORWARD_BACKWARD), at + " drops the gradient: " + drops);
+        boolean pass = op.stored.kind() == OperationKind.FORWARD_BACKWARD;
+        boolean refused = op.stored instanceof StoredOperation.Refused;
+        check(drops == (blocked && step && blocking.get().lacks()), at + " drops the gradient: " + drops);
+        check(rest == (op.loading() && blocking.filter(BlockingFailure::nextStep).isPresent()
+                || pass && !blocked && !refused && open(at)), at + " leaves a rest of a batch: " + rest);
         op.drops = drops;
-        if (step) blocking = blocking.map(p -> new BlockingFailure(p.position(), p.why(), p.until(), false));
+        if (step) blocking = blocking.map(p ->
+                new BlockingFailure(p.position(), p.why(), p.until(), false, p.lacks()));
         aside = aside.filter(p -> p.position() != at);
         boolean changes = op.stored.kind().changesState() && !why.code().equals("no_gradient");
         if (changes && !blocked) blocking = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE,
-                op.stored instanceof StoredOperation.Refused));
+                refused || rest, pass || rest));
+    }
+
+    /// Whether the gradient sum before a position holds what no step has applied.
+    private boolean open(int at) {
+        for (Accepted before : operations.subList(0, at - 1).reversed()) {
+            boolean done = before.failed.isEmpty();
+            if (before.stored.kind() == OperationKind.FORWARD_BACKWARD && done) return true;
+            boolean ends = before.loading() || before.stored.kind() == OperationKind.OPTIM_STEP;
+            if (ends && (done || before.drops)) return false;
+        }
+        return false;
     }
 
     private void setAside(int at, Fault why) {
@@ -255,7 +273,7 @@ final class RunOracle {
             default -> false;
         }, at + " is set aside for no reason: " + why);
         op.aside = true;
-        aside = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE, false));
+        aside = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE, false, false));
     }
 
     private boolean blocked(int at) {

@@ -17,13 +17,17 @@ import java.util.Optional;
 /// @param closed whether the run was unloaded
 /// @param corrupted what of its state was found to be not finite, if no checkpoint was saved or loaded since
 /// @param usage what its operations have used
+/// @param stateBytes what it stores beside those checkpoints: its recovery point, results and operations
+///     behind it, snapshots, and versions that were saved over but are in use
 public record RunSummary(RunConfig config, LoraSpec lora, long step, long lastRequestMillis,
         List<CheckpointManifest> checkpoints, boolean closed,
         @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> corrupted,
-        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<RunUsage> usage) {
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<RunUsage> usage,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> stateBytes) {
     public RunSummary {
         checkpoints = List.copyOf(checkpoints);
         if (corrupted == null) corrupted = Optional.empty(); // absent in rows of an earlier build
         if (usage == null) usage = Optional.empty(); // the same
+        if (stateBytes == null) stateBytes = Optional.empty(); // the same
     }
 }

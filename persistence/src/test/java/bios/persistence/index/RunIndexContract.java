@@ -52,7 +52,8 @@ abstract class RunIndexContract {
                 "{}", "s", number);
         return new RunSummary(config, LORA, step, 5, List.of(checkpoints), false,
                 number % 3 == 0 ? Optional.of("tensor a has NaN") : Optional.empty(), number % 2 == 0
-                ? Optional.of(RunUsage.NONE.plus(number, 5, 6, 7, 8)) : Optional.empty());
+                ? Optional.of(RunUsage.NONE.plus(number, 5, 6, 7, 8)) : Optional.empty(), number % 2 == 0
+                ? Optional.of(7L + number) : Optional.empty());
     }
 
     static RunId id(int number) {

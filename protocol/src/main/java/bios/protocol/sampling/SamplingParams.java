@@ -17,6 +17,10 @@ import java.util.Optional;
 /// @param topP above 0, at most 1
 public record SamplingParams(Optional<Integer> maxTokens, Optional<Long> seed, List<String> stopStrings,
         List<Integer> stopTokens, double temperature, int topK, double topP) {
+    /// Alone among the stop tokens: nothing ends a sequence but its length, not even the model's stop tokens.
+    /// No vocabulary has this token, so a build that does not know its meaning never meets it.
+    public static final int NO_STOP = Integer.MAX_VALUE;
+
     public SamplingParams {
         stopStrings = List.copyOf(stopStrings);
         stopTokens = List.copyOf(stopTokens);
@@ -35,6 +39,11 @@ public record SamplingParams(Optional<Integer> maxTokens, Optional<Long> seed, L
             if (s.isEmpty()) throw new Invalid("sampling_params.stop", "holds an empty string");
         for (int t : stopTokens)
             if (t < 0) throw new Invalid("sampling_params.stop", "holds the negative token " + t);
+    }
+
+    /// Whether nothing ends a sequence but its length.
+    public boolean neverStops() {
+        return stopTokens.equals(List.of(NO_STOP));
     }
 
     /// Whether the log-probabilities of the drawn tokens are the model's own: at temperature 1 without top-k

@@ -1,6 +1,7 @@
 package bios.worker.device;
 
 import com.typesafe.config.Config;
+import com.typesafe.config.ConfigException;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
@@ -11,19 +12,64 @@ import java.util.Optional;
 /// @param cache folder of compiled kernels; empty: in the user's cache
 /// @param memoryBytes most bytes of a card that are used; what the card has free may be less
 /// @param graphs whether decode passes are launched as graphs
-public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long memoryBytes,
-        boolean graphs) {
+/// @param products how products with frozen weights are computed
+public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long memoryBytes, boolean graphs,
+        Products products) {
     /// Everything by itself.
     public static final CudaSettings DEFAULT = new CudaSettings(List.of(), Optional.empty(),
-            Long.MAX_VALUE, true);
+            Long.MAX_VALUE, true, Products.DEFAULT);
+    private static final String WIDE = "float32", NARROW = "bfloat16";
+
+    /// How products with frozen weights are computed. The last two change the last digits of results.
+    ///
+    /// @param fewRows whether kernels for few rows multiply them, where they give the library's bits
+    /// @param narrow whether the library rounds a bf16 result of forward itself: what is added to the product
+    ///     is rounded to bf16 first
+    /// @param algorithmRows number of rows that the library chooses its algorithms for
+    public record Products(boolean fewRows, boolean narrow, int algorithmRows) {
+        /// What is measured to be fast, or has been for longest.
+        public static final Products DEFAULT = new Products(true, false, 1024);
+
+        /// Checks the limits.
+        public Products {
+            if (algorithmRows < 1) throw new IllegalArgumentException(algorithmRows + " rows");
+        }
+    }
 
     /// Reads `bios.engine.cuda`.
+    ///
+    /// @throws ConfigException if a value is unknown or out of range
     public static CudaSettings of(Config program) {
         Config own = program.getConfig("bios.engine.cuda");
         String cache = own.getString("cache");
         return new CudaSettings(own.getStringList("library-path"),
                 cache.equals(DeviceSettings.AUTO) ? Optional.empty() : Optional.of(Path.of(cache)),
                 own.getString("memory-bytes").equals(DeviceSettings.AUTO) ? Long.MAX_VALUE
-                        : own.getBytes("memory-bytes"), own.getBoolean("graphs"));
+                        : own.getBytes("memory-bytes"), own.getBoolean("graphs"), products(own));
+    }
+
+    private static Products products(Config own) {
+        String results = own.getString("forward-results");
+        if (!results.equals(WIDE) && !results.equals(NARROW)) throw new ConfigException.BadValue(own.origin(),
+                "bios.engine.cuda.forward-results", results + " is neither " + WIDE + " nor " + NARROW);
+        int rows = own.getInt("algorithm-rows");
+        if (rows < 1) throw new ConfigException.BadValue(own.origin(), "bios.engine.cuda.algorithm-rows",
+                rows + " is less than 1");
+        return new Products(own.getBoolean("few-rows"), results.equals(NARROW), rows);
+    }
+
+    /// The same with or without graphs.
+    public CudaSettings withGraphs(boolean graphs) {
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, products);
+    }
+
+    /// The same with this memory limit.
+    public CudaSettings withMemory(long bytes) {
+        return new CudaSettings(libraryPath, cache, bytes, graphs, products);
+    }
+
+    /// The same with products computed in this way.
+    public CudaSettings withProducts(Products products) {
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, products);
     }
 }

@@ -170,6 +170,8 @@ public interface Device extends AutoCloseable {
     ///
     /// @param scope of the result
     /// @param what names the verbs and all their operands but the others
+    /// @param inputs those with as many rows as the pass have one for each of its rows: a device may add rows
+    ///     of zeros to the pass, whose results nobody sees
     /// @param pages of the sequences
     default Tensor repeat(Scope scope, Object what, List<Tensor> inputs, Slots slots, Sequences sequences,
             PagePool pages, Repeated verbs) {

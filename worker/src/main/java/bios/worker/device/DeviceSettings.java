@@ -52,8 +52,7 @@ public record DeviceSettings(String device, String path, Optional<Activations> a
 
     /// The same with this memory limit, of the host and of a card.
     public DeviceSettings withMemory(long bytes) {
-        return new DeviceSettings(device, path, activations, threads, bytes,
-                new CudaSettings(cuda.libraryPath(), cuda.cache(), bytes, cuda.graphs()));
+        return new DeviceSettings(device, path, activations, threads, bytes, cuda.withMemory(bytes));
     }
 
     /// The same with these settings of the CUDA backend.

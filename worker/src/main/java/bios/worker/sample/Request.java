@@ -35,7 +35,7 @@ final class Request {
         this.task = task;
         this.adapter = adapter;
         this.decoder = decoder;
-        this.stopTokens = new HashSet<>(modelEnds);
+        this.stopTokens = new HashSet<>(task.params().neverStops() ? Set.of() : modelEnds);
         this.stopTokens.addAll(task.params().stopTokens());
         this.maxTokens = maxTokens;
         this.promptLogprobs = new float[task.prompt().length];

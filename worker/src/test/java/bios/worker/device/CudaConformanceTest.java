@@ -30,7 +30,10 @@ final class CudaConformanceTest {
             "bios.worker.engine.EngineTest");
     private static final List<String> MORE_OF_THE_ENGINE = List.of("bios.worker.train.NonFiniteTest",
             "bios.worker.engine.EvictionTest", "bios.worker.engine.OutOfMemoryTest");
+    private static final List<String> HALF = List.of("bios.worker.train.HalfPrecisionTest",
+            Bf16ProductsTest.class.getName());
     private static final Map<Part, CompletableFuture<CudaEmulator.Ended>> ENDED = new HashMap<>();
+    private static final String NARROW = "bf16 results of the library";
     private static ExecutorService processes;
 
     /// A process.
@@ -41,6 +44,7 @@ final class CudaConformanceTest {
     private record Part(String name, boolean checked, int seed, int capability, List<String> tests) {
         CudaEmulator.Ended run() {
             return CudaEmulator.java(CudaSuite.class, List.of("-Dbios.cuda.blocks=separate",
+                    "-D" + TestDevices.NARROW_PROPERTY + "=" + name.equals(NARROW),
                     "-D" + TestDevices.SUITES_PROPERTY + "=" + (LONG ? "long" : "short")), tests,
                     Map.of("CUDA_EMULATOR_CHECK", checked ? "1" : "0", "CUDA_EMULATOR_SEED",
                             Integer.toString(seed), "CUDA_EMULATOR_CC", Integer.toString(capability),
@@ -66,6 +70,8 @@ final class CudaConformanceTest {
             if (LONG) parts.add(new Part("verbs", true, seed, 90, List.of("conformance")));
             parts.add(new Part("models", LONG, seed + 1, 90, List.of(RefusedMemoryTest.class.getName(),
                     "bios.worker.train.ModelGoldenTest", Bf16AttentionTest.class.getName())));
+            parts.add(new Part("bf16 activations", LONG, seed + 1, 90, HALF));
+            parts.add(new Part(NARROW, LONG, seed + 1, 90, HALF));
         }
         return parts;
     }

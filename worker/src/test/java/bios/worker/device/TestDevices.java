@@ -21,11 +21,19 @@ public final class TestDevices {
     static final String OUTSIDE_THE_SUITE =
             ".*(ForcedPaths|ConformanceCoverage|KernelResources|Cuda\\w*)Test";
 
+    /// `true`: bf16 results of forward are the library's, on a CUDA device.
+    public static final String NARROW_PROPERTY = "bios.test.cuda.narrow";
+
     private TestDevices() {}
 
     /// Whether this process tests the CUDA backend.
     public static boolean cuda() {
         return System.getProperty(CUDA_PROPERTY) != null;
+    }
+
+    /// Whether bf16 results of forward are rounded twice.
+    static boolean narrow() {
+        return cuda() && Boolean.getBoolean(NARROW_PROPERTY);
     }
 
     /// `n` on the emulated card, where a pass takes long, else 1: of so many repetitions of a test one is
@@ -37,7 +45,10 @@ public final class TestDevices {
 
     /// The settings for a path.
     static DeviceSettings settings(DeviceSettings settings, String path) {
-        return path.equals(CUDA) ? settings.withDevice(CUDA) : settings.withPath(path);
+        if (!path.equals(CUDA)) return settings.withPath(path);
+        var products = CudaSettings.Products.DEFAULT;
+        return settings.withDevice(CUDA).withCuda(settings.cuda().withProducts(new CudaSettings.Products(
+                products.fewRows(), narrow(), products.algorithmRows())));
     }
 
     /// The path of tests that use a single path.

@@ -113,6 +113,38 @@ class ModelGoldenTest {
         }
     }
 
+    /// PyTorch's sum over several targets with weights, K of each datum its own.
+    @ParameterizedTest @MethodSource("cases") void severalTargetsAgree(String name) {
+        Golden golden = Golden.of(name);
+        if (!golden.json().has("candidates")) return;
+        try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {
+            List<Datum> data = new ArrayList<>();
+            for (Golden.Sequence sequence : golden.sequences())
+                data.add(candidates(golden, sequence, data.size()));
+            Evaluated result = new Trainer(model, 48).evaluate(state,
+                    new ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), false));
+            double expected = golden.values("loss.candidates")[0];
+            assertEquals(expected, result.metrics().get("loss:sum"),
+                    (golden.exact() ? 1e-4 : 1e-3) * Math.max(1, Math.abs(expected)));
+            for (int i = 0; i < data.size(); i++)
+                close(golden, "candidate logprobs", golden.values("candidate_logprobs." + i),
+                        result.logprobs().get(i), logprobTolerance(golden));
+            closeTensors(golden, "gradient.candidates.", StateFiles.point(state), ".grad",
+                    gradientTolerance(golden), 0);
+        }
+    }
+
+    private static Datum candidates(Golden golden, Golden.Sequence sequence, int index) {
+        var rows = golden.json().get("candidates").get(index);
+        int[] shape = {rows.size(), rows.get(0).size()};
+        long[] ids = new long[shape[0] * shape[1]];
+        for (int i = 0; i < ids.length; i++) ids[i] = rows.get(i / shape[1]).get(i % shape[1]).asLong();
+        byte[] weights = TensorData.of(golden.values("candidate_weights." + index)).data();
+        return new Datum(sequence.tokens(), Map.of(
+                "target_tokens", new TensorData(TensorData.DType.INT64, shape, TensorData.of(ids).data()),
+                "weights", new TensorData(TensorData.DType.FLOAT32, shape, weights)));
+    }
+
     private static Datum tripled(Datum datum) {
         long[] targets = datum.targets().longs();
         float[] weights = datum.lossInputs().get("weights").floats();

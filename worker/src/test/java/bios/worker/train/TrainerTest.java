@@ -23,6 +23,7 @@ import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.RecordingDevice;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -297,6 +298,38 @@ class TrainerTest {
             assertEquals(loss, result.values().metrics().get("loss:sum"), 1e-6);
             assertEquals(10, result.values().metrics().get("tokens:sum"));
             assertEquals(0, result.values().metrics().get("non_finite:sum"));
+        }
+    }
+
+    /// A sparse matrix of targets comes as a dense one, in which the others have no weight: a step with it
+    /// has the bits of one without those.
+    @Test void aStepHasTheSameBitsWithTargetsThatHaveNoWeight() {
+        int[] tokens = {3, 4, 5, 6};
+        long[] ids = {1, 2, 4, 5, 7, 7, 8, 9};
+        float[] weights = {1, 0.5f, -0.25f, 2, 0.5f, 0.5f, 1, 0.125f};
+        long[] wide = new long[2 * ids.length];
+        float[] wideWeights = new float[2 * ids.length];
+        for (int i = 0; i < ids.length; i++) {
+            wide[2 * i + 1] = ids[i];
+            wideWeights[2 * i + 1] = weights[i];
+        }
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on)) {
+            byte[] narrow = stepped(model, matrix(tokens, 2, ids, weights));
+            assertArrayEquals(narrow, stepped(model, matrix(tokens, 4, wide, wideWeights)));
+            weights[3] = 1;
+            assertFalse(Arrays.equals(narrow, stepped(model, matrix(tokens, 2, ids, weights))));
+        }
+    }
+
+    /// The state of a run after a step with a datum beside one with single targets.
+    private static byte[] stepped(BaseModel model, Datum datum) {
+        Datum single = Examples.datum(new int[] {9, 8}, new long[] {7, 6}, new float[] {1, 1});
+        try (TrainingState run = Examples.run(Examples.SMALL, model)) {
+            Trainer trainer = new Trainer(model);
+            trainer.evaluate(run, new ForwardBackward(List.of(datum, single), LossFunction.CROSS_ENTROPY,
+                    Map.of(), false));
+            trainer.optimStep(run, Optional.of(AdamParams.DEFAULT)).complete();
+            return StateFiles.point(run);
         }
     }
 

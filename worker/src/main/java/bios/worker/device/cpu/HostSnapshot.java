@@ -1,25 +1,18 @@
 package bios.worker.device.cpu;
 
-import static bios.protocol.Require.require;
-
-import bios.worker.device.Snapshot;
+import bios.worker.device.SharedSnapshot;
 import bios.worker.device.Tensor;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.concurrent.locks.ReadWriteLock;
-import java.util.concurrent.locks.ReentrantReadWriteLock;
 
-/// Copies of tensors, several small ones in one allocation (a slab). Several threads may read at the same
-/// time; [#close] waits for the reads in progress.
-final class HostSnapshot implements Snapshot {
+/// Copies of tensors, several small ones in one allocation (a slab).
+final class HostSnapshot extends SharedSnapshot {
     private static final long ALIGNMENT_BYTES = 64;
     /// Most elements of one slab of several tensors; a larger tensor has an allocation of its own.
     private static final long SLAB_ELEMENTS = 1 << 28;
     private final Memory memory;
     private final List<HostTensor> slabs = new ArrayList<>();
     private final List<HostTensor> copies = new ArrayList<>();
-    private final ReadWriteLock lock = new ReentrantReadWriteLock();
-    private boolean closed;
 
     /// Allocates the copies of these tensors; the caller fills them ([#copies]). If it throws
     /// [bios.worker.device.OutOfDeviceMemory], nothing stays allocated.
@@ -63,34 +56,15 @@ final class HostSnapshot implements Snapshot {
         return Math.ceilDiv(t.elements(), elements) * elements;
     }
 
-    /// The copies, in the order of the tensors.
-    List<HostTensor> copies() {
+    @Override protected List<HostTensor> copies() {
         return copies;
     }
 
-    /// Bytes of the copies, without the padding between them.
-    @Override public long bytes() {
-        return copies.stream().mapToLong(t -> t.dtype().bytes() * t.elements()).sum();
+    @Override protected void copyTo(int i, int row, int rows, int column, int columns, float[] to, int at) {
+        HostReadback.read(copies.get(i).rows(row, rows).columns(column, columns), to, at);
     }
 
-    @Override public void read(int i, int row, int rows, int column, int columns, float[] to, int at) {
-        lock.readLock().lock();
-        try {
-            require(!closed, "the snapshot is closed");
-            HostReadback.read(copies.get(i).rows(row, rows).columns(column, columns), to, at);
-        } finally {
-            lock.readLock().unlock();
-        }
-    }
-
-    @Override public void close() {
-        lock.writeLock().lock();
-        try {
-            if (closed) return;
-            closed = true;
-            slabs.forEach(memory::release);
-        } finally {
-            lock.writeLock().unlock();
-        }
+    @Override protected void release() {
+        slabs.forEach(memory::release);
     }
 }

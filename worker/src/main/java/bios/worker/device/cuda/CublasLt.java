@@ -40,8 +40,7 @@ final class CublasLt implements AutoCloseable {
     private static final int ALGORITHM_BYTES = 64, HEURISTIC_BYTES = 96, STATE = 72;
     private static final int MAPPING_ERROR = 11, EXECUTION_FAILED = 13;
     private static final long WORKSPACE_BYTES = 32L << 20;
-    /// Rows for which an algorithm is chosen, and numbers of rows that it must accept.
-    private static final int USUAL_ROWS = 1024;
+    /// Numbers of rows that an algorithm must accept.
     private static final int[] OTHER_ROWS = {1, 7, 64, 1000};
     private static final int CANDIDATES = 32;
     private static final int MOST_LAYOUTS = 8192;
@@ -164,18 +163,20 @@ final class CublasLt implements AutoCloseable {
         return chosen;
     }
 
-    /// The first algorithm for the usual number of rows that takes any number of them and splits no sum.
+    /// The first algorithm for the number of rows of the settings that takes any number of them and splits no
+    /// sum.
     private Optional<MemorySegment> choose(Shape shape) {
         int in = shape.backward ? shape.out : shape.in;
         int out = shape.backward ? shape.in : shape.out;
+        int rows = cuda.products().algorithmRows();
         var operation = shape.backward ? backward : forward;
         var w = new CudaTensor(0, DType.BF16, shape.out, shape.in, shape.in);
         try (var local = Arena.ofConfined()) {
             var preference = preference(local);
             var results = local.allocate((long) HEURISTIC_BYTES * CANDIDATES, 16);
             var found = local.allocate(JAVA_INT);
-            var x = layout(REAL_16BF, in, USUAL_ROWS, in);
-            var y = layout(shape.result, out, USUAL_ROWS, out);
+            var x = layout(REAL_16BF, in, rows, in);
+            var y = layout(shape.result, out, rows, out);
             check("cublasLtMatmulAlgoGetHeuristic", (int) NativeLibrary.call(library.function(
                     "cublasLtMatmulAlgoGetHeuristic", ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS,
                     ADDRESS, JAVA_INT, ADDRESS, ADDRESS), handle, operation, layout(w), x, y, y, preference,

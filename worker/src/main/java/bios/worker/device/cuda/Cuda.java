@@ -1,6 +1,7 @@
 package bios.worker.device.cuda;
 
 import bios.worker.device.Activations;
+import bios.worker.device.CudaSettings;
 import java.util.List;
 
 /// What the parts of a device share.
@@ -11,9 +12,10 @@ import java.util.List;
 ///     [CudaTransfers] looks at them with every result
 /// @param libraries folders where libraries are looked for first
 /// @param activations how fp32 activations are multiplied by bf16 weights
+/// @param products how products with frozen weights are computed
 record Cuda(CudaCard card, CudaDriver driver, CudaMemory memory, PinnedMemory pinned, Kernels kernels,
         ComputeStream computing, CudaStream copies, long faults, List<String> libraries,
-        Activations activations) {
+        Activations activations, CudaSettings.Products products) {
     /// Where this thread puts its verbs.
     CudaStream compute() {
         return computing.current();

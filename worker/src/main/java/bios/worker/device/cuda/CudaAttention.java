@@ -26,11 +26,11 @@ final class CudaAttention {
     /// Threads and tiles of attention_mma.cu; rows of shared memory of its kernels.
     private static final int MMA_BLOCK = 128;
     private static final int MMA_QUERIES = 64;
-    private static final int PASSING = 32;
+    private static final int STREAMED = 32;
     private static final int FORWARD_ROWS = 5 * 64, WIDE_FORWARD_ROWS = 6 * 64;
     private static final int QUERIES_ROWS = 6 * 64, KEYS_ROWS = 4 * 64;
-    /// Rows that stay and rows that pass of attention_wgmma.cu, and what aligns its shared memory.
-    private static final int HELD = 128, WIDE_PASSING = 64, PIECES_ALIGNMENT = 1024;
+    /// Rows that are resident and streamed in attention_wgmma.cu, and the alignment of its shared memory.
+    private static final int RESIDENT = 128, WIDE_STREAMED = 64, PIECES_ALIGNMENT = 1024;
 
     private final Cuda cuda;
     private final CudaTransfers transfers;
@@ -214,18 +214,18 @@ final class CudaAttention {
         int row = 2 * shape.headDim();
         String suffix = suffix(shape);
         if (cuda.card().warpgroups()) {
-            int bytes = (2 * HELD + 4 * WIDE_PASSING) * row + 4 * 4 * WIDE_PASSING + PIECES_ALIGNMENT;
+            int bytes = (2 * RESIDENT + 4 * WIDE_STREAMED) * row + 4 * 4 * WIDE_STREAMED + PIECES_ALIGNMENT;
             backward("attention_wgmma_backward_queries" + suffix, ofQueries, sequences,
-                    sequences.tiles(HELD, shape.heads() / shape.kvHeads()), shape, BLOCK, bytes);
+                    sequences.tiles(RESIDENT, shape.heads() / shape.kvHeads()), shape, BLOCK, bytes);
             backward("attention_wgmma_backward_keys" + suffix, ofKeys, sequences,
-                    sequences.tilesOfKeys(HELD), shape, BLOCK, bytes);
+                    sequences.tilesOfKeys(RESIDENT), shape, BLOCK, bytes);
             return;
         }
         backward("attention_mma_backward_queries" + suffix, ofQueries, sequences,
                 sequences.tiles(MMA_QUERIES, shape.heads() / shape.kvHeads()), shape, MMA_BLOCK,
                 QUERIES_ROWS * row);
         backward("attention_mma_backward_keys" + suffix, ofKeys, sequences,
-                sequences.tilesOfKeys(Device.BLOCK), shape, MMA_BLOCK, KEYS_ROWS * row + 4 * 4 * PASSING);
+                sequences.tilesOfKeys(Device.BLOCK), shape, MMA_BLOCK, KEYS_ROWS * row + 4 * 4 * STREAMED);
     }
 
     private void backward(String name, List<CudaTensor> operands, CudaSequences sequences,

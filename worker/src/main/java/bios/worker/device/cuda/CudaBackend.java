@@ -113,7 +113,7 @@ public final class CudaBackend {
             long faults = memory.tensor(DType.I32, 1, CudaTransfers.FAULT_BYTES / 4).address();
             return new CudaDevice(new Cuda(card, driver, memory, new PinnedMemory(driver), kernels, computing,
                     driver.stream(), faults, own.libraryPath(),
-                    settings.activations().orElse(Activations.MIXED)), own.graphs());
+                    settings.activations().orElse(Activations.MIXED), own.products()), own.graphs());
         } catch (Throwable failure) {
             memory.close();
             throw failure;

@@ -201,6 +201,16 @@ final class CudaDevice implements Device {
         return graphs.launches();
     }
 
+    /// Graphs that were made so far.
+    long graphCaptures() {
+        return graphs.captures();
+    }
+
+    /// Bytes that graphs keep.
+    long graphBytes() {
+        return graphs.bytes();
+    }
+
     // ---- products ----
 
     @Override public void lowRank(List<Tensor> lows, Tensor x, Slots slots, List<Integer> sites) {

@@ -14,6 +14,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.function.Consumer;
+import java.util.function.Supplier;
 import jcuda.driver.CUgraphExec;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -24,10 +25,22 @@ import org.slf4j.LoggerFactory;
 /// positions, pages and spans of the sequences, tables of the adapters' factors. What a launch takes by value
 /// is the same, or part of what makes the kind.
 ///
+/// A pass is padded with rows that belong to no sequence, up to one of a few numbers of rows ([#padded]), so
+/// that sequences may come and go without another graph. Rows do not depend on each other, so those of the
+/// sequences have the bits of a pass without padding.
+///
 /// The kernels of a graph are those of the verbs, with the same operands, so its results have the same bits.
+/// The first launches of each graph are followed by the verbs themselves, and the results are compared: if a
+/// bit differs, the driver has a fault, and there are no graphs any more.
 final class CudaGraphs {
     /// Most rows of a pass: of more, a launch takes longer than its call.
     private static final int MOST_ROWS = 256;
+    /// Rows of a pass are a power of two up to FEW_ROWS, a multiple of that up to MANY_ROWS, then a multiple
+    /// of HALF of those. The kernels for few rows multiply 8, 16, 32 or 64 rows in any case.
+    private static final int FEW_ROWS = 8, MANY_ROWS = 64, HALF = 32;
+    /// Launches of a graph whose results are compared: the first has the data of the capture, the second has
+    /// others.
+    private static final int COMPARED = 2;
     private static final int MOST_GRAPHS = 48, MOST_KINDS = 512;
     /// The share of the card's memory that graphs keep at most, and what they may keep on any card.
     private static final int SHARE = 64;
@@ -35,14 +48,10 @@ final class CudaGraphs {
     private static final int LEAST_REGION = 32;
     private static final Logger log = LoggerFactory.getLogger(CudaGraphs.class);
 
-    private record Shape(DType dtype, int rows, int columns) {
-        static Shape of(CudaTensor t) {
-            return new Shape(t.dtype(), t.rows(), t.columns());
-        }
-    }
+    private record Shape(DType dtype, int rows, int columns) {}
 
     /// What passes have in common that one graph computes.
-    private record Kind(Object what, CudaPages pages, long table, List<Shape> inputs, int sequences,
+    private record Kind(Object what, CudaPages pages, long table, List<Shape> inputs, int rows,
             CudaSlots.Shape slots) {}
 
     /// A region whose data do not fit any more.
@@ -55,15 +64,29 @@ final class CudaGraphs {
     }
 
     /// The operands of a pass.
-    private record Pass(List<CudaTensor> inputs, CudaSlots slots, CudaSequences sequences, Repeated verbs) {}
+    private record Pass(List<CudaTensor> inputs, CudaSlots slots, CudaSequences sequences, Repeated verbs) {
+        int rows() {
+            return sequences.rows();
+        }
+
+        /// Whether an input has a row for each row of the pass, and so rows of zeros after them.
+        boolean byRow(CudaTensor input) {
+            return input.rows() == rows() && input.dense();
+        }
+
+        Shape shape(CudaTensor input) {
+            return new Shape(input.dtype(), byRow(input) ? padded(rows()) : input.rows(), input.columns());
+        }
+    }
 
     private final Cuda cuda;
     private final Runnable flush;
-    private final boolean on;
+    private boolean on;
     private final LinkedHashMap<Kind, Graph> known = new LinkedHashMap<>(16, 0.75f, true);
     private Thread thread;
     private boolean busy;
     private long launches;
+    private long captures;
 
     /// @param flush launches what waits for other verbs
     /// @param on whether there are graphs
@@ -79,6 +102,23 @@ final class CudaGraphs {
         return launches;
     }
 
+    /// Graphs that were made so far.
+    long captures() {
+        return captures;
+    }
+
+    /// Bytes of the card that graphs keep.
+    long bytes() {
+        return known.values().stream().mapToLong(graph -> graph.memory.bytes()).sum();
+    }
+
+    /// The rows of a graph for a pass of so many.
+    static int padded(int rows) {
+        if (rows <= FEW_ROWS) return Integer.highestOneBit(2 * rows - 1);
+        int step = rows <= MANY_ROWS ? FEW_ROWS : HALF;
+        return Math.ceilDiv(rows, step) * step;
+    }
+
     /// See [bios.worker.device.Device#repeat].
     Tensor repeat(Scope scope, Object what, List<Tensor> inputs, Slots slots, Sequences sequences,
             PagePool pool, Repeated verbs) {
@@ -89,18 +129,16 @@ final class CudaGraphs {
         var pass = new Pass(inputs.stream().map(CudaTensor::of).toList(), CudaSlots.of(slots), own, verbs);
         var pages = CudaPages.of(pool);
         pages.page(own.lastPage());
-        var kind = new Kind(what, pages, pages.table(), pass.inputs.stream().map(Shape::of).toList(),
-                own.sequences().size(), pass.slots.shape(own.rows()));
+        int rows = padded(own.rows());
+        var kind = new Kind(what, pages, pages.table(), pass.inputs.stream().map(pass::shape).toList(),
+                rows, pass.slots.shape());
         var graph = known.get(kind);
         if (graph == null || graph.refused) {
             if (graph == null) add(kind);
             return verbs.call(scope, inputs, slots, sequences);
         }
         try {
-            return run(graph, scope, pass);
-        } catch (Outgrown _) {
-            graph.drop();
-            return run(graph, scope, pass);
+            return runOrGrow(graph, scope, pass);
         } catch (OutOfDeviceMemory _) {
             drop();
         } catch (NoGraph failed) {
@@ -119,18 +157,33 @@ final class CudaGraphs {
         }
     }
 
+    private Tensor runOrGrow(Graph graph, Scope scope, Pass pass) {
+        try {
+            return run(graph, scope, pass);
+        } catch (Outgrown _) {
+            graph.drop();
+            return run(graph, scope, pass);
+        }
+    }
+
     private Tensor run(Graph graph, Scope scope, Pass pass) {
         busy = true;
         try {
-            var output = graph.execute(pass);
+            var output = graph.execute(pass).rows(0, pass.rows());
             // what a graph computes is there until its next launch, the result until the scope is closed
-            var result = cuda.memory().scratch(scope, output.dtype(), output.rows(), output.columns());
-            cuda.driver().onDevice(result.address(), output.address(), output.span(), cuda.compute());
-            bound(graph);
+            var result = copied(output, scope);
+            if (on) bound(graph);
+            else drop();
             return result;
         } finally {
             busy = false;
         }
+    }
+
+    private CudaTensor copied(CudaTensor from, Scope scope) {
+        var to = cuda.memory().scratch(scope, from.dtype(), from.rows(), from.columns());
+        cuda.driver().onDevice(to.address(), from.address(), from.span(), cuda.compute());
+        return to;
     }
 
     /// Drops the graphs that were used least recently until the rest is within the bounds.
@@ -178,6 +231,7 @@ final class CudaGraphs {
         private int next;
         private boolean rehearsed;
         private boolean refused;
+        private int compared;
         private CUgraphExec program;
         private CudaTensor output;
 
@@ -189,45 +243,86 @@ final class CudaGraphs {
             regions.clear();
             tiles = List.of();
             rehearsed = false;
+            compared = 0;
         }
 
-        /// Executes a pass with its own memory; the result is valid until the next one.
+        /// Executes a pass with its own memory; the result, with the rows of padding, is valid until the next
+        /// one.
         CudaTensor execute(Pass pass) {
+            var own = kept(() -> place(pass));
+            if (!rehearsed) {
+                output = kept(() -> verbs(own));
+                tiles = own.sequences.tileKeys();
+                memory.seal();
+                rehearsed = true;
+                return output;
+            }
+            if (program == null) output = kept(() -> capture(own));
+            cuda.driver().launch(program, cuda.compute());
+            launches++;
+            return compared < COMPARED ? compared(own, pass.rows()) : output;
+        }
+
+        /// Does `work`, whose memory is that of this graph.
+        private <T> T kept(Supplier<T> work) {
             cuda.memory().keep(memory);
             try {
-                return run(pass);
+                return work.get();
             } finally {
                 cuda.memory().keep(null);
             }
         }
 
-        private CudaTensor run(Pass pass) {
+        /// The pass with its data in the regions.
+        private Pass place(Pass pass) {
             next = 0;
-            List<Tensor> inputs = new ArrayList<>();
-            for (var input : pass.inputs) inputs.add(new CudaTensor(copy(input.address(), input.span()),
-                    input.dtype(), input.rows(), input.columns(), input.stride()));
-            var slots = pass.slots.at(copy(pass.slots.address(), pass.slots.bytes()));
-            var sequences = pass.sequences.at(copy(pass.sequences.spans(), pass.sequences.bytes()),
-                    this::upload);
+            List<CudaTensor> inputs = new ArrayList<>();
+            for (var input : pass.inputs) inputs.add(pass.byRow(input) ? padded(input)
+                    : new CudaTensor(copy(input.address(), input.span()), input.dtype(), input.rows(),
+                            input.columns(), input.stride()));
+            var slots = pass.slots.paddedAt(copy(pass.slots.address(), pass.slots.bytes()));
+            var sequences = pass.sequences.padded(CudaGraphs.padded(pass.rows()), this::upload);
             for (var key : tiles) sequences.tiles(key);
-            if (!rehearsed) {
-                output = verbs(pass, inputs, slots, sequences);
-                tiles = sequences.tileKeys();
-                memory.seal();
-                rehearsed = true;
-                return output;
-            }
-            if (program == null) capture(pass, inputs, slots, sequences);
-            cuda.driver().launch(program, cuda.compute());
-            launches++;
-            return output;
+            return new Pass(inputs, slots, sequences, pass.verbs);
         }
 
-        private void capture(Pass pass, List<Tensor> inputs, CudaSlots slots, CudaSequences sequences) {
+        /// An input with rows of zeros after its own.
+        private CudaTensor padded(CudaTensor input) {
+            int rows = CudaGraphs.padded(input.rows());
+            long own = input.span();
+            long all = (long) rows * input.columns() * input.dtype().bytes();
+            long to = region(all);
+            if (own > 0) cuda.driver().onDevice(to, input.address(), own, cuda.compute());
+            if (all > own) cuda.driver().zero(to + own, all - own, cuda.compute());
+            return new CudaTensor(to, input.dtype(), rows, input.columns(), input.columns());
+        }
+
+        /// Executes a pass that was launched as a graph verb by verb, after it, and compares the rows of the
+        /// sequences. The result is that of the verbs, and so is what is appended to pages.
+        private CudaTensor compared(Pass own, int rows) {
+            compared++;
+            try (var scope = cuda.memory().scope()) {
+                var launched = copied(output.rows(0, rows), scope);
+                var result = kept(() -> verbs(own));
+                var different = new DifferentBits(cuda, scope);
+                different.add(launched, result.rows(0, rows));
+                long words = different.read();
+                if (words == 0) return result;
+                on = false;
+                log.warn("a graph of passes of {} rows gives {} of {} numbers with other bits than its"
+                        + " kernels one by one, a fault of the driver: from now on, all kernels are launched"
+                        + " one by one", rows, words, launched.elements());
+                return result;
+            }
+        }
+
+        /// Captures a pass; its result is there after each launch.
+        private CudaTensor capture(Pass own) {
             try {
-                var captured = cuda.computing().capture(() -> verbs(pass, inputs, slots, sequences));
+                var captured = cuda.computing().capture(() -> verbs(own));
                 program = captured.graph();
-                output = captured.result();
+                captures++;
+                return captured.result();
             } catch (DeviceLost | OutOfDeviceMemory failed) {
                 throw failed;
             } catch (RuntimeException failed) {
@@ -235,9 +330,10 @@ final class CudaGraphs {
             }
         }
 
-        private CudaTensor verbs(Pass pass, List<Tensor> inputs, CudaSlots slots, CudaSequences sequences) {
+        private CudaTensor verbs(Pass own) {
             try (var scope = cuda.memory().scope()) {
-                var result = CudaTensor.of(pass.verbs.call(scope, inputs, slots, sequences));
+                var result = CudaTensor.of(own.verbs.call(scope, List.copyOf(own.inputs), own.slots,
+                        own.sequences));
                 flush.run();
                 return result;
             }

@@ -14,9 +14,9 @@ import java.util.Optional;
 
 /// Products of activations with frozen weights and adapters. The product with a weight is computed in fp32
 /// over all rows; one more kernel adds bias, residual and the corrections of all adapters, and rounds the
-/// result if it is BF16. BF16 gradients of inputs are rounded twice instead, without an fp32 product in
-/// memory: corrections are added to the gradient first, and the product to both. Adapters' own products are
-/// one launch for all slots of a pass.
+/// result if it is BF16. BF16 gradients of inputs, and BF16 results if the settings say so, are rounded twice
+/// instead, without an fp32 product in memory: corrections are written first, and the product is added to
+/// them. Adapters' own products are one launch for all slots of a pass.
 ///
 /// Products of bf16 weights are cuBLASLt's; those of fp32 weights, of fp32 activations as they are, and of
 /// shapes that do not fit tensor cores are a kernel of products.cu.
@@ -58,7 +58,8 @@ final class CudaProducts implements AutoCloseable {
 
     /// Words for [bios.worker.device.Device#description].
     String description() {
-        return library.version() + ", activations " + cuda.activations().description();
+        return library.version() + ", activations " + cuda.activations().description()
+                + (cuda.products().narrow() ? ", bf16 results of the library" : "");
     }
 
     Weight packWeight(FrozenMatrix matrix) {
@@ -245,8 +246,9 @@ final class CudaProducts implements AutoCloseable {
             boolean asItIs = w.matrix().dtype() == DType.F32 || x.dtype() == DType.BF16 || exact;
             tensorCores = (x.dtype() == DType.BF16 || !exact) && onTensorCores(w, backward);
             split = !asItIs && cuda.activations().split(w.out(), w.in());
-            rounds = backward && y.dtype() == DType.BF16 && x.dtype() == DType.BF16 && tensorCores
-                    && aligned(y) && library.multiplies(w.matrix(), true, DType.BF16);
+            rounds = (backward || cuda.products().narrow()) && y.dtype() == DType.BF16
+                    && x.dtype() == DType.BF16 && tensorCores && aligned(y)
+                    && library.multiplies(w.matrix(), backward, DType.BF16);
             boolean direct = rounds || y.dtype() == DType.F32 && (!tensorCores || aligned(y));
             boolean copied = !asItIs || tensorCores && !aligned(x);
             rows = direct && !copied ? y.rows() : Math.min(y.rows(), (int) Math.max(LEAST_ROWS, ROOM_BYTES
@@ -270,8 +272,9 @@ final class CudaProducts implements AutoCloseable {
             var to = y.rows(from, count);
             var own = whole ? parts : parts.rows(from, count);
             if (room.rounds) {
-                if (own.more()) finish(to, Optional.empty(), own.onto, own, backward);
-                multiply(to, x.rows(from, count), w, backward, own.more() ? Optional.of(to) : own.onto, room);
+                boolean first = own.more() || own.onto.filter(t -> t.dtype() != to.dtype()).isPresent();
+                if (first) finish(to, Optional.empty(), own.onto, own, backward);
+                multiply(to, x.rows(from, count), w, backward, first ? Optional.of(to) : own.onto, room);
                 continue;
             }
             var product = room.product.map(t -> t.rows(0, count)).orElse(to);

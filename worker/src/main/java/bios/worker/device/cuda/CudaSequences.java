@@ -20,6 +20,8 @@ import java.util.function.Consumer;
 final class CudaSequences implements Sequences {
     private static final int SPAN_BYTES = 16;
     private static final int TILE_BYTES = 8;
+    /// The span of a row that pads a pass, for `append_pages`.
+    private static final int NO_SPAN = -1;
 
     /// Tiles of so many queries, each a position and one of `group` heads, or of keys.
     record TileKey(int size, int group, boolean ofKeys) {}
@@ -32,12 +34,13 @@ final class CudaSequences implements Sequences {
 
     private final List<Sequence> sequences;
     private final int rows;
+    /// Rows that are of a sequence; the others pad a pass.
+    private final int real;
     private final int lastPage;
     private final boolean packed;
     private final long spans;
     private final long rowSpans;
     private final long blockTable;
-    private final int pages;
     private final Uploads uploads;
     private final Map<TileKey, Tiles> tiles = new LinkedHashMap<>();
 
@@ -48,6 +51,10 @@ final class CudaSequences implements Sequences {
 
     /// The sequences of a pass, uploaded.
     CudaSequences(List<Sequence> given, CudaTransfers transfers, Scope scope) {
+        this(given, Integer.MAX_VALUE, (bytes, fill) -> transfers.upload(scope, bytes, fill));
+    }
+
+    private CudaSequences(List<Sequence> given, int real, Uploads uploads) {
         int end = 0;
         int pages = 0;
         int last = -1;
@@ -71,35 +78,22 @@ final class CudaSequences implements Sequences {
         rows = end;
         lastPage = last;
         packed = whole;
-        this.pages = pages;
-        uploads = (bytes, fill) -> transfers.upload(scope, bytes, fill);
-        spans = uploads.upload(bytes(), this::write);
-        rowSpans = spans + (long) SPAN_BYTES * sequences.size();
-        blockTable = rowSpans + 4L * rows;
-    }
-
-    /// The same at another place.
-    private CudaSequences(CudaSequences other, long spans, Uploads uploads) {
-        sequences = other.sequences;
-        rows = other.rows;
-        lastPage = other.lastPage;
-        packed = other.packed;
-        pages = other.pages;
+        this.real = Math.min(real, rows);
         this.uploads = uploads;
-        this.spans = spans;
+        spans = uploads.upload((long) SPAN_BYTES * sequences.size() + 4L * (pages + rows), this::write);
         rowSpans = spans + (long) SPAN_BYTES * sequences.size();
         blockTable = rowSpans + 4L * rows;
     }
 
-    /// The same sequences, whose data have been copied to an address.
-    CudaSequences at(long address, Uploads uploads) {
-        return new CudaSequences(this, address, uploads);
-    }
-
-    /// Bytes of the data from [#spans] on: spans, the span of each row, and pages, of which there are more
-    /// from time to time.
-    long bytes() {
-        return (long) SPAN_BYTES * sequences.size() + 4L * (pages + rows);
+    /// Sequences of one row each, and rows after them up to `all`, for which nothing is appended to pages:
+    /// they attend to the first position of the first sequence.
+    ///
+    /// @param uploads where the data go
+    CudaSequences padded(int all, Uploads uploads) {
+        var padded = new ArrayList<>(sequences);
+        int[] page = {sequences.getFirst().pages()[0]};
+        for (int row = rows; row < all; row++) padded.add(new Sequence(row, 1, 0, page));
+        return new CudaSequences(padded, rows, uploads);
     }
 
     /// Whether each sequence is one row and has pages.
@@ -126,7 +120,7 @@ final class CudaSequences implements Sequences {
             to.set(JAVA_INT, at + 12, s.pages().length == 0 ? -1 : pages);
             for (int p = 0; p < used(s); p++) to.set(JAVA_INT, table + 4L * pages++, s.pages()[p]);
             for (int row = s.row(); row < s.row() + s.count(); row++)
-                to.set(JAVA_INT, ofRows + 4L * row, i);
+                to.set(JAVA_INT, ofRows + 4L * row, row < real ? i : NO_SPAN);
         }
     }
 

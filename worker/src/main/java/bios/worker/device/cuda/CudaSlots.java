@@ -15,11 +15,9 @@ import java.util.List;
 import java.util.Optional;
 
 /// The adapters of a pass, and for each site an array of `struct SlotSite` of tiles.cuh on the card, one for
-/// each slot. Views share the arrays.
+/// each slot, and absent ones up to a power of two. Views share the arrays.
 final class CudaSlots implements Slots {
     private static final int MATRICES = 4;
-    /// Rows of the tiles of kernels.
-    private static final int[] TILE_SIZES = {16, 32, 64};
     private static final int ENTRY_BYTES = MATRICES * Matrix.BYTES + 16;
 
     private final List<Slot> all;
@@ -27,24 +25,27 @@ final class CudaSlots implements Slots {
     private final long table;
     private final int from;
     private final int count;
+    private final boolean padded;
 
     /// What decides, beside data on the card, how the kernels are launched for these slots.
     ///
-    /// @param tiles of the sizes that kernels have
+    /// @param entries of a site, the absent ones included
     /// @param ranks of each site
     /// @param wide see [#widePieces], of each site
-    record Shape(int entries, List<Integer> tiles, List<Integer> ranks, List<Boolean> wide) {}
+    record Shape(int entries, List<Integer> ranks, List<Boolean> wide) {}
 
     /// @param all those with rows
     /// @param sites of each of them
     /// @param table address of the entries of site 0
     /// @param from first row of this view
-    private CudaSlots(List<Slot> all, int sites, long table, int from, int count) {
+    /// @param padded whether kernels are launched for absent entries and tiles as well
+    private CudaSlots(List<Slot> all, int sites, long table, int from, int count, boolean padded) {
         this.all = all;
         this.sites = sites;
         this.table = table;
         this.from = from;
         this.count = count;
+        this.padded = padded;
     }
 
     /// The slots of a pass, uploaded.
@@ -59,17 +60,28 @@ final class CudaSlots implements Slots {
         }
         var all = slots.stream().filter(slot -> slot.count() > 0).toList();
         int most = sites;
-        long table = transfers.upload(scope, (long) ENTRY_BYTES * most * all.size(), to -> {
+        int room = roundedUp(all.size());
+        long table = transfers.upload(scope, (long) ENTRY_BYTES * most * room, to -> {
             for (int site = 0; site < most; site++)
-                for (int i = 0; i < all.size(); i++)
-                    write(to, (long) ENTRY_BYTES * (site * all.size() + i), all.get(i), site);
+                for (int i = 0; i < room; i++) {
+                    long at = (long) ENTRY_BYTES * (site * room + i);
+                    if (i < all.size()) write(to, at, all.get(i), site);
+                    else to.asSlice(at, ENTRY_BYTES).fill((byte) 0);
+                }
         });
-        return new CudaSlots(all, most, table, 0, Integer.MAX_VALUE);
+        return new CudaSlots(all, most, table, 0, Integer.MAX_VALUE, false);
     }
 
-    /// The same slots, whose entries have been copied to an address.
-    CudaSlots at(long address) {
-        return new CudaSlots(all, sites, address, from, count);
+    /// The next power of two, or 0.
+    private static int roundedUp(int n) {
+        return n == 0 ? 0 : Integer.highestOneBit(2 * n - 1);
+    }
+
+    /// The same slots, whose entries have been copied to an address. Kernels are launched for absent entries
+    /// too, and for as many tiles as slots of any lengths may have, so that one graph executes passes of
+    /// other slots; what is absent has no rows.
+    CudaSlots paddedAt(long address) {
+        return new CudaSlots(all, sites, address, from, count, true);
     }
 
     /// Address of all entries.
@@ -79,23 +91,18 @@ final class CudaSlots implements Slots {
 
     /// Bytes of all entries.
     long bytes() {
-        return (long) ENTRY_BYTES * sites * all.size();
+        return (long) ENTRY_BYTES * sites * roundedUp(all.size());
     }
 
-    /// The shape of so many rows.
-    Shape shape(int rows) {
-        var tiles = new ArrayList<Integer>();
-        for (int size : TILE_SIZES) {
-            tiles.add(tiles(rows, size, false));
-            tiles.add(tiles(rows, size, true));
-        }
+    /// The shape, as [#paddedAt] has it.
+    Shape shape() {
         var ranks = new ArrayList<Integer>();
         var wide = new ArrayList<Boolean>();
         for (int site = 0; site < sites; site++) {
             ranks.add(rank(site));
             wide.add(widePieces(site));
         }
-        return new Shape(all.size(), tiles, ranks, wide);
+        return new Shape(roundedUp(all.size()), ranks, wide);
     }
 
     static CudaSlots of(Slots slots) {
@@ -132,12 +139,12 @@ final class CudaSlots implements Slots {
 
     /// Address of the entries of a site.
     long table(int site) {
-        return table + (long) ENTRY_BYTES * site * all.size();
+        return table + (long) ENTRY_BYTES * site * roundedUp(all.size());
     }
 
-    /// Entries of a site.
+    /// Entries of a site for which kernels are launched.
     int entries() {
-        return all.size();
+        return padded ? roundedUp(all.size()) : all.size();
     }
 
     /// The row of the pass that is row 0 of this view.
@@ -165,11 +172,12 @@ final class CudaSlots implements Slots {
         return Math.min(slot.row() + slot.count(), count == Integer.MAX_VALUE ? count : from + count);
     }
 
-    /// Tiles of rows of this view, as `slotTile` of tiles.cuh counts them.
+    /// Tiles of rows of this view for which kernels are launched, as `slotTile` of tiles.cuh counts them.
     ///
     /// @param rows of the view
     /// @param gaps whether the rows between slots have tiles too
     int tiles(int rows, int size, boolean gaps) {
+        if (padded) return rows / size + (gaps ? 2 * entries() + 1 : entries());
         int tiles = 0;
         int at = from;
         for (var slot : all) {
@@ -211,6 +219,6 @@ final class CudaSlots implements Slots {
     @Override public CudaSlots rows(int first, int rows) {
         require(first >= 0 && rows >= 0, "rows %d+%d", first, rows);
         int most = count == Integer.MAX_VALUE ? rows : Math.clamp(count - first, 0, rows);
-        return new CudaSlots(all, sites, table, from + first, most);
+        return new CudaSlots(all, sites, table, from + first, most, padded);
     }
 }

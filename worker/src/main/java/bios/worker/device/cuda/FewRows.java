@@ -3,7 +3,6 @@ package bios.worker.device.cuda;
 import bios.worker.device.DType;
 import bios.worker.device.Device.Scope;
 import bios.worker.device.OutOfDeviceMemory;
-import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -32,7 +31,6 @@ final class FewRows {
     private static final int ALL_ROWS = 200;
     private static final int[] COMPARED = {1, 9, 20, MOST};
     private static final int COMPARED_OUTPUTS = 1024;
-    private static final int COMPARING_BLOCKS = 256;
     private static final int SEED = 7;
 
     /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of so many terms.
@@ -42,7 +40,8 @@ final class FewRows {
 
     private record Shape(int out, int in) {}
 
-    /// A projection: y ← x·wᵀ + onto + bias + low·b.
+    /// A projection: y ← x·wᵀ + onto + bias + low·b. If the settings say that bf16 results are narrow, what
+    /// is added to the product is rounded first.
     ///
     /// @param table address of the slots' entries, of which there are `entries`
     /// @param from row of the pass that is row 0
@@ -98,7 +97,8 @@ final class FewRows {
         return parts.stream().mapToInt(part -> part.y.columns()).sum();
     }
 
-    /// Warps of a block: more of them share the rows that they multiply, fewer are spread more evenly.
+    /// Groups of 16 features of a block: more of them share the rows that they are multiplied with, fewer are
+    /// spread more evenly.
     private int warps(int rows, int features) {
         int warps = mostWarps(rows);
         while (warps > LEAST_WARPS && features < warps * WARP_FEATURES * cuda.card().multiprocessors())
@@ -106,7 +106,7 @@ final class FewRows {
         return warps;
     }
 
-    /// Most warps of a block for whose stages the card has shared memory.
+    /// Most groups of features of a block for whose stages the card has shared memory.
     private int mostWarps(int rows) {
         int warps = rows > 16 ? MOST_WARPS : LEAST_WARPS;
         while (warps > LEAST_WARPS && sharedBytes(padded(rows), warps) > cuda.card().sharedBytesPerBlock())
@@ -119,6 +119,12 @@ final class FewRows {
         return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : MOST;
     }
 
+    /// Groups of rows of a block: of more than 16 rows, each of its warps has a group of features and one of
+    /// rows, and there are MOST_WARPS of them.
+    private static int rowWarps(int padded, int warps) {
+        return padded <= 16 ? 1 : MOST_WARPS / warps;
+    }
+
     private static int sharedBytes(int padded, int warps) {
         return (padded <= 16 ? 5 : 4) * (warps * WARP_FEATURES + padded) * ROW_BYTES;
     }
@@ -126,7 +132,12 @@ final class FewRows {
     private void launch(CudaTensor x, List<Part> parts, int warps) {
         int rows = padded(x.rows());
         int features = warps * WARP_FEATURES;
-        var kernel = cuda.kernels().of("few_rows_" + rows).with(x);
+        int rowWarps = rowWarps(rows, warps);
+        var kernel = cuda.kernels().of(switch (rows) {
+            case 32 -> "few_rows_32_" + rowWarps;
+            case MOST -> "few_rows_64_" + rowWarps;
+            default -> "few_rows_" + rows;
+        }).with(x);
         int tiles = 0;
         for (int i = 0; i < PARTS; i++) {
             if (i < parts.size()) {
@@ -137,7 +148,8 @@ final class FewRows {
             } else for (int j = 0; j < 5; j++) kernel.withOptional(Optional.empty());
             if (i >= parts.size()) kernel.with(0L).with(0).with(0);
         }
-        kernel.launch(tiles, 1, 1, warps * WARP, sharedBytes(rows, warps));
+        kernel.with(cuda.products().narrow() ? 1 : 0)
+                .launch(tiles, 1, 1, warps * rowWarps * WARP, sharedBytes(rows, warps));
     }
 
     // ---- low-rank products ----
@@ -171,7 +183,9 @@ final class FewRows {
     /// multiplies: the bits are the same.
     void compare(CudaTensor w) {
         var shape = new Shape(w.rows(), w.columns());
-        if (!equal.containsKey(shape)) library.lendWorkspace(() -> compare(shape));
+        if (!cuda.products().fewRows() || equal.containsKey(shape)
+                || cuda.products().narrow() && !library.multiplies(w, false, DType.BF16)) return;
+        library.lendWorkspace(() -> compare(shape));
     }
 
     private void compare(Shape shape) {
@@ -192,41 +206,31 @@ final class FewRows {
         var memory = cuda.memory();
         var w = scattered(memory.scratch(scope, DType.BF16, out, shape.in), 1);
         var rows = scattered(memory.scratch(scope, DType.BF16, ALL_ROWS, shape.in), 2);
-        var theirs = memory.scratch(scope, DType.F32, ALL_ROWS, out);
-        var onto = memory.scratch(scope, DType.F32, ALL_ROWS, out);
-        scattered(new CudaTensor(onto.address(), DType.BF16, ALL_ROWS, 2 * out, 2 * out), 3);
-        var own = memory.scratch(scope, DType.F32, MOST, out);
-        long count = memory.scratch(scope, Long.BYTES);
-        cuda.driver().zero(count, Long.BYTES, cuda.compute());
-        for (boolean more : new boolean[] {false, true}) {
-            library.multiply(theirs, rows, w, false, more ? onto : null, shape.out);
-            for (int n : COMPARED) {
-                var part = new Part(own.rows(0, n), w, more ? Optional.of(onto.rows(0, n))
-                        : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
-                for (int warps = LEAST_WARPS; warps <= mostWarps(n); warps *= 2) {
-                    launch(rows.rows(0, n), List.of(part), warps);
-                    cuda.kernels().of("count_different").with(own.rows(0, n)).with(theirs.rows(0, n))
-                            .with(count).launch(COMPARING_BLOCKS, BLOCK);
+        var different = new DifferentBits(cuda, scope);
+        for (var type : cuda.products().narrow() ? List.of(DType.F32, DType.BF16) : List.of(DType.F32)) {
+            var theirs = memory.scratch(scope, type, ALL_ROWS, out);
+            var onto = scattered(memory.scratch(scope, DType.BF16, ALL_ROWS, out * type.bytes()
+                    / DType.BF16.bytes()), 3);
+            var own = memory.scratch(scope, type, MOST, out);
+            for (boolean more : new boolean[] {false, true}) {
+                var to = new CudaTensor(onto.address(), type, ALL_ROWS, out, out);
+                library.multiply(theirs, rows, w, false, more ? to : null, shape.out);
+                for (int n : COMPARED) {
+                    var part = new Part(own.rows(0, n), w, more ? Optional.of(to.rows(0, n))
+                            : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
+                    for (int warps = LEAST_WARPS; warps <= mostWarps(n); warps *= 2) {
+                        launch(rows.rows(0, n), List.of(part), warps);
+                        different.add(own.rows(0, n), theirs.rows(0, n));
+                    }
                 }
             }
         }
-        return read(count);
+        return different.read();
     }
 
     private CudaTensor scattered(CudaTensor to, int seed) {
         cuda.kernels().of("scatter_bits").with(to).with(SEED * seed).launch(Cuda.blocks(to.elements(), BLOCK),
                 BLOCK);
         return to;
-    }
-
-    private long read(long from) {
-        var block = cuda.pinned().take(Long.BYTES);
-        cuda.driver().toHost(block.asSlice(0, Long.BYTES), from, cuda.compute());
-        var done = cuda.pinned().mark(cuda.compute());
-        cuda.driver().await(done);
-        cuda.pinned().give(done);
-        long value = block.get(ValueLayout.JAVA_LONG, 0);
-        cuda.pinned().give(block);
-        return value;
     }
 }

@@ -6,7 +6,7 @@
 #include "spans.cuh"
 
 constexpr int QUERIES = 32;  // of a tile
-constexpr int MINE = 4;      // queries of a warp
+constexpr int WARP_QUERIES = 4;
 constexpr int KEYS = 32;     // of a tile in the gradient of keys and values
 
 // shared [rows, stride] ← a block, zeros after its rows.
@@ -35,14 +35,14 @@ __device__ __forceinline__ void loadQueries(float* shared, int stride, const Mat
 }
 
 // Products of this warp's queries with keys `lane` and `lane + 32` of a block.
-__device__ __forceinline__ void dots(float (&s)[MINE][2], const float* queries, const float* keys, int stride,
-        int headDim, int lane) {
+__device__ __forceinline__ void dots(float (&s)[WARP_QUERIES][2], const float* queries,
+        const float* keys, int stride, int headDim, int lane) {
 #pragma unroll
-    for (int i = 0; i < MINE; i++) s[i][0] = s[i][1] = 0;
+    for (int i = 0; i < WARP_QUERIES; i++) s[i][0] = s[i][1] = 0;
     for (int d = 0; d < headDim; d++) {
         float k0 = keys[lane * stride + d], k1 = keys[(lane + 32) * stride + d];
 #pragma unroll
-        for (int i = 0; i < MINE; i++) {
+        for (int i = 0; i < WARP_QUERIES; i++) {
             float q = queries[i * stride + d];
             s[i][0] = __fmaf_rn(q, k0, s[i][0]);
             s[i][1] = __fmaf_rn(q, k1, s[i][1]);
@@ -50,19 +50,19 @@ __device__ __forceinline__ void dots(float (&s)[MINE][2], const float* queries, 
     }
 }
 
-// sum[i] += Σ weights[i][j]·rows[j] over a block; this lane's elements are lane, lane + 32, ...
-template<int C> __device__ __forceinline__ void addRows(float (&sum)[MINE][C], const float* weights,
-        const float* rows, int stride, int headDim, int lane) {
-    for (int j = 0; j < BLOCK; j++) {
-        float w[MINE];
+// sum[i] += Σ weights[i][j]·rows[j] over COUNT rows; this lane's elements are lane, lane + 32, ...
+template<int COUNT, int C> __device__ __forceinline__ void addRows(float (&sum)[WARP_QUERIES][C],
+        const float* weights, const float* rows, int stride, int headDim, int lane) {
+    for (int j = 0; j < COUNT; j++) {
+        float w[WARP_QUERIES];
 #pragma unroll
-        for (int i = 0; i < MINE; i++) w[i] = weights[i * BLOCK + j];
+        for (int i = 0; i < WARP_QUERIES; i++) w[i] = weights[i * COUNT + j];
 #pragma unroll
         for (int c = 0; c < C; c++) {
             int d = c * 32 + lane;
             float v = d < headDim ? rows[j * stride + d] : 0;
 #pragma unroll
-            for (int i = 0; i < MINE; i++) sum[i][c] = __fmaf_rn(w[i], v, sum[i][c]);
+            for (int i = 0; i < WARP_QUERIES; i++) sum[i][c] = __fmaf_rn(w[i], v, sum[i][c]);
         }
     }
 }
@@ -93,16 +93,16 @@ template<int C> __device__ void attend(const Call& call, const Matrix& out, cons
     int kvHead = blockIdx.x % call.kvHeads;
     float* queries = (float*) shared;
     float* block = queries + QUERIES * stride;
-    float* weights = block + BLOCK * stride + warp * MINE * BLOCK;
+    float* weights = block + BLOCK * stride + warp * WARP_QUERIES * BLOCK;
     loadQueries(queries, stride, call.q, span, tile.first, group, kvHead, headDim, call.scale);
-    float sum[MINE][C] = {};
-    float most[MINE], total[MINE];
-    int position[MINE];
+    float sum[WARP_QUERIES][C] = {};
+    float most[WARP_QUERIES], total[WARP_QUERIES];
+    int position[WARP_QUERIES];
 #pragma unroll
-    for (int i = 0; i < MINE; i++) {
+    for (int i = 0; i < WARP_QUERIES; i++) {
         most[i] = -INFINITE;
         total[i] = 0;
-        int query = min(tile.first + warp * MINE + i, span.count * group - 1);
+        int query = min(tile.first + warp * WARP_QUERIES + i, span.count * group - 1);
         position[i] = span.position + query / group;
     }
     int first = span.position + tile.first / group;
@@ -112,10 +112,10 @@ template<int C> __device__ void attend(const Call& call, const Matrix& out, cons
         loadRows(block, stride, BLOCK, blockOf(call.keys, call.pages, call.blockTable, call.keyOffset, span,
             b, kvHead, headDim), 0);
         __syncthreads();
-        float s[MINE][2];
-        dots(s, queries + warp * MINE * stride, block, stride, headDim, lane);
+        float s[WARP_QUERIES][2];
+        dots(s, queries + warp * WARP_QUERIES * stride, block, stride, headDim, lane);
 #pragma unroll
-        for (int i = 0; i < MINE; i++) {
+        for (int i = 0; i < WARP_QUERIES; i++) {
             int from = firstKey(position[i], call.window);
             bool in[2];
 #pragma unroll
@@ -142,11 +142,11 @@ template<int C> __device__ void attend(const Call& call, const Matrix& out, cons
         loadRows(block, stride, BLOCK, blockOf(call.values, call.pages, call.blockTable, call.valueOffset,
             span, b, kvHead, headDim), 0);
         __syncthreads();
-        addRows<C>(sum, weights, block, stride, headDim, lane);
+        addRows<BLOCK>(sum, weights, block, stride, headDim, lane);
     }
 #pragma unroll
-    for (int i = 0; i < MINE; i++) {
-        int query = tile.first + warp * MINE + i;
+    for (int i = 0; i < WARP_QUERIES; i++) {
+        int query = tile.first + warp * WARP_QUERIES + i;
         if (query >= span.count * group) continue;
         int row = span.row + query / group, head = kvHead * group + query % group;
         float inverse = 1 / total[i];
@@ -159,7 +159,8 @@ template<int C> __device__ void attend(const Call& call, const Matrix& out, cons
     }
 }
 
-// Grid: tiles times key heads; 256 threads; shared memory: [QUERIES + BLOCK, headDim | 1] and [QUERIES, BLOCK].
+// Grid: tiles times key heads; 256 threads; shared memory: [QUERIES + BLOCK, headDim | 1] and
+// [QUERIES, BLOCK].
 extern "C" __global__ void __launch_bounds__(256) attention(Matrix out, Matrix lse, Matrix q, Matrix keys,
         Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
@@ -197,15 +198,15 @@ template<int C> __device__ void gradientOfQueries(const Call& call, const Matrix
     float* queries = (float*) shared;
     float* douts = queries + QUERIES * stride;
     float* block = douts + QUERIES * stride;
-    float* ds = block + BLOCK * stride + warp * MINE * BLOCK;
+    float* ds = block + BLOCK * stride + warp * WARP_QUERIES * BLOCK;
     loadQueries(queries, stride, call.q, span, tile.first, group, kvHead, headDim, 1);
     loadQueries(douts, stride, dout, span, tile.first, group, kvHead, headDim, 1);
-    float sum[MINE][C] = {};
-    float logarithm[MINE], shift[MINE];
-    int position[MINE];
+    float sum[WARP_QUERIES][C] = {};
+    float logarithm[WARP_QUERIES], shift[WARP_QUERIES];
+    int position[WARP_QUERIES];
 #pragma unroll
-    for (int i = 0; i < MINE; i++) {
-        int query = min(tile.first + warp * MINE + i, span.count * group - 1);
+    for (int i = 0; i < WARP_QUERIES; i++) {
+        int query = min(tile.first + warp * WARP_QUERIES + i, span.count * group - 1);
         position[i] = span.position + query / group;
         logarithm[i] = load(lse, span.row + query / group, kvHead * group + query % group);
         shift[i] = load(delta, span.row + query / group, kvHead * group + query % group);
@@ -217,15 +218,15 @@ template<int C> __device__ void gradientOfQueries(const Call& call, const Matrix
         loadRows(block, stride, BLOCK, blockOf(call.values, call.pages, call.blockTable, call.valueOffset,
             span, b, kvHead, headDim), 0);
         __syncthreads();
-        float dp[MINE][2], s[MINE][2];
-        dots(dp, douts + warp * MINE * stride, block, stride, headDim, lane);
+        float dp[WARP_QUERIES][2], s[WARP_QUERIES][2];
+        dots(dp, douts + warp * WARP_QUERIES * stride, block, stride, headDim, lane);
         __syncthreads();
         loadRows(block, stride, BLOCK, blockOf(call.keys, call.pages, call.blockTable, call.keyOffset, span,
             b, kvHead, headDim), 0);
         __syncthreads();
-        dots(s, queries + warp * MINE * stride, block, stride, headDim, lane);
+        dots(s, queries + warp * WARP_QUERIES * stride, block, stride, headDim, lane);
 #pragma unroll
-        for (int i = 0; i < MINE; i++)
+        for (int i = 0; i < WARP_QUERIES; i++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 int key = b * BLOCK + lane + 32 * h;
@@ -234,11 +235,11 @@ template<int C> __device__ void gradientOfQueries(const Call& call, const Matrix
                 ds[i * BLOCK + lane + 32 * h] = in ? call.scale * p * (dp[i][h] - shift[i]) : 0;
             }
         __syncwarp();
-        addRows<C>(sum, ds, block, stride, headDim, lane);
+        addRows<BLOCK>(sum, ds, block, stride, headDim, lane);
     }
 #pragma unroll
-    for (int i = 0; i < MINE; i++) {
-        int query = tile.first + warp * MINE + i;
+    for (int i = 0; i < WARP_QUERIES; i++) {
+        int query = tile.first + warp * WARP_QUERIES + i;
         if (query >= span.count * group) continue;
         int row = span.row + query / group, head = kvHead * group + query % group;
 #pragma unroll
@@ -249,7 +250,8 @@ template<int C> __device__ void gradientOfQueries(const Call& call, const Matrix
     }
 }
 
-// Grid: tiles times key heads; 256 threads; shared memory: [2·QUERIES + BLOCK, headDim | 1] and [QUERIES, BLOCK].
+// Grid: tiles times key heads; 256 threads; shared memory: [2·QUERIES + BLOCK, headDim | 1] and
+// [QUERIES, BLOCK].
 extern "C" __global__ void __launch_bounds__(256) attention_backward_queries(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles,
@@ -260,23 +262,6 @@ extern "C" __global__ void __launch_bounds__(256) attention_backward_queries(Mat
     else if (headDim <= 64) gradientOfQueries<2>(call, dq, dout, lse, delta, shared);
     else if (headDim <= 128) gradientOfQueries<4>(call, dq, dout, lse, delta, shared);
     else gradientOfQueries<8>(call, dq, dout, lse, delta, shared);
-}
-
-// sum[i] += Σ weights[i][query]·rows[query].
-template<int C> __device__ __forceinline__ void addQueries(float (&sum)[MINE][C], const float* weights,
-        const float* rows, int stride, int headDim, int lane) {
-    for (int j = 0; j < QUERIES; j++) {
-        float w[MINE];
-#pragma unroll
-        for (int i = 0; i < MINE; i++) w[i] = weights[i * QUERIES + j];
-#pragma unroll
-        for (int c = 0; c < C; c++) {
-            int d = c * 32 + lane;
-            float v = d < headDim ? rows[j * stride + d] : 0;
-#pragma unroll
-            for (int i = 0; i < MINE; i++) sum[i][c] = __fmaf_rn(w[i], v, sum[i][c]);
-        }
-    }
 }
 
 template<int C> __device__ void gradientOfKeys(const Call& call, const Matrix& dk, const Matrix& dv,
@@ -290,13 +275,13 @@ template<int C> __device__ void gradientOfKeys(const Call& call, const Matrix& d
     float* values = keys + KEYS * stride;
     float* queries = values + KEYS * stride;
     float* douts = queries + QUERIES * stride;
-    float* p = douts + QUERIES * stride + warp * MINE * QUERIES;
+    float* p = douts + QUERIES * stride + warp * WARP_QUERIES * QUERIES;
     float* ds = p + KEYS * QUERIES;
     loadRows(keys, stride, KEYS, blockOf(call.keys, nullptr, nullptr, 0, span, key0 / BLOCK, kvHead, headDim),
         key0 % BLOCK);
     loadRows(values, stride, KEYS, blockOf(call.values, nullptr, nullptr, 0, span, key0 / BLOCK, kvHead,
         headDim), key0 % BLOCK);
-    float sumK[MINE][C] = {}, sumV[MINE][C] = {};
+    float sumK[WARP_QUERIES][C] = {}, sumV[WARP_QUERIES][C] = {};
     // queries from the first key's position to the last that sees the last key
     int end = span.count;
     if (call.window > 0) end = min(end, key0 + KEYS - 1 + call.window);
@@ -310,30 +295,30 @@ template<int C> __device__ void gradientOfKeys(const Call& call, const Matrix& d
         int position = query / group, head = kvHead * group + query % group;
         float logarithm = real ? load(lse, span.row + position, head) : 0;
         float shift = real ? load(delta, span.row + position, head) : 0;
-        float s[MINE] = {}, dp[MINE] = {};
+        float s[WARP_QUERIES] = {}, dp[WARP_QUERIES] = {};
         for (int d = 0; d < headDim; d++) {
             float x = queries[lane * stride + d], y = douts[lane * stride + d];
 #pragma unroll
-            for (int i = 0; i < MINE; i++) {
-                s[i] = __fmaf_rn(x, keys[(warp * MINE + i) * stride + d], s[i]);
-                dp[i] = __fmaf_rn(y, values[(warp * MINE + i) * stride + d], dp[i]);
+            for (int i = 0; i < WARP_QUERIES; i++) {
+                s[i] = __fmaf_rn(x, keys[(warp * WARP_QUERIES + i) * stride + d], s[i]);
+                dp[i] = __fmaf_rn(y, values[(warp * WARP_QUERIES + i) * stride + d], dp[i]);
             }
         }
 #pragma unroll
-        for (int i = 0; i < MINE; i++) {
-            int key = key0 + warp * MINE + i;
+        for (int i = 0; i < WARP_QUERIES; i++) {
+            int key = key0 + warp * WARP_QUERIES + i;
             bool in = real && key >= firstKey(position, call.window) && key <= position;
             float weight = in ? expf(__fmul_rn(call.scale, s[i]) - logarithm) : 0;
             p[i * QUERIES + lane] = weight;
             ds[i * QUERIES + lane] = in ? call.scale * weight * (dp[i] - shift) : 0;
         }
         __syncwarp();
-        addQueries<C>(sumV, p, douts, stride, headDim, lane);
-        addQueries<C>(sumK, ds, queries, stride, headDim, lane);
+        addRows<QUERIES>(sumV, p, douts, stride, headDim, lane);
+        addRows<QUERIES>(sumK, ds, queries, stride, headDim, lane);
     }
 #pragma unroll
-    for (int i = 0; i < MINE; i++) {
-        int key = key0 + warp * MINE + i;
+    for (int i = 0; i < WARP_QUERIES; i++) {
+        int key = key0 + warp * WARP_QUERIES + i;
         if (key >= span.count) continue;
 #pragma unroll
         for (int c = 0; c < C; c++) {
@@ -358,11 +343,13 @@ extern "C" __global__ void __launch_bounds__(256) attention_backward_keys(Matrix
     else gradientOfKeys<8>(call, dk, dv, dout, lse, delta, shared);
 }
 
-// Rows of a pass to their places in the pages of a layer. Grid: rows; 128 threads.
+// Rows of a pass to their places in the pages of a layer; a row without a span pads the pass and has none.
+// Grid: rows; 128 threads.
 extern "C" __global__ void __launch_bounds__(128) append_pages(Matrix keys, Matrix values,
         const long long* pages, const int* blockTable, long long keyOffset, long long valueOffset,
         const Span* spans, const int* rowSpans, int headDim, int dtype) {
     int row = blockIdx.x;
+    if (rowSpans[row] < 0) return;
     Span span = spans[rowSpans[row]];
     int position = span.position + row - span.row;
     char* page = (char*) pages[blockTable[span.pages + position / BLOCK]];

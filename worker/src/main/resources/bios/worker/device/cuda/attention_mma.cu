@@ -3,16 +3,16 @@
 // attention.cu, what a query computes depends on its own row and keys alone, blocks of keys in order from
 // position 0, so it has the same bits in any tile and from packed keys or pages.
 //
-// Each of four warps has 16 or 32 rows of a product: queries, or keys in the gradient of keys and values. Rows in
-// shared memory are 16-byte chunks, chunk c of row r in place c ^ r % 8: eight rows of ldmatrix are in
-// different banks.
+// Each of four warps has 16 or 32 rows of a product: queries, or keys in the gradient of keys and values.
+// Rows in shared memory are 16-byte chunks, chunk c of row r in place c ^ r % 8: eight rows of ldmatrix are
+// in different banks.
 #include "common.cuh"
 #include "tiles.cuh"
 #include "spans.cuh"
 
 constexpr int THREADS = 128;
 constexpr int QUERIES = 64;      // of a tile
-constexpr int PASSING = 32;      // queries at a time in the gradient of keys and values
+constexpr int STREAMED = 32;     // queries at a time in the gradient of keys and values
 constexpr float LOG2E = 1.4426950408889634f;
 
 // The operands of a call.
@@ -440,24 +440,25 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_queries
         scale}, dq, dout, lse, delta, shared);
 }
 
-// Starts to copy PASSING queries with their gradients, and loads their logarithms and shifts.
-template<int D> __device__ __forceinline__ void pass(const Call& call, const Matrix& dout, const Matrix& lse,
-        const Matrix& delta, const Span& span, int first, int group, int kvHead, char* to, float* numbers) {
-    copyQueries<D, PASSING>(to, call.q, span, first, group, kvHead);
-    copyQueries<D, PASSING>(to + PASSING * D * 2, dout, span, first, group, kvHead);
+// Starts to copy STREAMED queries with their gradients, and loads their logarithms and shifts.
+template<int D> __device__ __forceinline__ void copyStage(const Call& call, const Matrix& dout,
+        const Matrix& lse, const Matrix& delta, const Span& span, int first, int group, int kvHead, char* to,
+        float* numbers) {
+    copyQueries<D, STREAMED>(to, call.q, span, first, group, kvHead);
+    copyQueries<D, STREAMED>(to + STREAMED * D * 2, dout, span, first, group, kvHead);
     cpAsyncCommit();
-    if (threadIdx.x < PASSING) {
+    if (threadIdx.x < STREAMED) {
         int query = first + threadIdx.x;
         bool real = query < span.count * group;
         int row = span.row + query / group, head = kvHead * group + query % group;
         numbers[threadIdx.x] = real ? load(lse, row, head) * LOG2E : 0;
-        numbers[PASSING + threadIdx.x] = real ? load(delta, row, head) : 0;
+        numbers[STREAMED + threadIdx.x] = real ? load(delta, row, head) : 0;
     }
 }
 
 template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& dk, const Matrix& dv,
         const Matrix& dout, const Matrix& lse, const Matrix& delta, char* shared) {
-    constexpr int BYTES = 2 * PASSING * D * 2;
+    constexpr int BYTES = 2 * STREAMED * D * 2;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
     int group = call.heads / call.kvHeads, kvHead = blockIdx.x % call.kvHeads;
     SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
@@ -465,27 +466,28 @@ template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& d
     int key0 = tile.first;
     char* ks = shared;
     char* vs = ks + BLOCK * D * 2;
-    char* passing = vs + BLOCK * D * 2;
-    float* numbers = (float*) (passing + 2 * BYTES);
+    char* streamed = vs + BLOCK * D * 2;
+    float* numbers = (float*) (streamed + 2 * BYTES);
     // queries from the first key's position to the last that sees the last key
     int end = span.count;
     if (call.window > 0) end = min(end, key0 + BLOCK - 1 + call.window);
     int begin = key0 * group, stop = end * group;
     copyRows<D, BLOCK>(ks, blockOf(call.keys, nullptr, nullptr, 0, span, key0 / BLOCK, kvHead, D));
     copyRows<D, BLOCK>(vs, blockOf(call.values, nullptr, nullptr, 0, span, key0 / BLOCK, kvHead, D));
-    pass<D>(call, dout, lse, delta, span, begin, group, kvHead, passing, numbers);
+    copyStage<D>(call, dout, lse, delta, span, begin, group, kvHead, streamed, numbers);
     float sumK[D / 8][4] = {}, sumV[D / 8][4] = {};
     float scale = call.scale * LOG2E;
-    for (int first = begin; first < stop; first += PASSING) {
-        int now = (first - begin) / PASSING % 2;
+    for (int first = begin; first < stop; first += STREAMED) {
+        int now = (first - begin) / STREAMED % 2;
         cpAsyncWait<0>();
         __syncthreads();
-        if (first + PASSING < stop)
-            pass<D>(call, dout, lse, delta, span, first + PASSING, group, kvHead, passing + (now ^ 1) * BYTES,
-                numbers + (now ^ 1) * 2 * PASSING);
-        char* qs = passing + now * BYTES;
-        char* dos = qs + PASSING * D * 2;
-        const float* logarithms = numbers + now * 2 * PASSING;
+        if (first + STREAMED < stop)
+            copyStage<D>(call, dout, lse, delta, span, first + STREAMED, group, kvHead,
+                streamed + (now ^ 1) * BYTES,
+                numbers + (now ^ 1) * 2 * STREAMED);
+        char* qs = streamed + now * BYTES;
+        char* dos = qs + STREAMED * D * 2;
+        const float* logarithms = numbers + now * 2 * STREAMED;
         float s[4][4], dp[4][4];
         products<D, 4>(s, ks, row0, qs);
         products<D, 4>(dp, vs, row0, dos);
@@ -499,7 +501,7 @@ template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& d
                     && key >= firstKey(position, call.window);
                 float p = in ? exp2Fast(s[n][i] * scale - logarithms[column]) : 0;
                 s[n][i] = p;
-                dp[n][i] = in ? p * (dp[n][i] - logarithms[PASSING + column]) : 0;
+                dp[n][i] = in ? p * (dp[n][i] - logarithms[STREAMED + column]) : 0;
             }
         addProducts<D, 4>(sumV, s, dos);
         addProducts<D, 4>(sumK, dp, qs);
@@ -514,7 +516,7 @@ template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& d
     }
 }
 
-// Grid: tiles of BLOCK keys times key heads; 128 threads; shared memory: 4·64 rows and 4·PASSING floats.
+// Grid: tiles of BLOCK keys times key heads; 128 threads; shared memory: 4·64 rows and 4·STREAMED floats.
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_64(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {

@@ -1,19 +1,19 @@
 // The gradients of attention of BF16 operands on sm_90a, for heads of 64 and 128 elements: what
-// attention_mma.cu computes for older cards, by products of warpgroups (Shah et al. 2024). A block holds 128
-// rows in shared memory, 64 for each of its two warpgroups, and 64 rows at a time pass in two stages. Scores
-// are computed in both kernels, instead of a second pass over sums of gradients of queries: there is no sum
-// that two blocks share. The longest blocks are the first ones of the grid.
+// attention_mma.cu computes for older cards, by products of warpgroups (Shah et al. 2024). Of a block, 128
+// rows are resident in shared memory, 64 for each of its two warpgroups, and 64 rows at a time are streamed
+// through two stages. Scores are computed in both kernels, instead of a second pass over sums of gradients of
+// queries: no two blocks add to one sum. The longest blocks are the first ones of the grid.
 #include "common.cuh"
 #include "tiles.cuh"
 #include "spans.cuh"
 #include "wgmma.cuh"
 
 constexpr int THREADS = 256;
-constexpr int TEAM = 64;         // rows of a warpgroup
-constexpr int HELD = 128;        // rows that stay
-constexpr int PASSING = 64;      // rows at a time of those that pass
+constexpr int WARPGROUP = 64;    // rows of a warpgroup
+constexpr int RESIDENT = 128;    // rows of a block that stay in shared memory
+constexpr int STREAMED = 64;     // rows of a stage
 constexpr int PIECE = 128;       // bytes of a row of a piece
-constexpr int STEPS = PASSING / 16;
+constexpr int STEPS = STREAMED / 16;
 constexpr float LOG2E = 1.4426950408889634f;
 
 // The operands of a call.
@@ -78,20 +78,20 @@ template<int D, int ROWS> __device__ __forceinline__ void copyQueries(char* to0,
     }
 }
 
-// s ← the products of a warpgroup's 64 held rows with those that pass.
-template<int D> __device__ __forceinline__ void scores(float (&s)[32], const char* held,
-        const char* passing) {
+// s ← the products of a warpgroup's 64 resident rows with those of a stage.
+template<int D> __device__ __forceinline__ void scores(float (&s)[32], const char* resident,
+        const char* streamed) {
 #pragma unroll
     for (int k = 0; k < D / 16; k++)
-        wgmmaRows(s, held + k / 4 * (HELD * PIECE) + k % 4 * 32, passing + k / 4 * (PASSING * PIECE)
-            + k % 4 * 32, k > 0);
+        wgmmaRows(s, resident + k / 4 * (RESIDENT * PIECE) + k % 4 * 32,
+            streamed + k / 4 * (STREAMED * PIECE) + k % 4 * 32, k > 0);
 }
 
-// sum += p·rows, p [64, PASSING] in registers.
+// sum += p·rows, p [64, STREAMED] in registers.
 template<int D> __device__ __forceinline__ void addProducts(float (&sum)[D / 2],
         const unsigned (&p)[STEPS][4], const char* rows) {
 #pragma unroll
-    for (int k = 0; k < STEPS; k++) wgmmaColumns(sum, p[k], rows + k * 16 * PIECE, PASSING * PIECE);
+    for (int k = 0; k < STEPS; k++) wgmmaColumns(sum, p[k], rows + k * 16 * PIECE, STREAMED * PIECE);
 }
 
 // Sums as the left operand of a product.
@@ -118,8 +118,8 @@ __device__ __forceinline__ char* aligned(char* shared) {
 
 template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& call, const Matrix& dq,
         char* shared) {
-    constexpr int BYTES = PASSING * D * 2;
-    int lane = threadIdx.x % 32, team = __shfl_sync(ALL, threadIdx.x / 128, 0);
+    constexpr int BYTES = STREAMED * D * 2;
+    int lane = threadIdx.x % 32, warpgroup = __shfl_sync(ALL, threadIdx.x / 128, 0);
     int row0 = threadIdx.x / 32 % 4 * 16 + lane / 4;
     const Group group(call.heads / call.kvHeads);
     int kvHead = blockIdx.x % call.kvHeads;
@@ -127,13 +127,13 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     Span span = call.spans[tile.span];
     int queries = span.count * group.count;
     char* qs = shared;
-    char* dos = qs + HELD * D * 2;
-    char* passing = dos + HELD * D * 2;
-    int own = tile.first + team * TEAM;                // first query of this warpgroup
-    int last = group.positionOf(min(tile.first + HELD, queries) - 1);
-    int from = firstKey(group.positionOf(tile.first), call.window) / PASSING;
-    copyQueries<D, HELD>(qs, dos, call, span, tile.first, group, kvHead);
-    copyKeys<D, PASSING>(passing, passing + BYTES, call.keys, call.values, span, from * PASSING, kvHead);
+    char* dos = qs + RESIDENT * D * 2;
+    char* streamed = dos + RESIDENT * D * 2;
+    int own = tile.first + warpgroup * WARPGROUP;           // first query of this warpgroup
+    int last = group.positionOf(min(tile.first + RESIDENT, queries) - 1);
+    int from = firstKey(group.positionOf(tile.first), call.window) / STREAMED;
+    copyQueries<D, RESIDENT>(qs, dos, call, span, tile.first, group, kvHead);
+    copyKeys<D, STREAMED>(streamed, streamed + BYTES, call.keys, call.values, span, from * STREAMED, kvHead);
     cpAsyncCommit();
     float sum[D / 2] = {};
     float logarithm[2], shift[2];
@@ -147,22 +147,23 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
         shift[h] = *floatsAt(call.delta, span.row + position[h], head);
     }
     int lowest = group.positionOf(min(own, queries - 1));
-    int highest = group.positionOf(min(own + TEAM, queries) - 1);
+    int highest = group.positionOf(min(own + WARPGROUP, queries) - 1);
     float scale = call.scale * LOG2E;
-    const char* ownQs = qs + team * TEAM * PIECE;
-    const char* ownDos = dos + team * TEAM * PIECE;
-    for (int b = from; b * PASSING <= last; b++) {
-        char* ks = passing + (b - from) % 2 * 2 * BYTES;
+    const char* ownQs = qs + warpgroup * WARPGROUP * PIECE;
+    const char* ownDos = dos + warpgroup * WARPGROUP * PIECE;
+    for (int b = from; b * STREAMED <= last; b++) {
+        char* ks = streamed + (b - from) % 2 * 2 * BYTES;
         char* vs = ks + BYTES;
         cpAsyncWait<0>();
         asyncFence();
         __syncthreads();
-        if ((b + 1) * PASSING <= last) {
-            char* next = passing + (b + 1 - from) % 2 * 2 * BYTES;
-            copyKeys<D, PASSING>(next, next + BYTES, call.keys, call.values, span, (b + 1) * PASSING, kvHead);
+        if ((b + 1) * STREAMED <= last) {
+            char* next = streamed + (b + 1 - from) % 2 * 2 * BYTES;
+            copyKeys<D, STREAMED>(next, next + BYTES, call.keys, call.values, span, (b + 1) * STREAMED,
+                kvHead);
         }
         cpAsyncCommit();
-        int first = b * PASSING, end = first + PASSING - 1;
+        int first = b * STREAMED, end = first + STREAMED - 1;
         if (own >= queries || first > highest || end < firstKey(lowest, call.window)) continue;
         float s[32], dp[32];
         wgmmaFence();
@@ -171,7 +172,7 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
         scores<D>(dp, ownDos, vs);
         wgmmaCommit();
         wgmmaWait<1>();
-        holdSums(s);
+        sumsBarrier(s);
 #pragma unroll
         for (int i = 0; i < 32; i++) s[i] = exp2Fast(s[i] * scale - logarithm[i / 2 % 2]);
         // only blocks at the ends of a query's range hold keys that it does not see
@@ -183,17 +184,17 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
             }
         }
         wgmmaWait<0>();
-        holdSums(dp);
+        sumsBarrier(dp);
 #pragma unroll
         for (int i = 0; i < 32; i++) s[i] *= dp[i] - shift[i / 2 % 2];
         unsigned ds[STEPS][4];
         pack(ds, s);
-        holdSums(sum);
+        sumsBarrier(sum);
         wgmmaFence();
         addProducts<D>(sum, ds, ks);
         wgmmaCommit();
         wgmmaWait<0>();
-        holdSums(sum);
+        sumsBarrier(sum);
     }
     cpAsyncWait<0>();
 #pragma unroll
@@ -204,8 +205,8 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     }
 }
 
-// Grid: tiles of HELD queries times key heads; 256 threads; shared memory: 2·HELD + 4·PASSING rows
-// and 1 KiB.
+// Grid: tiles of RESIDENT queries times key heads; 256 threads; shared memory: 2·RESIDENT + 4·STREAMED
+// rows and 1 KiB.
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queries_64(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
@@ -222,16 +223,16 @@ extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queri
         dq, aligned(shared));
 }
 
-// Starts to copy PASSING queries, their gradients, logarithms and shifts.
-template<int D> __device__ __forceinline__ void pass(const Call& call, const Span& span, int first,
+// Starts to copy STREAMED queries, their gradients, logarithms and shifts.
+template<int D> __device__ __forceinline__ void copyStage(const Call& call, const Span& span, int first,
         const Group& group, int kvHead, char* to, float* numbers) {
-    copyQueries<D, PASSING>(to, to + PASSING * D * 2, call, span, first, group, kvHead);
-    if (threadIdx.x < 2 * PASSING) {
-        int query = first + threadIdx.x % PASSING, position = group.positionOf(query);
+    copyQueries<D, STREAMED>(to, to + STREAMED * D * 2, call, span, first, group, kvHead);
+    if (threadIdx.x < 2 * STREAMED) {
+        int query = first + threadIdx.x % STREAMED, position = group.positionOf(query);
         bool real = position < span.count;
         int row = real ? span.row + position : 0;
         int head = kvHead * group.count + query - position * group.count;
-        cpAsync4(numbers + threadIdx.x, floatsAt(threadIdx.x < PASSING ? call.lse : call.delta, row, head),
+        cpAsync4(numbers + threadIdx.x, floatsAt(threadIdx.x < STREAMED ? call.lse : call.delta, row, head),
             real ? 4 : 0);
     }
     cpAsyncCommit();
@@ -239,41 +240,42 @@ template<int D> __device__ __forceinline__ void pass(const Call& call, const Spa
 
 template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call, const Matrix& dk,
         const Matrix& dv, char* shared) {
-    constexpr int BYTES = PASSING * D * 2;
-    int lane = threadIdx.x % 32, team = __shfl_sync(ALL, threadIdx.x / 128, 0);
+    constexpr int BYTES = STREAMED * D * 2;
+    int lane = threadIdx.x % 32, warpgroup = __shfl_sync(ALL, threadIdx.x / 128, 0);
     int row0 = threadIdx.x / 32 % 4 * 16 + lane / 4;
     const Group group(call.heads / call.kvHeads);
     int kvHead = blockIdx.x % call.kvHeads;
     SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
     char* ks = shared;
-    char* vs = ks + HELD * D * 2;
-    char* passing = vs + HELD * D * 2;
-    float* numbers = (float*) (passing + 4 * BYTES);
+    char* vs = ks + RESIDENT * D * 2;
+    char* streamed = vs + RESIDENT * D * 2;
+    float* numbers = (float*) (streamed + 4 * BYTES);
     // queries from the first key's position to the last that sees the last key
     int end = span.count;
-    if (call.window > 0) end = min(end, tile.first + HELD - 1 + call.window);
+    if (call.window > 0) end = min(end, tile.first + RESIDENT - 1 + call.window);
     int begin = tile.first * group.count, stop = end * group.count;
-    copyKeys<D, HELD>(ks, vs, call.keys, call.values, span, tile.first, kvHead);
-    pass<D>(call, span, begin, group, kvHead, passing, numbers);
+    copyKeys<D, RESIDENT>(ks, vs, call.keys, call.values, span, tile.first, kvHead);
+    copyStage<D>(call, span, begin, group, kvHead, streamed, numbers);
     float sumK[D / 2] = {}, sumV[D / 2] = {};
     float scale = call.scale * LOG2E;
-    int own = tile.first + team * TEAM;                // first key of this warpgroup
-    const char* ownKs = ks + team * TEAM * PIECE;
-    const char* ownVs = vs + team * TEAM * PIECE;
-    for (int first = begin; first < stop; first += PASSING) {
-        int now = (first - begin) / PASSING % 2;
+    int own = tile.first + warpgroup * WARPGROUP;           // first key of this warpgroup
+    const char* ownKs = ks + warpgroup * WARPGROUP * PIECE;
+    const char* ownVs = vs + warpgroup * WARPGROUP * PIECE;
+    for (int first = begin; first < stop; first += STREAMED) {
+        int now = (first - begin) / STREAMED % 2;
         cpAsyncWait<0>();
         asyncFence();
         __syncthreads();
-        if (first + PASSING < stop) pass<D>(call, span, first + PASSING, group, kvHead,
-            passing + (now ^ 1) * 2 * BYTES, numbers + (now ^ 1) * 2 * PASSING);
-        const char* qs = passing + now * 2 * BYTES;
+        if (first + STREAMED < stop) copyStage<D>(call, span, first + STREAMED, group, kvHead,
+            streamed + (now ^ 1) * 2 * BYTES, numbers + (now ^ 1) * 2 * STREAMED);
+        const char* qs = streamed + now * 2 * BYTES;
         const char* dos = qs + BYTES;
-        const float* logarithms = numbers + now * 2 * PASSING + lane % 4 * 2;
-        const float* shifts = logarithms + PASSING;
-        int lowest = group.positionOf(first), highest = group.positionOf(min(first + PASSING, stop) - 1);
-        if (own >= span.count || highest < own || firstKey(lowest, call.window) > own + TEAM - 1) continue;
+        const float* logarithms = numbers + now * 2 * STREAMED + lane % 4 * 2;
+        const float* shifts = logarithms + STREAMED;
+        int lowest = group.positionOf(first), highest = group.positionOf(min(first + STREAMED, stop) - 1);
+        if (own >= span.count || highest < own || firstKey(lowest, call.window) > own + WARPGROUP - 1)
+            continue;
         float s[32], dp[32];
         wgmmaFence();
         scores<D>(s, ownKs, qs);
@@ -281,7 +283,7 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
         scores<D>(dp, ownVs, dos);
         wgmmaCommit();
         wgmmaWait<1>();
-        holdSums(s);
+        sumsBarrier(s);
         // queries and keys after the last are zeros, or their sums are not stored
 #pragma unroll
         for (int n = 0; n < 8; n++) {
@@ -290,7 +292,7 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
             for (int i = 0; i < 4; i++)
                 s[4 * n + i] = exp2Fast(s[4 * n + i] * scale - (i % 2 ? logarithm.y : logarithm.x) * LOG2E);
         }
-        if (lowest < own + TEAM - 1 || firstKey(highest, call.window) > own) {
+        if (lowest < own + WARPGROUP - 1 || firstKey(highest, call.window) > own) {
 #pragma unroll
             for (int i = 0; i < 32; i++) {
                 int position = group.positionOf(first + i / 4 * 8 + lane % 4 * 2 + i % 2);
@@ -300,12 +302,12 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
         }
         unsigned p[STEPS][4];
         pack(p, s);
-        holdSums(sumV);
+        sumsBarrier(sumV);
         wgmmaFence();
         addProducts<D>(sumV, p, dos);
         wgmmaCommit();
         wgmmaWait<1>();
-        holdSums(dp);
+        sumsBarrier(dp);
 #pragma unroll
         for (int n = 0; n < 8; n++) {
             float2 shift = *(const float2*) (shifts + n * 8);
@@ -314,13 +316,13 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
         }
         unsigned ds[STEPS][4];
         pack(ds, s);
-        holdSums(sumK);
+        sumsBarrier(sumK);
         wgmmaFence();
         addProducts<D>(sumK, ds, qs);
         wgmmaCommit();
         wgmmaWait<0>();
-        holdSums(sumV);
-        holdSums(sumK);
+        sumsBarrier(sumV);
+        sumsBarrier(sumK);
     }
     cpAsyncWait<0>();
 #pragma unroll
@@ -332,8 +334,8 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
     }
 }
 
-// Grid: tiles of HELD keys times key heads; 256 threads; shared memory: 2·HELD + 4·PASSING rows, 4·PASSING
-// floats and 1 KiB.
+// Grid: tiles of RESIDENT keys times key heads; 256 threads; shared memory: 2·RESIDENT + 4·STREAMED rows,
+// 4·STREAMED floats and 1 KiB.
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_keys_64(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {

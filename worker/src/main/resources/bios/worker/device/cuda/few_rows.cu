@@ -8,7 +8,6 @@ constexpr int SLICE = 128;           // terms of a stage
 constexpr int PIECES = SLICE / 8;    // copies of 16 bytes of a row of a stage
 constexpr int FEATURES = 16;         // of a warp
 constexpr int PARTS = 3;             // weights of one launch
-constexpr int TERMS = 3;             // bf16 numbers whose sum is an fp32 number
 
 // One projection: y ← x·wᵀ, and + onto + bias + low·b of every slot where they are there.
 struct Part {
@@ -42,95 +41,123 @@ __device__ __forceinline__ void copyStage(char* to, const Matrix& from, int firs
     }
 }
 
-// Four fp32 or bf16 numbers as the sums of TERMS bf16 numbers, two by two.
-__device__ __forceinline__ void split(unsigned (&b)[TERMS][2], float (&f)[4]) {
+// A factor's rows r0..r0 + 16 for this warp's features from `feature0`, as a left operand.
+__device__ __forceinline__ void loadFactor(unsigned (&a)[TERMS][4], const Matrix& factor, int r0, int rank,
+        int feature0, int features) {
+    int lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
 #pragma unroll
-    for (int t = 0; t < TERMS; t++) {
-        b[t][0] = packBf16(f[0], f[1]);
-        b[t][1] = packBf16(f[2], f[3]);
+    for (int h = 0; h < 2; h++) {
+        int feature = feature0 + h * 8 + group;
+        bool inside = feature < features;
+        long long at = inside ? feature : 0;
+        float f[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++) f[j] -= rounded(f[j]);
+        for (int j = 0; j < 4; j++) {
+            int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
+            long long place = (r < rank ? r : 0) * factor.stride + at;
+            f[j] = factor.dtype == DT_F32 ? ((const float*) factor.data)[place]
+                    : fromBf16(((const unsigned short*) factor.data)[place]);
+            if (!inside || r >= rank) f[j] = 0;
+        }
+        unsigned parts[TERMS][2];
+        splitRight(parts, f);
+#pragma unroll
+        for (int t = 0; t < TERMS; t++) {
+            a[t][h] = parts[t][0];
+            a[t][h + 2] = parts[t][1];
+        }
     }
 }
 
-// sum ← low·b of the slots, for this warp's features from `feature0` and rows row0..row0 + 8: the products of
-// finish_product_mma, in their order.
-__device__ void corrections(float (&sum)[4], const Part& part, int feature0, int row0) {
+// sum ← low·b of a slot on its rows first..end, for this warp's features from `feature0` and rows from row0:
+// the products of finish_product_mma, in their order.
+template<int TILES> __device__ __forceinline__ void correct(float (&sum)[TILES][4], const Part& part,
+        const Matrix& factor, int rank, int first, int end, int feature0, int row0) {
     int lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
     int terms = part.low.dtype == DT_BF16 ? 1 : TERMS;
-    for (int i = 0; i < part.entries; i++) {
-        const SlotSite& slot = part.slots[i];
-        int first = slot.row - part.from, end = first + slot.count, rank = slot.rank;
-        if (rank == 0 || end <= row0 || first >= row0 + 8) continue;
-        Matrix factor = slot.b;
-        int row = row0 + group;
-        bool mine = row >= first && row < end && row < part.y.rows;
-        float own[4] = {};
-        for (int r0 = 0; r0 < rank; r0 += 16) {
-            unsigned a[TERMS][4], b[TERMS][2];
+    float own[TILES][4] = {};
+    for (int r0 = 0; r0 < rank; r0 += 16) {
+        unsigned a[TERMS][4];
+        loadFactor(a, factor, r0, rank, feature0, part.y.columns);
+#pragma unroll
+        for (int n = 0; n < TILES; n++) {
+            if (end <= row0 + n * 8 || first >= row0 + n * 8 + 8) continue;
+            int row = row0 + n * 8 + group;
+            bool mine = row >= first && row < end && row < part.y.rows;
+            unsigned b[TERMS][2];
             float f[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
                 f[j] = mine && r < rank ? load(part.low, row, r) : 0;
             }
-            split(b, f);
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int feature = feature0 + h * 8 + group;
-                bool inside = feature < part.y.columns;
-                long long at = inside ? feature : 0;
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
-                    long long place = (r < rank ? r : 0) * factor.stride + at;
-                    f[j] = factor.dtype == DT_F32 ? ((const float*) factor.data)[place]
-                            : fromBf16(((const unsigned short*) factor.data)[place]);
-                    if (!inside || r >= rank) f[j] = 0;
-                }
-                unsigned parts[TERMS][2];
-                split(parts, f);
-#pragma unroll
-                for (int t = 0; t < TERMS; t++) {
-                    a[t][h] = parts[t][0];
-                    a[t][h + 2] = parts[t][1];
-                }
-            }
+            splitRight(b, f);
 #pragma unroll
             for (int s = 0; s < TERMS; s++)
 #pragma unroll
                 for (int t = 0; s + t < TERMS; t++)
-                    if (s < terms) mmaBf16(own, a[t], b[s]);
+                    if (s < terms) mmaBf16(own[n], a[t], b[s]);
         }
+    }
+#pragma unroll
+    for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            int at = row0 + quad * 2 + j % 2;
-            if (at >= first && at < end) sum[j] = own[j];
+            int at = row0 + n * 8 + quad * 2 + j % 2;
+            if (at >= first && at < end) sum[n][j] = own[n][j];
+        }
+}
+
+// sum ← low·b of all slots. The warp looks at 32 slots at once, and reads the factor of each that has rows
+// here once.
+template<int TILES> __device__ __forceinline__ void corrections(float (&sum)[TILES][4], const Part& part,
+        int feature0, int row0) {
+    int lane = threadIdx.x % 32, rows = minimum(part.y.rows, row0 + TILES * 8);
+    for (int i0 = 0; i0 < part.entries; i0 += 32) {
+        int first = 0, end = 0, rank = 0;
+        if (i0 + lane < part.entries) {
+            const SlotSite& slot = part.slots[i0 + lane];
+            first = slot.row - part.from;
+            end = first + slot.count;
+            rank = slot.rank;
+        }
+        unsigned here = __ballot_sync(ALL, rank > 0 && end > first && end > row0 && first < rows);
+        for (; here; here &= here - 1) {
+            int i = __ffs((int) here) - 1;
+            Matrix factor = part.slots[i0 + i].b;
+            correct<TILES>(sum, part, factor, __shfl_sync(ALL, rank, i), __shfl_sync(ALL, first, i),
+                __shfl_sync(ALL, end, i), feature0, row0);
         }
     }
 }
 
-// y ← ((product + onto) + bias) + correction for this warp's features and rows row0..row0 + 8.
+// y ← ((product + onto) + bias) + correction for this warp's features and rows row0..row0 + 8. If `narrow`,
+// what is added to the product of a BF16 y is added up first and rounded.
 __device__ __forceinline__ void finish(const Part& part, const float (&product)[4], const float (&more)[4],
-        int feature0, int row0) {
+        int feature0, int row0, bool narrow) {
     int lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
+    bool first = narrow && part.y.dtype == DT_BF16 && (part.onto.data || part.bias.data || part.low.data);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         int row = row0 + quad * 2 + j % 2, feature = feature0 + group + j / 2 * 8;
         if (row >= part.y.rows || feature >= part.y.columns) continue;
-        float v = product[j];
+        float v = first ? 0 : product[j];
         if (part.onto.data) v += load(part.onto, row, feature);
         if (part.bias.data) v += load(part.bias, 0, feature);
         if (part.low.data) v += more[j];
+        if (first) v = product[j] + rounded(v);
         store(part.y, row, feature, v);
     }
 }
 
-// TILES · 8 rows of x; STAGES stages of SLICE terms are in shared memory, on their way or in use.
-template<int TILES, int STAGES> __device__ __forceinline__ void multiply(const Matrix& x, const Parts& parts,
-        char* shared) {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    int features = blockDim.x / 32 * FEATURES;
+// Up to ROWS rows of x. A warp multiplies FEATURES features with one of ROW_WARPS groups of the rows: with
+// few features in a block there are many groups, so that the warps of a multiprocessor hide each other's
+// waiting. STAGES stages of SLICE terms are in shared memory, on their way or in use.
+template<int ROWS, int ROW_WARPS, int STAGES> __device__ __forceinline__ void multiply(const Matrix& x,
+        const Parts& parts, int narrow, char* shared) {
+    constexpr int TILES = ROWS / 8 / ROW_WARPS;
+    int warp = threadIdx.x / 32 / ROW_WARPS, row0 = threadIdx.x / 32 % ROW_WARPS * (TILES * 8);
+    int lane = threadIdx.x % 32, features = blockDim.x / 32 / ROW_WARPS * FEATURES;
     int tile = blockIdx.x, which = 0;
     for (; which < PARTS - 1; which++) {
         int tiles = (parts.part[which].y.columns + features - 1) / features;
@@ -139,21 +166,18 @@ template<int TILES, int STAGES> __device__ __forceinline__ void multiply(const M
     }
     const Part& part = parts.part[which];
     int block0 = tile * features, feature0 = block0 + warp * FEATURES;
-    int stageBytes = (features + TILES * 8) * SLICE * 2, rowsAt = features * SLICE * 2;
+    int stageBytes = (features + ROWS) * SLICE * 2, rowsAt = features * SLICE * 2;
     int slices = (x.columns + SLICE - 1) / SLICE;
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < slices) {
             copyStage(shared + s * stageBytes, part.w, block0, features, s * SLICE);
-            copyStage(shared + s * stageBytes + rowsAt, x, 0, TILES * 8, s * SLICE);
+            copyStage(shared + s * stageBytes + rowsAt, x, 0, ROWS, s * SLICE);
         }
         cpAsyncCommit();
     }
     float more[TILES][4] = {};
-    if (part.low.data)
-#pragma unroll
-        for (int n = 0; n < TILES; n++)
-            if (n * 8 < part.y.rows) corrections(more[n], part, feature0, n * 8);
+    if (part.low.data) corrections<TILES>(more, part, feature0, row0);
     float sum[TILES][4] = {};
     int stage = 0;
     for (int i = 0; i < slices; i++) {
@@ -163,57 +187,88 @@ template<int TILES, int STAGES> __device__ __forceinline__ void multiply(const M
         if (next < slices) {
             char* to = shared + (stage == 0 ? STAGES - 1 : stage - 1) * stageBytes;
             copyStage(to, part.w, block0, features, next * SLICE);
-            copyStage(to + rowsAt, x, 0, TILES * 8, next * SLICE);
+            copyStage(to + rowsAt, x, 0, ROWS, next * SLICE);
         }
         cpAsyncCommit();
         char* ws = shared + stage * stageBytes;
         char* xs = ws + rowsAt;
+        stage = stage == STAGES - 1 ? 0 : stage + 1;
+        if (row0 >= x.rows) continue;
 #pragma unroll
         for (int k = 0; k < SLICE / 16; k++) {
             unsigned a[4];
             ldmatrix4(a, pieceAt(ws, warp * FEATURES + lane % 16, 2 * k + lane / 16));
             if (TILES == 1) {
                 unsigned b[2];
-                ldmatrix2(b, pieceAt(xs, lane % 8, 2 * k + lane / 8 % 2));
+                ldmatrix2(b, pieceAt(xs, row0 + lane % 8, 2 * k + lane / 8 % 2));
                 mmaBf16(sum[0], a, b);
             } else {
 #pragma unroll
                 for (int n = 0; n < TILES; n += 2) {
                     unsigned r[4];
-                    ldmatrix4(r, pieceAt(xs, n * 8 + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+                    ldmatrix4(r, pieceAt(xs, row0 + n * 8 + lane % 8 + lane / 16 * 8,
+                        2 * k + lane / 8 % 2));
                     unsigned left[2] = {r[0], r[1]}, right[2] = {r[2], r[3]};
                     mmaBf16(sum[n], a, left);
                     mmaBf16(sum[(n + 1) % TILES], a, right);
                 }
             }
         }
-        stage = stage == STAGES - 1 ? 0 : stage + 1;
     }
     cpAsyncWait<0>();
 #pragma unroll
-    for (int n = 0; n < TILES; n++) finish(part, sum[n], more[n], feature0, n * 8);
+    for (int n = 0; n < TILES; n++) finish(part, sum[n], more[n], feature0, row0 + n * 8, narrow);
 }
 
-// Grid: tiles of the features of all parts; 32 threads for each 16 features of a tile; shared memory:
-// stages · (features of a tile + 8 · TILES) · 256 bytes. Parts that are not there have no columns.
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_8(Matrix x, Parts parts) {
+// Grid: tiles of the features of all parts; 32 · ROW_WARPS threads for each 16 features of a tile; shared
+// memory: stages · (features of a tile + ROWS) · 256 bytes. Parts that are not there have no columns;
+// `narrow`: see finish. The name has the rows and, beyond 16, their groups.
+extern "C" __global__ void __launch_bounds__(256, 2) few_rows_8(Matrix x, Parts parts,
+        int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<1, 5>(x, parts, shared);
+    multiply<8, 1, 5>(x, parts, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_16(Matrix x, Parts parts) {
+extern "C" __global__ void __launch_bounds__(256, 2) few_rows_16(Matrix x, Parts parts,
+        int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<2, 5>(x, parts, shared);
+    multiply<16, 1, 5>(x, parts, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_32(Matrix x, Parts parts) {
+extern "C" __global__ void __launch_bounds__(256, 2) few_rows_32_1(Matrix x, Parts parts,
+        int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<4, 4>(x, parts, shared);
+    multiply<32, 1, 4>(x, parts, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_64(Matrix x, Parts parts) {
+extern "C" __global__ void __launch_bounds__(256, 2) few_rows_32_2(Matrix x, Parts parts,
+        int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<8, 4>(x, parts, shared);
+    multiply<32, 2, 4>(x, parts, narrow, shared);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) few_rows_32_4(Matrix x, Parts parts,
+        int narrow) {
+    DYNAMIC_SHARED(shared);
+    multiply<32, 4, 4>(x, parts, narrow, shared);
+}
+
+extern "C" __global__ void __launch_bounds__(256) few_rows_64_1(Matrix x, Parts parts,
+        int narrow) {
+    DYNAMIC_SHARED(shared);
+    multiply<64, 1, 4>(x, parts, narrow, shared);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) few_rows_64_2(Matrix x, Parts parts,
+        int narrow) {
+    DYNAMIC_SHARED(shared);
+    multiply<64, 2, 4>(x, parts, narrow, shared);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) few_rows_64_4(Matrix x, Parts parts,
+        int narrow) {
+    DYNAMIC_SHARED(shared);
+    multiply<64, 4, 4>(x, parts, narrow, shared);
 }
 
 // ---- low-rank products of few rows ----
@@ -225,19 +280,19 @@ constexpr int ROWS = 16;         // of a tile
 constexpr int FACTOR_BYTES = TERMS_AT_ONCE * RANKS * 4;
 constexpr int SLICE_BYTES = FACTOR_BYTES + ROWS * TERMS_AT_ONCE * 2;
 
-// The last of the SHARES blocks of a tile to come here, known to all its threads; what all have written
-// before is seen by it. The counter is 0 again afterwards.
-__device__ __forceinline__ bool last(unsigned* counter) {
-    __shared__ int came;
+// Whether this is the last of the SHARES blocks of a tile to come here, known to all its threads; what all
+// have written before is seen by it. The counter is 0 again afterwards.
+__device__ __forceinline__ bool isLastBlock(unsigned* counter) {
+    __shared__ int arrived;
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-        came = (int) atomicAdd(counter, 1u);
-        if (came == SHARES - 1) *counter = 0;
+        arrived = (int) atomicAdd(counter, 1u);
+        if (arrived == SHARES - 1) *counter = 0;
     }
     __syncthreads();
     __threadfence();
-    return came == SHARES - 1;
+    return arrived == SHARES - 1;
 }
 
 // low_rank_mma of fp32 factors with rows of whole 16-byte pieces: what one of its warps computes is a block's
@@ -252,9 +307,9 @@ extern "C" __global__ void __launch_bounds__(64) low_rank_rows(Matrix x, Matrix 
     int site = blockIdx.z / SHARES, share = blockIdx.z % SHARES;
     const SlotSite* slots = site == 0 ? slots0 : site == 1 ? slots1 : slots2;
     Matrix low = site == 0 ? low0 : site == 1 ? low1 : low2;
-    SlotTile tile = slotTile(slots, n, from, x.rows, ROWS, false, blockIdx.x);
     int rank0 = blockIdx.y * RANKS;
-    if (tile.rows == 0 || rank0 >= slots[tile.slot].rank) return;
+    SlotTile tile = slotTile(slots, n, from, x.rows, ROWS, false, blockIdx.x);
+    if (!hasRank(tile, slots, rank0)) return;
     const SlotSite& slot = slots[tile.slot];
     Matrix factor = slot.a;
     int rank = slot.rank, slices = 0;
@@ -284,7 +339,7 @@ extern "C" __global__ void __launch_bounds__(64) low_rank_rows(Matrix x, Matrix 
 #pragma unroll
             for (int j = 0; j < 4; j++) f[j] = fs[(quad * 8 + s * 4 + j) * RANKS + warp * 8 + group];
             unsigned b[TERMS][2];
-            split(b, f);
+            splitRight(b, f);
             unsigned a[4] = {s ? upper.z : upper.x, s ? lower.z : lower.x, s ? upper.w : upper.y,
                 s ? lower.w : lower.y};
 #pragma unroll
@@ -296,7 +351,7 @@ extern "C" __global__ void __launch_bounds__(64) low_rank_rows(Matrix x, Matrix 
 #pragma unroll
     for (int i = 0; i < 4; i++)
         own[share * ROWS * RANKS + (group + i / 2 * 8) * RANKS + warp * 8 + quad * 2 + i % 2] = sum[i];
-    if (!last(counters + which)) return;
+    if (!isLastBlock(counters + which)) return;
     for (int i = threadIdx.x; i < ROWS * RANKS; i += 64) {
         int row = i / RANKS, r = rank0 + i % RANKS;
         if (row >= tile.rows || r >= rank) continue;

@@ -172,9 +172,9 @@ extern "C" __global__ void __launch_bounds__(256) low_rank(Matrix x, Matrix low0
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
     Matrix low = blockIdx.z == 0 ? low0 : blockIdx.z == 1 ? low1 : low2;
-    SlotTile tile = slotTile(slots, n, from, x.rows, TILE, false, blockIdx.x);
     int rank0 = blockIdx.y * RANKS;
-    if (tile.rows == 0 || rank0 >= slots[tile.slot].rank) return;
+    SlotTile tile = slotTile(slots, n, from, x.rows, TILE, false, blockIdx.x);
+    if (!hasRank(tile, slots, rank0)) return;
     const SlotSite& slot = slots[tile.slot];
     Matrix factor = backward ? slot.b : slot.a;
     int rank = slot.rank;
@@ -253,7 +253,7 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const SlotSite& slot = slots[blockIdx.y];
     int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z * RANKS;
-    int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
+    int first = firstRow(slot, from), end = endRow(slot, from, wide.rows);
     if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
     float* ts = shared + warp * SLICE * RANKS;
     float* ws = shared + WARPS * SLICE * RANKS + warp * SLICE * TILE;
@@ -298,18 +298,6 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, 
 
 constexpr int CORE_SLICE = 32;   // terms that a warp adds at a time
 constexpr int CORE_TILE = 32;    // rows of a tile of low_rank_mma, features of one of adapter_gradient_mma
-constexpr int TERMS = 3;
-
-// The right operand of a product of 16 terms: of each number its bf16 parts, the largest first.
-__device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4]) {
-#pragma unroll
-    for (int t = 0; t < TERMS; t++) {
-        b[t][0] = packBf16(f[0], f[1]);
-        b[t][1] = packBf16(f[2], f[3]);
-#pragma unroll
-        for (int j = 0; j < 4; j++) f[j] -= rounded(f[j]);
-    }
-}
 
 // Elements (k..k + 3, r) of a factor [terms, rank], or (r, k..k + 3) of [rank, terms] if `across`, all loads
 // before the first use. r is in range.
@@ -381,9 +369,9 @@ extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
     Matrix low = blockIdx.z == 0 ? low0 : blockIdx.z == 1 ? low1 : low2;
-    SlotTile tile = slotTile(slots, n, from, x.rows, CORE_TILE, false, blockIdx.x);
     int rank0 = blockIdx.y * RANKS;
-    if (tile.rows == 0 || rank0 >= slots[tile.slot].rank) return;
+    SlotTile tile = slotTile(slots, n, from, x.rows, CORE_TILE, false, blockIdx.x);
+    if (!hasRank(tile, slots, rank0)) return;
     const SlotSite& slot = slots[tile.slot];
     Matrix factor = backward ? slot.b : slot.a;
     int rank = slot.rank;
@@ -515,7 +503,7 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wi
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const SlotSite& slot = slots[blockIdx.y];
     int feature0 = blockIdx.x * CORE_TILE, rank0 = blockIdx.z * RANKS;
-    int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
+    int first = firstRow(slot, from), end = endRow(slot, from, wide.rows);
     if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
     unsigned short* slices = (unsigned short*) shared + warp * STAGES * CORE_ROWS * CORE_TILE;
     float sum[PIECES][4] = {};

@@ -116,9 +116,9 @@ extern "C" __global__ void rope(Matrix x, Matrix positions, Matrix cos, Matrix s
 }
 
 // ---- norms: `width` threads for each row, 32 or the whole block of 256: grid ceil(rows / (256 / width)).
-// A thread holds its first HELD vectors of a row, and loads others twice ----
+// A thread holds its first CACHED vectors of a row, and loads others twice ----
 
-const int HELD = 2;
+const int CACHED = 2;
 
 /// The sum over the threads of a row.
 __device__ inline float rowSum(float v, int width, float* room) {
@@ -143,20 +143,20 @@ rms_norm(Matrix y, Matrix inverse, Matrix x, Matrix weight, float eps, int width
     int row = blockIdx.x * (blockDim.x / width) + threadIdx.x / width;
     int lane = threadIdx.x % width;
     int vectors = row < x.rows ? vectorsOf(x.columns) : 0;
-    float held[HELD][VECTOR];
+    float cached[CACHED][VECTOR];
     float sum = 0.0f;
 #pragma unroll
-    for (int k = 0; k < HELD; k++) {
+    for (int k = 0; k < CACHED; k++) {
         int i = lane + k * width;
-        if (i < vectors) load8(held[k], x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
+        if (i < vectors) load8(cached[k], x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
     }
 #pragma unroll
-    for (int k = 0; k < HELD; k++)
+    for (int k = 0; k < CACHED; k++)
         if (lane + k * width < vectors) {
 #pragma unroll
-            for (int j = 0; j < VECTOR; j++) sum += held[k][j] * held[k][j];
+            for (int j = 0; j < VECTOR; j++) sum += cached[k][j] * cached[k][j];
         }
-    for (int i = lane + HELD * width; i < vectors; i += width) {
+    for (int i = lane + CACHED * width; i < vectors; i += width) {
         float v[VECTOR];
         load8(v, x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
 #pragma unroll
@@ -165,11 +165,11 @@ rms_norm(Matrix y, Matrix inverse, Matrix x, Matrix weight, float eps, int width
     sum = rowSum(sum, width, room);
     float scale = 1.0f / sqrtf(sum / x.columns + eps);
 #pragma unroll
-    for (int k = 0; k < HELD; k++) {
+    for (int k = 0; k < CACHED; k++) {
         int i = lane + k * width;
-        if (i < vectors) normed(y, row, i * VECTOR, held[k], scale, weight);
+        if (i < vectors) normed(y, row, i * VECTOR, cached[k], scale, weight);
     }
-    for (int i = lane + HELD * width; i < vectors; i += width) {
+    for (int i = lane + CACHED * width; i < vectors; i += width) {
         float v[VECTOR];
         load8(v, x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
         normed(y, row, i * VECTOR, v, scale, weight);
@@ -207,19 +207,19 @@ rms_norm_backward_add(Matrix dx, Matrix dy, Matrix x, Matrix inverse, Matrix wei
     int row = blockIdx.x * (blockDim.x / width) + threadIdx.x / width;
     int lane = threadIdx.x % width;
     int vectors = row < x.rows ? vectorsOf(x.columns) : 0;
-    float held[HELD][VECTOR], weighted[HELD][VECTOR];
+    float cached[CACHED][VECTOR], weighted[CACHED][VECTOR];
     float sum = 0.0f;
 #pragma unroll
-    for (int k = 0; k < HELD; k++)
+    for (int k = 0; k < CACHED; k++)
         if (lane + k * width < vectors)
-            loadWeighted(held[k], weighted[k], x, dy, weight, row, (lane + k * width) * VECTOR);
+            loadWeighted(cached[k], weighted[k], x, dy, weight, row, (lane + k * width) * VECTOR);
 #pragma unroll
-    for (int k = 0; k < HELD; k++)
+    for (int k = 0; k < CACHED; k++)
         if (lane + k * width < vectors) {
 #pragma unroll
-            for (int j = 0; j < VECTOR; j++) sum += weighted[k][j] * held[k][j];
+            for (int j = 0; j < VECTOR; j++) sum += weighted[k][j] * cached[k][j];
         }
-    for (int i = lane + HELD * width; i < vectors; i += width) {
+    for (int i = lane + CACHED * width; i < vectors; i += width) {
         float v[VECTOR], d[VECTOR];
         loadWeighted(v, d, x, dy, weight, row, i * VECTOR);
 #pragma unroll
@@ -229,10 +229,10 @@ rms_norm_backward_add(Matrix dx, Matrix dy, Matrix x, Matrix inverse, Matrix wei
     float scale = row < x.rows ? load(inverse, row, 0) : 0.0f;
     float mean = sum / x.columns * scale * scale;
 #pragma unroll
-    for (int k = 0; k < HELD; k++)
+    for (int k = 0; k < CACHED; k++)
         if (lane + k * width < vectors)
-            addNormed(dx, row, (lane + k * width) * VECTOR, held[k], weighted[k], scale, mean);
-    for (int i = lane + HELD * width; i < vectors; i += width) {
+            addNormed(dx, row, (lane + k * width) * VECTOR, cached[k], weighted[k], scale, mean);
+    for (int i = lane + CACHED * width; i < vectors; i += width) {
         float v[VECTOR], d[VECTOR];
         loadWeighted(v, d, x, dy, weight, row, i * VECTOR);
         addNormed(dx, row, i * VECTOR, v, d, scale, mean);

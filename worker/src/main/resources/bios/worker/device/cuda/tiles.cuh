@@ -82,3 +82,32 @@ __device__ __forceinline__ SlotTile slotTile(const SlotSite* slots, int n, int f
     }
     return {-1, 0, 0};
 }
+
+// Whether a slot's tile is there and its adapter has a rank of that number.
+__device__ __forceinline__ bool hasRank(const SlotTile& tile, const SlotSite* slots, int rank) {
+    return tile.rows > 0 && rank < slots[tile.slot].rank;
+}
+
+// The first row of a slot in the view that begins at row `from` of the pass.
+__device__ __forceinline__ int firstRow(const SlotSite& slot, int from) {
+    return max(slot.row, from) - from;
+}
+
+// The row after its last one in that view, which has `rows` rows.
+__device__ __forceinline__ int endRow(const SlotSite& slot, int from, int rows) {
+    return min(slot.row + slot.count - from, rows);
+}
+
+constexpr int TERMS = 3;     // bf16 numbers whose sum is an fp32 number
+
+// The right operand of a product of 16 terms on tensor cores: of each number its bf16 parts, the largest
+// first. f holds what is left.
+__device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4]) {
+#pragma unroll
+    for (int t = 0; t < TERMS; t++) {
+        b[t][0] = packBf16(f[0], f[1]);
+        b[t][1] = packBf16(f[2], f[3]);
+#pragma unroll
+        for (int j = 0; j < 4; j++) f[j] -= rounded(f[j]);
+    }
+}

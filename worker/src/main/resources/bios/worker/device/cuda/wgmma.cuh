@@ -28,7 +28,7 @@ template<int NEWEST> __device__ __forceinline__ void wgmmaWait() {
 }
 
 // Sums are not read before this, nor written after it.
-template<int N> __device__ __forceinline__ void holdSums(float (&sums)[N]) {
+template<int N> __device__ __forceinline__ void sumsBarrier(float (&sums)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(sums[i]) :: "memory");
 }
@@ -78,7 +78,7 @@ __device__ __forceinline__ void wgmmaColumns(float (&d)[32], const unsigned (&a)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right), "r"(1));
 }
 
-// d += a·b: a [64, 16] in registers, b [16, 128] by rows, whose pieces of 64 columns are `leading` bytes apart.
+// d += a·b: a [64, 16] in registers, b [16, 128] by rows, pieces of 64 columns `leading` bytes apart.
 __device__ __forceinline__ void wgmmaColumns(float (&d)[64], const unsigned (&a)[4], const void* b,
         unsigned leading) {
     unsigned long long right = wgmmaDescriptor(b, leading, 1024);

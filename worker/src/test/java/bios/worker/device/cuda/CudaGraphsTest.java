@@ -12,28 +12,116 @@ import bios.worker.device.CudaSettings;
 import bios.worker.device.DType;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
+import bios.worker.device.Tensor;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.sample.Sampler;
 import bios.worker.sample.SamplerSettings;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
-/// Decode steps as graphs, on the emulated card: the bits of steps that are launched verb by verb, and memory
-/// that is given back.
+/// Decode steps as graphs, on the emulated card: the bits of steps that are launched verb by verb, few graphs
+/// for sequences that come and go, and memory that is given back.
 final class CudaGraphsTest {
-    @Test void aDecodeStepThatIsOneGraphHasTheBitsOfItsVerbs() {
-        var ended = CudaEmulator.java(Program.class, List.of("-Dbios.cuda.blocks=separate"), List.of(),
-                Map.of("CUDA_EMULATOR_CHECK", "0", "CUDA_EMULATOR_CC", "90"), 900);
+    private static CudaEmulator.Ended run(Class<?> program, Map<String, String> environment) {
+        var all = new HashMap<>(Map.of("CUDA_EMULATOR_CHECK", "0", "CUDA_EMULATOR_CC", "90"));
+        all.putAll(environment);
+        var ended = CudaEmulator.java(program, List.of("-Dbios.cuda.blocks=separate"), List.of(), all, 900);
         assertEquals(0, ended.status(), ended.output());
         assertTrue(ended.output().contains("all agree"), ended.output());
+        return ended;
+    }
+
+    @Test void aDecodeStepThatIsOneGraphHasTheBitsOfItsVerbs() {
+        var ended = run(Program.class, Map.of());
         assertTrue(ended.output().lines().noneMatch(line -> line.contains("refused")
-                || line.contains("have no graph")), ended.output());
+                || line.contains("have no graph") || line.contains("one by one")), ended.output());
+    }
+
+    /// A graph of a faulty driver leaves out a kernel, from its first launch on or from its second.
+    @ParameterizedTest @ValueSource(ints = {1, 2}) void graphsThatComputeOtherBitsAreTurnedOff(int launch) {
+        var ended = run(Faulty.class, Map.of("CUDA_EMULATOR_FAULT", "graph@" + launch));
+        assertTrue(ended.output().contains(launch + " launches"), ended.output());
+        assertTrue(ended.output().contains("from now on, all kernels are launched one by one"),
+                ended.output());
+    }
+
+    @Test void graphsGoWhenOthersNeedTheirMemory() {
+        run(Short.class, Map.of());
+    }
+
+    @Test void aPassHasARowForEachOfItsSequencesAndAFewMore() {
+        int[] rows = {1, 2, 3, 5, 8, 9, 17, 63, 64, 65, 97, 250};
+        int[] padded = {1, 2, 4, 8, 8, 16, 24, 64, 64, 96, 128, 256};
+        assertEquals(Arrays.stream(padded).boxed().toList(),
+                Arrays.stream(rows).map(CudaGraphs::padded).boxed().toList());
+    }
+
+    /// A model on the emulated card and a sampler.
+    private static final class Sampling implements AutoCloseable {
+        final CudaDevice device;
+        private final BaseModel model;
+        private final Adapter adapter;
+        private final Sampler sampler;
+
+        Sampling(String name, DType activations, boolean graphs, long memoryBytes) {
+            var golden = Golden.of(name);
+            device = (CudaDevice) Devices.open(DeviceSettings.ofThreads(1).withDevice("cuda").withCuda(
+                    CudaSettings.DEFAULT.withMemory(memoryBytes).withGraphs(graphs)));
+            model = golden.load(device, activations);
+            adapter = golden.adapter(model);
+            sampler = new Sampler(model, Optional.empty(), new SamplerSettings(16 << 20, 256, 64, 16));
+        }
+
+        /// Decodes prompts of these lengths together; the adapter is every second one's.
+        ///
+        /// @param tokens of each
+        String draw(List<Integer> lengths, List<Integer> tokens) {
+            for (int i = 0; i < lengths.size(); i++) {
+                int[] prompt = new Random(i).ints(lengths.get(i), 3, model.spec().vocabularySize()).toArray();
+                var params = new SamplingParams(Optional.of(tokens.get(i)), Optional.empty(), List.of(),
+                        List.of(), 1, -1, 1);
+                sampler.submit(new SampleTask("t" + i, model.info().name(), Optional.empty(), prompt, params,
+                        1, 17, false, 0), i % 2 == 0 ? Optional.empty() : Optional.of(adapter));
+            }
+            var results = new ArrayList<SampleResult>();
+            while (!sampler.idle()) sampler.step().forEach(f -> results.add(f.result()));
+            return bits(results);
+        }
+
+        String draw(List<Integer> lengths, int tokens) {
+            return draw(lengths, Collections.nCopies(lengths.size(), tokens));
+        }
+
+        private static String bits(List<SampleResult> results) {
+            var text = new StringBuilder();
+            for (var result : results) for (var s : result.sequences()) {
+                int[] bits = new int[s.logprobs().length];
+                for (int i = 0; i < bits.length; i++) bits[i] = Float.floatToIntBits(s.logprobs()[i]);
+                text.append(Arrays.toString(s.tokens())).append(Arrays.toString(bits));
+            }
+            return text.toString();
+        }
+
+        @Override public void close() {
+            sampler.close();
+            adapter.close();
+            model.close();
+            device.close();
+        }
+    }
+
+    private static void require(boolean condition, String what) {
+        if (!condition) throw new AssertionError(what);
     }
 
     /// Samples with and without graphs, and compares.
@@ -49,58 +137,80 @@ final class CudaGraphsTest {
                     if (name.equals("llama-bf16") && activations == DType.F32) continue;
                     String without = run(name, activations, false);
                     String with = run(name, activations, true);
-                    if (!without.equals(with)) throw new AssertionError(name + ": " + without + "\n" + with);
+                    require(without.equals(with), name + ": " + without + "\n" + with);
                 }
             System.out.println("all agree");
         }
 
         private static String run(String name, DType activations, boolean graphs) {
-            var golden = Golden.of(name);
-            var settings = DeviceSettings.ofThreads(1).withDevice("cuda").withCuda(new CudaSettings(
-                    List.of(), Optional.empty(), Long.MAX_VALUE, graphs));
-            try (var device = (CudaDevice) Devices.open(settings);
-                    BaseModel model = golden.load(device, activations);
-                    Adapter adapter = golden.adapter(model);
-                    Sampler sampler = new Sampler(model, Optional.empty(),
-                            new SamplerSettings(16 << 20, 256, 64, 16))) {
-                var results = new ArrayList<SampleResult>();
-                results.addAll(all(sampler, model, List.of(5, 60, 3), Optional.of(adapter)));
-                results.addAll(all(sampler, model, List.of(60, 4, 7), Optional.of(adapter)));
-                // all go on to a second page at once, more pages than their graph has room for
-                results.addAll(all(sampler, model, List.of(60, 60, 60, 60, 60), Optional.of(adapter)));
+            try (var sampling = new Sampling(name, activations, graphs, Long.MAX_VALUE)) {
+                var device = sampling.device;
+                String bits = sampling.draw(List.of(5, 60, 3), TOKENS)
+                        + sampling.draw(List.of(60, 4, 7), TOKENS)
+                        // all go on to a second page at once, more pages than their graph has room for
+                        + sampling.draw(List.of(60, 60, 60, 60, 60), TOKENS);
                 long launches = device.graphLaunches();
-                if (graphs != launches > 2 * (TOKENS - 4)) throw new AssertionError(launches + " launches");
+                require(graphs == launches > 2 * (TOKENS - 4), launches + " launches");
+                bits += comingAndGoing(sampling, graphs);
                 long before = device.memoryInUse();
                 device.releaseUnused();
-                if (graphs != device.memoryInUse() < before)
-                    throw new AssertionError(before + " bytes, then " + device.memoryInUse());
-                return bits(results);
+                require(graphs == device.memoryInUse() < before,
+                        before + " bytes, then " + device.memoryInUse());
+                return bits;
             }
         }
 
-        /// Decodes prompts of these lengths together; the adapter is every second one's.
-        private static List<SampleResult> all(Sampler sampler, BaseModel model, List<Integer> lengths,
-                Optional<Adapter> adapter) {
-            for (int i = 0; i < lengths.size(); i++) {
-                int[] prompt = new Random(i).ints(lengths.get(i), 3, model.spec().vocabularySize()).toArray();
-                var params = new SamplingParams(Optional.of(TOKENS), Optional.empty(), List.of(), List.of(),
-                        1, -1, 1);
-                sampler.submit(new SampleTask("t" + i, model.info().name(), Optional.empty(), prompt, params,
-                        1, 17, false, 0), i % 2 == 0 ? Optional.empty() : adapter);
-            }
-            var results = new ArrayList<SampleResult>();
-            while (!sampler.idle()) sampler.step().forEach(f -> results.add(f.result()));
-            return results;
+        /// Eight sequences that end one after the other: passes of 8, 7, ... 1 rows are of 8, 4, 2 and 1.
+        private static String comingAndGoing(Sampling sampling, boolean graphs) {
+            sampling.device.releaseUnused();
+            long captures = sampling.device.graphCaptures();
+            String bits = sampling.draw(List.of(3, 4, 5, 6, 7, 8, 9, 10),
+                    List.of(4, 6, 8, 10, 13, 16, 19, 23));
+            long made = sampling.device.graphCaptures() - captures;
+            require(graphs ? made > 0 && made <= 4 : made == 0, made + " graphs");
+            return bits;
         }
+    }
 
-        private static String bits(List<SampleResult> results) {
-            var text = new StringBuilder();
-            for (var result : results) for (var s : result.sequences()) {
-                int[] bits = new int[s.logprobs().length];
-                for (int i = 0; i < bits.length; i++) bits[i] = Float.floatToIntBits(s.logprobs()[i]);
-                text.append(Arrays.toString(s.tokens())).append(Arrays.toString(bits));
+    /// Samples with graphs of a driver with a fault.
+    static final class Faulty {
+        private Faulty() {}
+
+        /// Prints `all agree` and the launches of graphs, or throws.
+        public static void main(String[] arguments) {
+            List<String> bits = new ArrayList<>();
+            for (boolean graphs : new boolean[] {false, true})
+                try (var sampling = new Sampling("llama-bf16", DType.BF16, graphs, Long.MAX_VALUE)) {
+                    bits.add(sampling.draw(List.of(5, 60, 3), 9) + sampling.draw(List.of(6, 2), 9));
+                    if (graphs) System.out.println(sampling.device.graphLaunches() + " launches");
+                    require(sampling.device.graphBytes() == 0, "graphs keep memory");
+                }
+            require(bits.get(0).equals(bits.get(1)), bits.toString());
+            System.out.println("all agree");
+        }
+    }
+
+    /// A card whose memory is taken by others while there are graphs.
+    static final class Short {
+        private static final long MEMORY = 128L << 20;
+
+        private Short() {}
+
+        /// Prints `all agree`, or throws.
+        public static void main(String[] arguments) {
+            try (var sampling = new Sampling("llama-bf16", DType.BF16, true, MEMORY)) {
+                var device = sampling.device;
+                String first = sampling.draw(List.of(5, 60, 3), 9);
+                long kept = device.graphBytes();
+                require(kept > 0, "no graphs");
+                long free = device.memoryLimit() - device.memoryInUse();
+                Tensor large = device.tensor(DType.F32, 1, Math.toIntExact((free + kept / 2) / 4));
+                require(device.graphBytes() == 0, "graphs keep their memory");
+                device.free(large);
+                require(first.equals(sampling.draw(List.of(5, 60, 3), 9)), "other bits");
+                require(device.graphBytes() > 0, "no graphs afterwards");
             }
-            return text.toString();
+            System.out.println("all agree");
         }
     }
 }
