@@ -213,6 +213,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.steps < 16:
         parser.error("--steps: at least 16")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server ends, too
     begin = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="bios-demo-"))
     try:

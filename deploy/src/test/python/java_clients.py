@@ -4,7 +4,8 @@
 
 Several programs (`bios.node.ScriptedClient`) train and sample over the actor protocol, each in a process of its own. First
 undisturbed; then again, while coordinators, workers, Cassandra and the programs themselves are killed with `kill -9`, or
-stopped for longer than a gateway may be silent. A program that was killed comes back with its session and its numbers.
+stopped for longer than a gateway may be silent, and programs are cut off from the network. A program that was killed
+comes back with its session and its numbers.
 Every result and the final adapters must be equal to the last bit. Needs the compiled tests: `./mvnw test-compile`.
 """
 
@@ -22,7 +23,10 @@ from typing import Callable, List
 
 from cluster import Cluster, cluster
 from faults import Faults, log
-from harness import NAME, ROOT, holds, same
+from harness import NAME, ROOT, free_port, holds, same
+from holding_proxy import HoldingProxy
+
+CLIENT, GATEWAY = "127.0.0.4", "127.0.0.3"
 
 
 def classpath() -> str:
@@ -35,9 +39,14 @@ def classpath() -> str:
 class Program:
     """One JVM program, which is started again when it is killed."""
 
-    def __init__(self, java: str, gateways: str, seed: int, steps: int, reached: Callable[[], None]) -> None:
+    def __init__(self, java: str, gateways: str, seed: int, steps: int, reached: Callable[[], None], proxied: bool = False) -> None:
+        port = free_port()
+        # The gateways reach it through a proxy.
+        self.proxies = [HoldingProxy((CLIENT, port), ("127.0.0.1", port))] if proxied else []
         self._command = [java, "-Xmx256m", "--sun-misc-unsafe-memory-access=allow", "-cp", classpath(), "bios.node.ScriptedClient",
                          gateways, NAME, str(uuid.uuid4()), str(seed), str(steps)]
+        if proxied:
+            self._command += [f"{CLIENT}:{port}", "127.0.0.1"]
         self._reached = reached
         self._killed = threading.Event()
         self.process = self._start()
@@ -72,6 +81,21 @@ class ClientFaults(Faults):
     """Faults of the cluster, and of the programs."""
 
     programs: List[Program] = []
+    gateways: List[HoldingProxy] = []
+
+    def cut_client(self) -> None:
+        """Nothing passes between a program and the gateways, in both directions, for some seconds."""
+        living = [p for p in self.programs if p.process.poll() is None and p.proxies]
+        if living:
+            seconds, broken = self._chance.choice((2.0, 8.0, 15.0)), self._chance.random() < 0.5
+            log(f"  cut off the network of a program for {seconds:.0f} s{', and break its connections' if broken else ''}")
+            # The way to the gateways is one for all programs.
+            proxies = self._chance.choice(living).proxies + self.gateways
+            for proxy in proxies:
+                proxy.hold()
+            time.sleep(seconds)
+            for proxy in proxies:
+                proxy.release(broken)
 
     def kill_client(self) -> None:
         living = [p for p in self.programs if p.process.poll() is None]
@@ -117,20 +141,22 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=8)
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--kinds", default="kill_coordinator,kill_client,kill_worker,kill_cassandra,stop_coordinator")
+    parser.add_argument("--kinds", default="kill_coordinator,cut_client,kill_client,kill_worker,kill_cassandra,stop_coordinator")
     arguments = parser.parse_args()
     seeds = [arguments.seed * 100 + i for i in range(arguments.clients)]
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
-        settings.write("bios.gateway.actors.enabled = on\n")
+        # A name of the gateways by which the programs reach them through proxies.
+        settings.write(f'bios.gateway.actors {{ enabled = on, host = "{GATEWAY}", bind-host = "127.0.0.1" }}\n')
         settings.flush()
         with cluster(arguments=["--config", settings.name]) as running:
-            gateways = ",".join(f"127.0.0.1:{node['actors_port']}" for node in running.nodes().values()
-                                if node["role"] == "coordinator")
+            ports = [node["actors_port"] for node in running.nodes().values() if node["role"] == "coordinator"]
+            proxies = [HoldingProxy((GATEWAY, port), ("127.0.0.1", port)) for port in ports]
+            gateways = ",".join(f"{GATEWAY}:{port}" for port in ports)
 
             java = os.readlink(f"/proc/{running.pid('coordinator-1')}/exe")
 
             def programs(reached: Callable[[], None]) -> List[Program]:
-                return [Program(java, gateways, seed, arguments.steps, reached) for seed in seeds]
+                return [Program(java, gateways, seed, arguments.steps, reached, proxied=True) for seed in seeds]
 
             log(f"undisturbed, through {gateways} ...")
             began = time.monotonic()
@@ -143,6 +169,7 @@ def main() -> None:
             began = time.monotonic()
             broken = programs(faults.reached)
             faults.programs = broken
+            faults.gateways = proxies
             faults.thread.start()
             together(broken)
             faults.thread.join(300)

@@ -139,6 +139,16 @@ public final class Metrics {
     public static final Gauge ACTOR_SESSIONS = Gauge.builder().name("bios_actor_sessions")
             .help("Sessions of JVM clients at this gateway.").register();
 
+    /// Connections of JVM clients.
+    public static final Gauge ACTOR_CONNECTIONS = Gauge.builder().name("bios_actor_connections")
+            .help("TCP connections to the port of the actor protocol.").register();
+
+    /// Connections that were refused or ended; `reason` is `connections`, `address`, `header` or `frame`.
+    public static final Counter ACTOR_CONNECTIONS_REFUSED = Counter.builder()
+            .name("bios_actor_connections_refused_total")
+            .help("TCP connections to the port of the actor protocol that were refused or ended.")
+            .labelNames("reason").register();
+
     /// Members of the cluster as this node sees them; `status` is the status in Pekko, in lower case.
     public static final Gauge CLUSTER_MEMBERS = Gauge.builder().name("bios_cluster_members")
             .help("Members of the cluster as this node sees them, by status.")

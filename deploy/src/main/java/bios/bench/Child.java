@@ -2,6 +2,7 @@ package bios.bench;
 
 import bios.CommandFailed;
 import bios.Main;
+import bios.persistence.process.TiedProcesses;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
@@ -28,7 +29,6 @@ final class Child implements AutoCloseable {
         this.command = command;
         this.process = process;
         this.errors = errors;
-        Runtime.getRuntime().addShutdownHook(new Thread(process::destroy));
         this.lines = new BufferedReader(
                 new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8));
     }
@@ -41,7 +41,7 @@ final class Child implements AutoCloseable {
         try {
             Path errors = Files.createTempFile("bios-bench-", ".log");
             errors.toFile().deleteOnExit();
-            return new Child(command, builder.redirectError(errors.toFile()).start(), errors);
+            return new Child(command, TiedProcesses.start(builder.redirectError(errors.toFile())), errors);
         } catch (IOException failure) {
             throw new CommandFailed(command.getFirst() + " could not be started: " + failure.getMessage());
         }

@@ -40,6 +40,8 @@ public final class LocalCluster {
     private static final long LEAST_HEAP_BYTES = 512L << 20;
     private static final long MOST_HEAP_BYTES = 4L << 30;
     private static final Duration STOP_LIMIT = Duration.ofSeconds(90);
+    /// While it starts there is nothing to hand over.
+    private static final Duration STARTING_STOP_LIMIT = Duration.ofSeconds(5);
     private static final long POLL_MILLIS = 50;
 
     private final Settings settings;
@@ -50,6 +52,7 @@ public final class LocalCluster {
     private Optional<LocalCassandra> database = Optional.empty();
     private List<String> contactPoints;
     private volatile boolean stopping;
+    private volatile boolean ready;
 
     /// The settings of a cluster.
     ///
@@ -81,11 +84,13 @@ public final class LocalCluster {
     }
 
     /// Starts all processes and returns when the coordinators are ready. On a failure it stops all processes
-    /// and throws [CommandFailed].
+    /// and throws [CommandFailed]. When this process is asked to end, also while it starts them, it stops
+    /// them in order.
     ///
     /// @param say receives progress messages
     public static LocalCluster start(Settings settings, Consumer<String> say) {
         var cluster = new LocalCluster(settings, say);
+        Runtime.getRuntime().addShutdownHook(Thread.ofPlatform().unstarted(cluster::stop));
         try {
             Files.createDirectories(settings.data().resolve("logs"));
             cluster.startAll();
@@ -117,16 +122,26 @@ public final class LocalCluster {
                 "bios.storage.cassandra.contact-points", contactPoints,
                 "bios.storage.cassandra.keyspace", settings.keyspace())).withFallback(ConfigFactory.load())))
                 .forEach(say);
-        plan(before);
-        members.forEach(restarts::start);
-        write();
+        synchronized (this) {
+            refuseStopped();
+            plan(before);
+            members.forEach(restarts::start);
+            write();
+        }
         for (Member member : members) {
             await(() -> member.ready() || !member.isRunning());
+            refuseStopped();
             if (!member.isRunning()) throw new CommandFailed(
                     member.name + " ended during its start; the end of "
                     + member.log + ":\n" + member.logTail());
         }
         for (String url : urls()) await(() -> serves(url) || members.stream().noneMatch(Member::isRunning));
+        refuseStopped();
+        ready = true;
+    }
+
+    private void refuseStopped() {
+        if (stopping) throw new CommandFailed("the cluster was stopped before it was ready");
     }
 
     private void refuseRunning(List<NodesFile.ProcessEntry> before) {
@@ -153,8 +168,19 @@ public final class LocalCluster {
                 known.map(NodesFile.ProcessEntry::cqlPort).orElseGet(LocalCluster::freePort),
                 known.map(NodesFile.ProcessEntry::arteryPort).orElseGet(LocalCluster::freePort),
                 CASSANDRA_HEAP_MEBIBYTES);
-        database = Optional.of(LocalCassandra.start(wanted));
+        launchDatabase(wanted);
         contactPoints = List.of(database.get().contactPoint());
+    }
+
+    /// Starts Cassandra and waits for it, until the cluster is stopped.
+    private void launchDatabase(LocalCassandra.Settings wanted) {
+        LocalCassandra started;
+        synchronized (this) {
+            refuseStopped();
+            started = LocalCassandra.launch(wanted, false);
+            database = Optional.of(started);
+        }
+        started.awaitAnswer(() -> stopping);
     }
 
     private void plan(List<NodesFile.ProcessEntry> before) {
@@ -287,9 +313,9 @@ public final class LocalCluster {
         if (database.isEmpty() || database.get().alive() || !settings.restart() || stopping) return false;
         say.accept("Cassandra ended and is restarted");
         try {
-            database = Optional.of(LocalCassandra.start(database.get().settings()));
+            launchDatabase(database.get().settings());
             say.accept("Cassandra is ready again, pid " + database.get().pid());
-        } catch (IllegalStateException | UncheckedIOException failed) {
+        } catch (CommandFailed | IllegalStateException | UncheckedIOException failed) {
             say.accept(failed.getMessage());
         }
         return true;
@@ -299,7 +325,7 @@ public final class LocalCluster {
     public synchronized void stop() {
         if (stopping) return;
         stopping = true;
-        ProcessSupervisor.end(members, STOP_LIMIT.toMillis());
+        restarts.end((ready ? STOP_LIMIT : STARTING_STOP_LIMIT).toMillis());
         database.ifPresent(LocalCassandra::stop);
         if (!members.isEmpty()) write();
     }

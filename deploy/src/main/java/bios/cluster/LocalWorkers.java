@@ -105,6 +105,6 @@ public final class LocalWorkers {
     /// Ends the workers in order.
     public void stop() {
         stopping = true;
-        ProcessSupervisor.end(members, STOP_MILLIS);
+        restarts.end(STOP_MILLIS);
     }
 }

@@ -1,19 +1,20 @@
 package bios.cluster;
 
-import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
 
 /// Starts processes, and restarts those that have ended after a delay, which grows while they end soon after
-/// their start. Not thread-safe.
+/// their start. Thread-safe: once [#end] was called, which may be while they start, nothing is started.
 final class ProcessSupervisor {
     private static final long POLL_MILLIS = 50;
 
     private final Consumer<String> say;
     private final boolean again;
-    private final Map<Member, Restart> all = new HashMap<>();
+    private final Map<Member, Restart> all = new LinkedHashMap<>();
+    private boolean ended;
 
     private record Restart(long startedAtMillis, Backoff backoff, Optional<Long> dueAtMillis) {}
 
@@ -24,12 +25,13 @@ final class ProcessSupervisor {
         this.again = again;
     }
 
-    /// Starts a process.
-    void start(Member member) {
+    /// Starts a process, unless all are ended.
+    synchronized void start(Member member) {
         start(member, Backoff.FIRST);
     }
 
     private void start(Member member, Backoff backoff) {
+        if (ended) return;
         member.start();
         all.put(member, new Restart(nowMillis(), backoff, Optional.empty()));
     }
@@ -41,8 +43,9 @@ final class ProcessSupervisor {
     /// Schedules the restart of a process that has ended, or restarts it when its delay has elapsed.
     ///
     /// @return whether it did one of both
-    boolean supervise(Member member) {
+    synchronized boolean supervise(Member member) {
         Restart restart = all.get(member);
+        if (ended || restart == null) return false;
         if (member.isRunning() || !again && restart.dueAtMillis().isPresent()) return false;
         if (restart.dueAtMillis().isEmpty()) {
             Backoff backoff = restart.backoff().afterRunning(nowMillis() - restart.startedAtMillis());
@@ -57,8 +60,13 @@ final class ProcessSupervisor {
         return true;
     }
 
-    /// Ends processes in order, and those that do not end within a time at once.
-    static void end(List<Member> members, long limitMillis) {
+    /// Ends the processes that were started in order, and those that do not end within a time at once.
+    void end(long limitMillis) {
+        List<Member> members;
+        synchronized (this) {
+            ended = true;
+            members = List.copyOf(all.keySet());
+        }
         members.forEach(Member::terminate);
         long end = nowMillis() + limitMillis;
         try {

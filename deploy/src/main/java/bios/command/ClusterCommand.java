@@ -69,8 +69,6 @@ public final class ClusterCommand implements Callable<Integer> {
                 .orElse(Path.of(System.getProperty("user.home"), ".bios", "cluster"));
         LocalCluster cluster = LocalCluster.start(settings(home.toAbsolutePath().normalize()),
                 line -> System.err.println("bios: " + line));
-        var ended = Thread.ofPlatform().unstarted(cluster::stop);
-        Runtime.getRuntime().addShutdownHook(ended);
         for (String url : cluster.urls()) System.out.println("bios ready on " + url);
         System.out.flush();
         cluster.supervise();

@@ -1,5 +1,6 @@
 package bios.command;
 
+import bios.persistence.process.TiedProcesses;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
@@ -17,7 +18,7 @@ final class CommandOutput {
     /// started, fails, or takes longer than `limit`; then it is killed.
     static Optional<String> of(Duration limit, String... command) {
         try {
-            Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+            Process process = TiedProcesses.start(new ProcessBuilder(command).redirectErrorStream(true));
             try {
                 CompletableFuture<String> text = read(process);
                 if (!process.waitFor(limit) || process.exitValue() != 0) return Optional.empty();

@@ -1,6 +1,7 @@
 package bios.command;
 
 import bios.CommandFailed;
+import bios.persistence.process.TiedProcesses;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -26,7 +27,7 @@ public final class DemoCommand implements Callable<Integer> {
         command.addAll(arguments);
         command.addAll(rest);
         try {
-            return new ProcessBuilder(command).inheritIO().start().waitFor();
+            return TiedProcesses.start(new ProcessBuilder(command).inheritIO()).waitFor();
         } catch (IOException failure) {
             throw new CommandFailed("python3 could not be started (" + failure.getMessage()
                     + "); install Python 3.9 or newer");

@@ -21,7 +21,8 @@ import java.util.stream.IntStream;
 
 /// The program of `java_clients.py`: trains and samples in a way that its seed fixes, and prints a line for
 /// each result, with a digest of its bits. It may be killed and started again with the same arguments.
-/// Arguments: gateways (HOST:PORT,...), base model, session, seed, steps.
+/// Arguments: gateways (HOST:PORT,...), base model, session, seed, steps; and, if the gateways reach it
+/// through something else, the address and port of that (HOST:PORT) and the address on which it listens.
 final class ScriptedClient {
     private static final int VOCABULARY = 1000;
 
@@ -30,8 +31,13 @@ final class ScriptedClient {
     public static void main(String[] args) throws Exception {
         long seed = Long.parseLong(args[3]);
         int steps = Integer.parseInt(args[4]);
-        var client = BiosClient.connect(ClientSettings.of(args[0].split(",")).inSession(args[2])
-                .withSilence(Duration.ofSeconds(4)));
+        var settings = ClientSettings.of(args[0].split(",")).inSession(args[2])
+                .withSilence(Duration.ofSeconds(4));
+        if (args.length > 5) {
+            String[] reached = args[5].split(":");
+            settings = settings.reachedAt(reached[0], Integer.parseInt(reached[1])).listeningOn(args[6]);
+        }
+        var client = BiosClient.connect(settings);
         TrainingRun run = client.createRun(args[1], Request.Adapter.ofRank(8).withSeed(seed))
                 .toCompletableFuture().join();
         List<CompletionStage<String>> lines = new ArrayList<>();

@@ -7,7 +7,9 @@ import bios.protocol.model.ModelInfo;
 import bios.protocol.run.RunId;
 import bios.protocol.wire.ClientSerializer;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
@@ -30,10 +32,13 @@ public final class BiosClient implements AutoCloseable {
     private static final Duration HEARTBEAT = Duration.ofMinutes(10);
     private static final long POLL_AT_LEAST_MILLIS = 200;
     private static final int GONE_TRIES = 3;
+    /// Subscriptions that wait at the gateway at a time; further ones take turns.
+    private static final int MOST_FOLLOWED = 64;
 
     private final ClientSettings settings;
     private final ActorSystem<Object> system;
     private final OperationLimit limit;
+    private final OperationLimit followed;
     private final AtomicLong runs = new AtomicLong();
     private final AtomicLong samplers = new AtomicLong();
     private final AtomicReference<CompletionStage<String>> session = new AtomicReference<>();
@@ -42,6 +47,7 @@ public final class BiosClient implements AutoCloseable {
     private BiosClient(ClientSettings settings) {
         this.settings = settings;
         this.limit = new OperationLimit(settings.maxOperations(), settings.maxWaiting());
+        this.followed = new OperationLimit(MOST_FOLLOWED, settings.maxWaiting());
         var connection = Connection.create(settings, System::nanoTime, // edge: monotonic clock
                 () -> UUID.randomUUID().toString()); // edge: names that cannot be guessed
         var transport = new ClientTransport(settings.host(), settings.port(), settings.bindHost(),
@@ -129,12 +135,57 @@ public final class BiosClient implements AutoCloseable {
 
     /// The runs of the account, the newest first.
     public CompletionStage<Answer.Runs> runs(int offset, int limit) {
-        return ask(Answer.Runs.class, new Request.ListRuns(offset, limit));
+        return runs(offset, limit, Map.of());
+    }
+
+    /// Those of them that a filter shows.
+    ///
+    /// @param filter names and values, as in the query over HTTP, e.g. `project_id`
+    public CompletionStage<Answer.Runs> runs(int offset, int limit, Map<String, String> filter) {
+        return ask(Answer.Runs.class, new Request.ListRuns(offset, limit, filter));
     }
 
     /// The checkpoints of the account, the newest first.
     public CompletionStage<Answer.Checkpoints> checkpoints(int offset, int limit) {
-        return ask(Answer.Checkpoints.class, new Request.ListCheckpoints(Optional.empty(), offset, limit));
+        return checkpoints(offset, limit, Map.of());
+    }
+
+    /// Those of them that a filter shows.
+    ///
+    /// @param filter names and values, as in the query over HTTP, e.g. `checkpoint_type`
+    public CompletionStage<Answer.Checkpoints> checkpoints(int offset, int limit,
+            Map<String, String> filter) {
+        return ask(Answer.Checkpoints.class,
+                new Request.ListCheckpoints(Optional.empty(), offset, limit, filter));
+    }
+
+    /// What the account has used.
+    public CompletionStage<Answer.Usage> usage() {
+        return usage(Optional.empty(), Map.of());
+    }
+
+    /// What an account has used, or some of its runs.
+    ///
+    /// @param owner another account than the key's: for operators
+    /// @param filter of the runs: names and values, as in the query over HTTP, e.g. `project_id`
+    public CompletionStage<Answer.Usage> usage(Optional<String> owner, Map<String, String> filter) {
+        return ask(Answer.Usage.class, new Request.Usage(owner, filter));
+    }
+
+    /// What the account has used by the hour, in the last two weeks.
+    ///
+    /// @param from inclusive; empty: the first hour that is kept
+    /// @param to exclusive; empty: now
+    public CompletionStage<List<Answer.UsageEvent>> hourlyUsage(Optional<Instant> from,
+            Optional<Instant> to) {
+        return ask(Answer.HourlyUsage.class, new Request.HourlyUsage(Optional.empty(),
+                from.map(Instant::toEpochMilli), to.map(Instant::toEpochMilli)))
+                .thenApply(Answer.HourlyUsage::events);
+    }
+
+    /// Lets every account read a checkpoint, or its owner only.
+    public CompletionStage<Void> publish(String path, boolean published) {
+        return ask(Answer.Done.class, new Request.Publish(path, published)).thenApply(_ -> null);
     }
 
     /// Deletes a checkpoint. One that is not there counts as deleted.
@@ -263,6 +314,11 @@ public final class BiosClient implements AutoCloseable {
                 .exceptionallyCompose(failed -> tries > 1
                         && cause(failed) instanceof BiosException.Refused why && why.code().equals("gone")
                         ? sample(request, tries - 1) : CompletableFuture.failedStage(cause(failed)));
+    }
+
+    /// Asks for what is newer than a number; the answer may take as long as the gateway waits.
+    <A extends Answer> CompletionStage<A> follow(Class<A> expected, Request request) {
+        return followed.run(() -> ask(expected, request));
     }
 
     /// Runs what counts against the bound of unfinished operations.

@@ -37,6 +37,12 @@ public abstract sealed class BiosException extends RuntimeException {
         Refused(Problem problem) {
             super(problem);
         }
+
+        /// The gateway has ignored what it does not know.
+        static Refused olderGateway() {
+            return new Refused(new Problem(Fault.Kind.USER, "unsupported", "the gateway is of an older build,"
+                    + " which has no subscriptions", Optional.empty(), Optional.empty(), 0));
+        }
     }
 
     /// The operation or sampling request was accepted and has failed.

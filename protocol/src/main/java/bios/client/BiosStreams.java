@@ -2,10 +2,11 @@ package bios.client;
 
 import bios.protocol.client.Answer;
 import bios.protocol.run.AdamParams;
-import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
+import java.util.function.LongFunction;
+import java.util.function.ToLongFunction;
 import org.apache.pekko.NotUsed;
 import org.apache.pekko.japi.Pair;
 import org.apache.pekko.stream.javadsl.Flow;
@@ -13,8 +14,6 @@ import org.apache.pekko.stream.javadsl.Source;
 
 /// Runs as Pekko streams, in the caller's own actor system.
 public final class BiosStreams {
-    private static final int NEWEST = 1000;
-
     private BiosStreams() {}
 
     /// One optimizer step for each batch, in their order. Asks for the next batch when fewer than `ahead`
@@ -27,18 +26,22 @@ public final class BiosStreams {
         });
     }
 
-    /// The history of a run: the newest entries, then each that is added. Never completes.
-    ///
-    /// @param interval how often the run is asked
-    public static Source<Answer.HistoryEntry, NotUsed> history(TrainingRun run, Duration interval) {
-        return Source.unfoldAsync(List.<Answer.HistoryEntry>of(), seen -> run.history(NEWEST).thenApply(now ->
-                Optional.of(Pair.create(now, added(seen, now)))))
-                .throttle(1, interval).mapConcat(entries -> entries);
+    /// The history of a run from the entry after a number (0: the first that is kept), and each entry that is
+    /// added. Asks for more when there is demand. Never completes.
+    public static Source<Answer.HistoryEntry, NotUsed> history(TrainingRun run, long after) {
+        return following(run::historyAfter, entry -> entry.number().orElseThrow(), after);
     }
 
-    /// The entries of `now` that are newer than those of `seen`.
-    static List<Answer.HistoryEntry> added(List<Answer.HistoryEntry> seen, List<Answer.HistoryEntry> now) {
-        int last = seen.isEmpty() ? -1 : now.lastIndexOf(seen.getLast());
-        return now.subList(last + 1, now.size());
+    /// What the operations of a run report, from the one after a position (0: the first that is kept). Asks
+    /// for more when there is demand. Never completes.
+    public static Source<Answer.OperationMetrics, NotUsed> metrics(TrainingRun run, long after) {
+        return following(run::metricsAfter, Answer.OperationMetrics::number, after);
+    }
+
+    private static <E> Source<E, NotUsed> following(LongFunction<CompletionStage<List<E>>> newer,
+            ToLongFunction<E> number, long after) {
+        return Source.unfoldAsync(after, last -> newer.apply(last).thenApply(entries -> Optional.of(
+                Pair.create(entries.isEmpty() ? last : Long.valueOf(number.applyAsLong(entries.getLast())),
+                        entries)))).mapConcat(entries -> entries);
     }
 }

@@ -7,20 +7,19 @@ import bios.protocol.client.Request;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RunId;
-import java.time.Duration;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
-import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Consumer;
 import java.util.function.LongFunction;
 
 /// A training run. Its operations are executed in the order of the calls; they may be called without waiting
 /// for each other. Thread-safe.
 public final class TrainingRun {
-    private static final int NEWEST = 1000;
+    /// Of one answer; what is left comes with the next.
+    private static final int MOST = 1000;
     private final BiosClient client;
     private final RunId id;
     private long nextSeq;
@@ -113,35 +112,54 @@ public final class TrainingRun {
     /// The checkpoints of the run, the newest first.
     public CompletionStage<List<Answer.Checkpoint>> checkpoints() {
         return client.ask(Answer.Checkpoints.class,
-                new Request.ListCheckpoints(Optional.of(id.value()), 0, 0))
+                new Request.ListCheckpoints(Optional.of(id.value()), 0, 0, Map.of()))
                 .thenApply(Answer.Checkpoints::checkpoints);
     }
 
     /// The newest entries of the run's history, the newest last.
     public CompletionStage<List<Answer.HistoryEntry>> history(int most) {
-        return client.ask(Answer.History.class, new Request.History(id.value(), most))
+        return client.ask(Answer.History.class, new Request.History(id.value(), most, Optional.empty()))
                 .thenApply(Answer.History::entries);
     }
 
-    /// Subscribes to the history of the run: `listener` gets the newest entries, then each that is added.
-    ///
-    /// @param interval how often the run is asked
-    /// @return ends the subscription
-    public AutoCloseable onHistory(Duration interval, Consumer<Answer.HistoryEntry> listener) {
-        var open = new AtomicBoolean(true);
-        follow(List.of(), interval, listener, open);
-        return () -> open.set(false);
+    /// The entries of the run's history after a number, when there are some; empty if none came for a while.
+    public CompletionStage<List<Answer.HistoryEntry>> historyAfter(long number) {
+        return client.follow(Answer.History.class, new Request.History(id.value(), MOST,
+                Optional.of(number))).thenApply(Answer.History::entries).thenApply(entries -> {
+                    if (entries.stream().anyMatch(entry -> entry.number().isEmpty()))
+                        throw BiosException.Refused.olderGateway();
+                    return entries;
+                });
     }
 
-    private void follow(List<Answer.HistoryEntry> seen, Duration interval,
-            Consumer<Answer.HistoryEntry> listener, AtomicBoolean open) {
-        history(NEWEST).whenComplete((now, failed) -> {
-            if (!open.get() || BiosClient.cause(failed) instanceof BiosException.Disconnected) return;
-            List<Answer.HistoryEntry> known = failed == null ? now : seen;
-            if (failed == null) BiosStreams.added(seen, now).forEach(listener);
-            CompletableFuture.delayedExecutor(interval.toMillis(), TimeUnit.MILLISECONDS)
-                    .execute(() -> follow(known, interval, listener, open));
-        });
+    /// What the newest operations of the run have reported, the newest last. The service keeps this in
+    /// memory only.
+    public CompletionStage<List<Answer.OperationMetrics>> metrics(int most) {
+        return client.ask(Answer.Metrics.class, new Request.Metrics(id.value(), most, Optional.empty()))
+                .thenApply(Answer.Metrics::operations);
+    }
+
+    /// What the operations after a position have reported, when some have finished; empty if none did for a
+    /// while.
+    public CompletionStage<List<Answer.OperationMetrics>> metricsAfter(long position) {
+        return client.follow(Answer.Metrics.class, new Request.Metrics(id.value(), MOST,
+                Optional.of(position))).thenApply(Answer.Metrics::operations);
+    }
+
+    /// Subscribes to the history of the run.
+    ///
+    /// @param after the number of the last entry that is known; 0: `listener` gets what is kept, then each
+    ///     entry that is added
+    public Subscription onHistory(long after, Consumer<Answer.HistoryEntry> listener) {
+        return Subscription.start(this::historyAfter, entry -> entry.number().orElseThrow(), after, listener);
+    }
+
+    /// Subscribes to the metrics of the run's operations.
+    ///
+    /// @param after the position of the last operation that is known; 0: `listener` gets what is kept, then
+    ///     what each operation reports when it has finished
+    public Subscription onMetrics(long after, Consumer<Answer.OperationMetrics> listener) {
+        return Subscription.start(this::metricsAfter, Answer.OperationMetrics::number, after, listener);
     }
 
     /// Tries the operation that was set aside again, with those that wait for it.

@@ -13,6 +13,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -72,26 +73,40 @@ final class ActorForms {
             case Request.Sample sample -> sample(sample);
             case Request.Unload(var run) -> Form.post("unload_model", "model_id", run);
             case Request.ListRuns _, Request.DescribeRun _, Request.ListCheckpoints _,
-                    Request.DeleteCheckpoint _, Request.SetExpiry _, Request.History _, Request.TryAgain _,
-                    Request.GiveUp _ -> aboutRuns(request);
+                    Request.DeleteCheckpoint _, Request.SetExpiry _, Request.Publish _, Request.History _,
+                    Request.Metrics _, Request.TryAgain _, Request.GiveUp _, Request.Usage _,
+                    Request.HourlyUsage _ -> aboutRuns(request);
         };
     }
 
     private static Form aboutRuns(Request request) {
         return switch (request) {
-            case Request.ListRuns(int offset, int limit) ->
-                    Form.get("training_runs", List.of(), page(offset, limit));
+            case Request.ListRuns(int offset, int limit, var filter) ->
+                    Form.get("training_runs", List.of(), page(offset, limit, filter));
             case Request.DescribeRun(var run) -> Form.get("training_runs/*", List.of(run), Map.of());
-            case Request.ListCheckpoints(var run, int offset, int limit) -> run
+            case Request.ListCheckpoints(var run, int offset, int limit, var filter) -> run
                     .map(id -> Form.get("training_runs/*/checkpoints", List.of(id), Map.of()))
-                    .orElseGet(() -> Form.get("checkpoints", List.of(), page(offset, limit)));
+                    .orElseGet(() -> Form.get("checkpoints", List.of(), page(offset, limit, filter)));
             case Request.DeleteCheckpoint(var path) -> new Form("DELETE", "training_runs/*/checkpoints/*/*",
                     segments(path), Map.of(), Optional.empty());
             case Request.SetExpiry(var path, var ttl) -> new Form("PUT",
                     "training_runs/*/checkpoints/*/*/ttl", segments(path), Map.of(),
                     Optional.of(object("ttl_seconds", ttl)));
-            case Request.History(var run, int limit) -> Form.get("training_runs/*/history", List.of(run),
-                    Map.of("limit", Integer.toString(limit)));
+            case Request.Publish(var path, boolean published) -> new Form(published ? "POST" : "DELETE",
+                    "training_runs/*/checkpoints/*/*/publish", segments(path), Map.of(), Optional.empty());
+            case Request.History(var run, int limit, var after) -> Form.get("training_runs/*/history",
+                    List.of(run), query("limit", Optional.of(limit), "after", after));
+            case Request.Metrics(var run, int limit, var after) -> Form.get("training_runs/*/metrics",
+                    List.of(run), query("limit", Optional.of(limit), "after", after));
+            case Request.Usage(var owner, var filter) -> {
+                Map<String, String> query = query("owner", owner);
+                filter.forEach(query::putIfAbsent);
+                query.remove("format"); // of the answer over HTTP
+                yield Form.get("usage", List.of(), query);
+            }
+            case Request.HourlyUsage(var owner, var from, var to) -> Form.get("billing/usage/events",
+                    List.of(), query("owner", owner, "starting_on", from.map(ResponseBodies::time),
+                            "ending_before", to.map(ResponseBodies::time)));
             case Request.TryAgain(var run) -> new Form("POST", "training_runs/*/retry", List.of(run),
                     Map.of(), Optional.of(object()));
             case Request.GiveUp(var run) -> new Form("POST", "training_runs/*/give_up", List.of(run),
@@ -100,8 +115,20 @@ final class ActorForms {
         };
     }
 
-    private static Map<String, String> page(int offset, int limit) {
-        return Map.of("offset", Integer.toString(offset), "limit", Integer.toString(limit));
+    private static Map<String, String> page(int offset, int limit, Map<String, String> filter) {
+        Map<String, String> query = query("offset", Optional.of(offset), "limit", Optional.of(limit));
+        filter.forEach(query::putIfAbsent);
+        return query;
+    }
+
+    /// A query of names and values; an empty [Optional] is left out.
+    private static Map<String, String> query(Object... namesAndValues) {
+        var query = new HashMap<String, String>();
+        for (int i = 0; i < namesAndValues.length; i += 2) {
+            String name = (String) namesAndValues[i];
+            ((Optional<?>) namesAndValues[i + 1]).ifPresent(value -> query.put(name, value.toString()));
+        }
+        return query;
     }
 
     private static List<String> segments(String path) {

@@ -14,12 +14,16 @@ import java.util.function.LongSupplier;
 import java.util.function.Supplier;
 import org.apache.pekko.Done;
 import org.apache.pekko.actor.CoordinatedShutdown;
+import org.apache.pekko.actor.ExtendedActorSystem;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.SupervisorStrategy;
 import org.apache.pekko.actor.typed.Terminated;
 import org.apache.pekko.actor.typed.javadsl.ActorContext;
+import org.apache.pekko.actor.typed.javadsl.Adapter;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
+import org.apache.pekko.remote.RemoteActorRefProvider;
+import org.apache.pekko.remote.artery.ArteryTransport;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -41,15 +45,18 @@ record ActorGateway(Settings settings, ActorCalls calls, RequestMemory memory, G
     /// @param host address that clients name
     /// @param maxSessions clients at the same time
     /// @param maxRequests requests of a client in progress
+    /// @param connections bounds of TCP connections
     /// @param silence a client that is not heard for so long has gone
     public record Settings(boolean enabled, String host, int port, Optional<String> bindHost,
             Optional<ClientTransport.Certificates> certificates, int maxSessions, int maxRequests,
-            Duration silence, String logLevel) {
+            Duration silence, String logLevel, BoundedAcceptor.Limits connections) {
         static Settings of(Config block) {
             return new Settings(block.getBoolean("enabled"), block.getString("host"), block.getInt("port"),
                     text(block, "bind-host"), certificates(block), block.getInt("max-sessions"),
                     block.getInt("max-requests"), block.getDuration("silence"),
-                    block.getString("log-level"));
+                    block.getString("log-level"), new BoundedAcceptor.Limits(block.getInt("max-connections"),
+                            block.getInt("max-connections-per-address"), block.getDuration("header-timeout"),
+                            ClientTransport.FRAME_BYTES));
         }
 
         private static Optional<String> text(Config block, String name) {
@@ -64,7 +71,7 @@ record ActorGateway(Settings settings, ActorCalls calls, RequestMemory memory, G
                 throw new ConfigException.BadValue("bios.gateway.actors",
                         "name all of tls-key, tls-certificate and tls-authority, or none of them");
             return Optional.of(new ClientTransport.Certificates(Path.of(files.get(0)), Path.of(files.get(1)),
-                    Path.of(files.get(2))));
+                    Path.of(files.get(2)), block.getDuration("tls-reload")));
         }
     }
 
@@ -79,17 +86,33 @@ record ActorGateway(Settings settings, ActorCalls calls, RequestMemory memory, G
 
     /// Opens the port, until `service` ends; throws if it cannot be had.
     void start(ActorSystem<?> service) {
-        Config config = new ClientTransport(settings.host(), settings.port(), settings.bindHost(),
+        var acceptor = BoundedAcceptor.bind(settings.bindHost().orElse(settings.host()), settings.port(),
+                settings.certificates().isPresent(), settings.connections(), nanos);
+        Config config = new ClientTransport(settings.host(), acceptor.port(), Optional.empty(),
                 settings.certificates(), List.of(ClientTransport.GATEWAY), settings.logLevel())
-                .over(service.settings().config());
-        ActorSystem<Object> system = ActorSystem.create(guardian(), ClientTransport.SYSTEM, config);
+                .behind(service.settings().config());
+        ActorSystem<Object> system;
+        try {
+            system = ActorSystem.create(guardian(), ClientTransport.SYSTEM, config);
+        } catch (RuntimeException failed) {
+            acceptor.close();
+            throw failed;
+        }
+        acceptor.passTo(boundPort(system));
         LOG.info("JVM clients connect to {}{}", system.address().hostPort().replaceFirst(".*@", ""),
                 settings.certificates().isPresent() ? " over TLS" : "");
         CoordinatedShutdown.get(service).addTask(CoordinatedShutdown.PhaseServiceUnbind(), "actor-gateway",
                 () -> {
+                    acceptor.close();
                     system.terminate();
                     return system.getWhenTerminated().thenApply(_ -> Done.getInstance());
                 });
+    }
+
+    /// The port on which Artery listens, behind the one that clients name.
+    private static int boundPort(ActorSystem<?> system) {
+        var provider = (RemoteActorRefProvider) ((ExtendedActorSystem) Adapter.toClassic(system)).provider();
+        return ((ArteryTransport) provider.transport()).bindAddress().address().getPort().orElseThrow();
     }
 
     /// A stranger may send it anything that can be read.

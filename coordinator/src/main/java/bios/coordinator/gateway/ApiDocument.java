@@ -200,8 +200,13 @@ final class ApiDocument {
                 nullable("cursor", ref("Cursor")))));
         all.add(get("training_runs/{run}/timings", "Times of the newest operations").asking("limit",
                 integer(1, 1000)).answering(object(must("timings", array(ref("Timing"))))));
+        Schema after = integer(0, Long.MAX_VALUE).described("waits for what is newer than this number");
         all.add(get("training_runs/{run}/history", "What happened to a run").asking("limit",
-                integer(1, 1000)).answering(object(must("history", array(ref("HistoryEntry"))))));
+                integer(1, 1000)).asking("after", after).answering(object(
+                must("history", array(ref("HistoryEntry"))))));
+        all.add(get("training_runs/{run}/metrics", "What the newest operations have reported").asking("limit",
+                integer(1, 1000)).asking("after", after).answering(object(
+                must("metrics", array(ref("OperationMetrics"))))));
         all.add(post("training_runs/{run}/retry", "Try the operation that was set aside again").taking()
                 .answering(object()));
         all.add(post("training_runs/{run}/give_up", "Fail the operation that was set aside").taking()

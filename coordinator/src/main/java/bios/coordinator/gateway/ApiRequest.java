@@ -97,6 +97,15 @@ record ApiRequest(String id, Accounts.Caller caller, List<String> pathParameters
         return oneOf("access_scope", List.of("owned", "accessible")).filter("accessible"::equals).isPresent();
     }
 
+    /// The number of the last entry that the caller has, if it wants to wait for newer ones.
+    Optional<Long> after() {
+        return parameter("after").map(text -> {
+            if (!text.matches("\\d{1,18}")) throw new ApiException(ErrorCode.INVALID, "after",
+                    "'" + text + "' is invalid; expected the number of an entry, or 0");
+            return Long.parseLong(text);
+        });
+    }
+
     /// An integer parameter of the query.
     int intParameter(String name, int defaultValue, int min, int max) {
         String text = query.get(name);

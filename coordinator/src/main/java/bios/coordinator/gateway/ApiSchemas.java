@@ -100,7 +100,10 @@ final class ApiSchemas {
                 must("kind", oneOf(Arrays.stream(HistoryEntry.Kind.values()).map(kind ->
                         kind.name().toLowerCase(Locale.ROOT)).toArray(String[]::new))),
                 nullable("position", integer()), nullable("seq_id", integer()),
-                must("detail", map(any()))));
+                must("detail", map(any())), nullable("number", integer())));
+        all.put("OperationMetrics", object(must("number", integer()), must("seq_id", integer()),
+                must("operation", string()), must("step", integer()), must("metrics", map(number())),
+                nullable("code", string()), must("time", time())));
         all.put("Timing", object(must("seq_id", integer()), must("operation", string()),
                 must("journal_ms", number()), must("queue_ms", number()), must("engine_ms", number())));
     }

@@ -12,9 +12,7 @@ import com.fasterxml.jackson.databind.node.MissingNode;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.time.ZoneId;
-import java.util.Collections;
 import java.util.HashMap;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -30,14 +28,7 @@ final class ChatTemplates {
             "sep_token", "pad_token", "cls_token", "mask_token");
 
     private final GatewayServices services;
-    private final Map<ModelName, ModelTemplate> kept = Collections.synchronizedMap(
-            new LinkedHashMap<>(KEPT, 0.75f, true) {
-                private static final long serialVersionUID = 1;
-
-                @Override protected boolean removeEldestEntry(Map.Entry<ModelName, ModelTemplate> eldest) {
-                    return size() > KEPT;
-                }
-            });
+    private final Map<ModelName, ModelTemplate> kept = LruMap.of(KEPT);
 
     ChatTemplates(GatewayServices services) {
         this.services = services;

@@ -6,9 +6,7 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import java.util.ArrayList;
-import java.util.Collections;
 import java.util.HexFormat;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -36,14 +34,7 @@ final class Hub {
 
     private final GatewayServices services;
     private final Callers callers;
-    private final Map<ModelName, Repository> kept = Collections.synchronizedMap(
-            new LinkedHashMap<>(KEPT, 0.75f, true) {
-                private static final long serialVersionUID = 1;
-
-                @Override protected boolean removeEldestEntry(Map.Entry<ModelName, Repository> eldest) {
-                    return size() > KEPT;
-                }
-            });
+    private final Map<ModelName, Repository> kept = LruMap.of(KEPT);
 
     Hub(GatewayServices services, Callers callers) {
         this.services = services;

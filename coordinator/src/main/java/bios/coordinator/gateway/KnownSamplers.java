@@ -6,8 +6,6 @@ import bios.protocol.sampling.SampleTask;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.Sampler;
 import bios.protocol.session.SessionCommand.SessionReply;
-import java.util.Collections;
-import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
@@ -32,14 +30,7 @@ final class KnownSamplers {
     }
 
     private final GatewayServices services;
-    private final Map<String, Known> known =
-            Collections.synchronizedMap(new LinkedHashMap<>(16, 0.75f, true) {
-                private static final long serialVersionUID = 1;
-
-                @Override protected boolean removeEldestEntry(Map.Entry<String, Known> eldest) {
-                    return size() > REMEMBERED;
-                }
-            });
+    private final Map<String, Known> known = LruMap.of(REMEMBERED);
 
     KnownSamplers(GatewayServices services) {
         this.services = services;

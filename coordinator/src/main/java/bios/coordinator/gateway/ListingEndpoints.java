@@ -8,17 +8,20 @@ import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.client.Answer;
 import bios.protocol.run.HistoryEntry;
+import bios.protocol.run.OperationMetrics;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
+import java.time.Duration;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.function.BiFunction;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
@@ -39,6 +42,7 @@ final class ListingEndpoints {
                 Endpoint.get("training_runs/*/checkpoints", this::checkpointsOfRun),
                 Endpoint.get("training_runs/*/timings", this::timings),
                 Endpoint.get("training_runs/*/history", this::history),
+                Endpoint.get("training_runs/*/metrics", this::metrics),
                 Endpoint.post("training_runs/*/retry", call -> aboutSetAside(call, replyTo ->
                         new RunCommand.Retry(call.account(), replyTo))),
                 Endpoint.post("training_runs/*/give_up", call -> aboutSetAside(call, replyTo ->
@@ -133,16 +137,44 @@ final class ListingEndpoints {
 
     private CompletionStage<ApiResponse> history(ApiRequest call) {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
-        return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
-                RunReply.History.class,
-                replyTo -> new RunCommand.GetHistory(call.account(), replyTo)).thenApply(history -> {
-                    int count = history.entries().size();
-                    List<HistoryEntry> newest =
-                            history.entries().subList(Math.max(0, count - limit), count);
-                    return new ApiResponse.Typed(() -> new Answer.History(newest.stream()
+        Optional<Long> after = call.after();
+        return follow(call, after, (wait, replyTo) ->
+                new RunCommand.GetHistory(call.account(), after.orElse(0L), wait, replyTo))
+                .thenApply(reply -> {
+                    List<HistoryEntry> shown = part(((RunReply.History) reply).entries(), limit, after);
+                    return new ApiResponse.Typed(() -> new Answer.History(shown.stream()
                             .map(ResponseBodies::typedEntry).toList()), () -> ApiResponse.ok("history",
-                            newest.stream().map(ResponseBodies::historyEntry).toList()));
+                            shown.stream().map(ResponseBodies::historyEntry).toList()));
                 });
+    }
+
+    private CompletionStage<ApiResponse> metrics(ApiRequest call) {
+        int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
+        Optional<Long> after = call.after();
+        return follow(call, after, (wait, replyTo) ->
+                new RunCommand.GetMetrics(call.account(), after.orElse(0L), wait, replyTo))
+                .thenApply(reply -> {
+                    List<OperationMetrics> shown = part(((RunReply.Metrics) reply).operations(), limit,
+                            after);
+                    return new ApiResponse.Typed(() -> new Answer.Metrics(shown.stream()
+                            .map(ResponseBodies::typedMetrics).toList()), () -> ApiResponse.ok("metrics",
+                            shown.stream().map(ResponseBodies::operationMetrics).toList()));
+                });
+    }
+
+    /// The newest items; or, of those after a number, the oldest, so that none is left out.
+    private static <T> List<T> part(List<T> items, int limit, Optional<Long> after) {
+        return after.isPresent() ? items.subList(0, Math.min(limit, items.size()))
+                : items.subList(Math.max(0, items.size() - limit), items.size());
+    }
+
+    /// Asks a run for what is newer than a number, and waits for it as for a result; without a number, for
+    /// what there is.
+    private CompletionStage<RunReply> follow(ApiRequest call, Optional<Long> after,
+            BiFunction<Long, ActorRef<RunReply>, RunCommand> question) {
+        Duration wait = after.isPresent() ? services.settings().longPoll() : Duration.ZERO;
+        return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()), replyTo ->
+                question.apply(wait.toMillis(), replyTo), wait.plus(services.settings().askTimeout()));
     }
 
     /// Tells a run what to do with the operation that was set aside.

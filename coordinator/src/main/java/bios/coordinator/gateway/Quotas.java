@@ -4,9 +4,7 @@ import bios.coordinator.OwnerLimits;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
-import java.util.Collections;
 import java.util.HashSet;
-import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
@@ -18,13 +16,7 @@ final class Quotas {
     private final GatewayServices services;
     private final OwnerLimits limits;
     /// Runs that were created here lately, which the index may not show yet, and their accounts.
-    private final Map<RunId, String> created = Collections.synchronizedMap(new LinkedHashMap<>() {
-        private static final long serialVersionUID = 1;
-
-        @Override protected boolean removeEldestEntry(Map.Entry<RunId, String> eldest) {
-            return size() > REMEMBERED;
-        }
-    });
+    private final Map<RunId, String> created = LruMap.of(REMEMBERED);
 
     Quotas(GatewayServices services) {
         this.services = services;

@@ -1,8 +1,6 @@
 package bios.coordinator.gateway;
 
 import bios.coordinator.OwnerLimits;
-import java.util.Collections;
-import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.function.LongSupplier;
 
@@ -19,14 +17,7 @@ final class RequestRates {
 
     private final OwnerLimits limits;
     private final LongSupplier nanos;
-    private final Map<String, Bucket> buckets =
-            Collections.synchronizedMap(new LinkedHashMap<>(16, 0.75f, true) {
-                private static final long serialVersionUID = 1;
-
-                @Override protected boolean removeEldestEntry(Map.Entry<String, Bucket> eldest) {
-                    return size() > REMEMBERED;
-                }
-            });
+    private final Map<String, Bucket> buckets = LruMap.of(REMEMBERED);
 
     /// @param nanos monotonic clock
     RequestRates(OwnerLimits limits, LongSupplier nanos) {

@@ -10,6 +10,7 @@ import bios.protocol.client.Problem;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationKind;
+import bios.protocol.run.OperationMetrics;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
 import bios.protocol.run.HistoryEntry;
@@ -214,7 +215,7 @@ final class ResponseBodies {
     static List<Answer.Checkpoint> checkpoints(List<CheckpointManifest> manifests) {
         return manifests.stream().map(c -> new Answer.Checkpoint(c.path().orElseThrow().biosUri(),
                 c.kind() == CheckpointKind.TRAINING, c.bytes(), c.step(), c.createdAtMillis(),
-                c.expiresAtMillis(), c.userMetadata())).toList();
+                c.expiresAtMillis(), c.userMetadata(), c.readableByAll())).toList();
     }
 
     private static Optional<Map<String, Object>> last(ApiRequest call, RunSummary run, CheckpointKind kind) {
@@ -265,7 +266,7 @@ final class ResponseBodies {
                 detail.put(name, NUMBERS.contains(name) ? JsonWriter.raw(text) : text));
         return ApiResponse.object("time", time(entry.timeMillis()), "node", entry.node(),
                 "kind", entry.kind().name().toLowerCase(Locale.ROOT), "position", entry.position(),
-                "seq_id", entry.seq(), "detail", detail);
+                "seq_id", entry.seq(), "detail", detail, "number", entry.number());
     }
 
     private static double millis(long nanos) {
@@ -275,7 +276,22 @@ final class ResponseBodies {
     /// The same for the actor protocol.
     static Answer.HistoryEntry typedEntry(HistoryEntry entry) {
         return new Answer.HistoryEntry(entry.timeMillis(), entry.node(),
-                entry.kind().name().toLowerCase(Locale.ROOT), entry.position(), entry.seq(), entry.detail());
+                entry.kind().name().toLowerCase(Locale.ROOT), entry.position(), entry.seq(), entry.detail(),
+                entry.number());
+    }
+
+    /// What an operation has reported.
+    static Map<String, Object> operationMetrics(OperationMetrics operation) {
+        return ApiResponse.object("number", operation.position(), "seq_id", operation.seq(), "operation",
+                operation(operation.kind()), "step", operation.step(), "metrics", operation.metrics(),
+                "code", operation.failure(), "time", time(operation.finishedMillis()));
+    }
+
+    /// The same for the actor protocol.
+    static Answer.OperationMetrics typedMetrics(OperationMetrics operation) {
+        return new Answer.OperationMetrics(operation.position(), operation.seq(),
+                operation(operation.kind()), operation.step(), operation.metrics(), operation.failure(),
+                operation.finishedMillis());
     }
 
     /// The PEFT names of the target modules.

@@ -27,6 +27,8 @@ public final class ShardedRuns implements RunDirectory {
     private final ActorSystem<?> system;
     private final RunSettings settings;
     private static final Duration POLL_SLICE = Duration.ofSeconds(3);
+    /// Longer: those who follow a run may wait for days.
+    private static final Duration FOLLOW_SLICE = Duration.ofSeconds(10);
     /// How much later than the end of its slice a reply may arrive.
     private static final Duration GRACE = Duration.ofSeconds(1);
     private static final Duration KEEP_LIMIT = Duration.ofSeconds(15);
@@ -63,7 +65,17 @@ public final class ShardedRuns implements RunDirectory {
         return switch (command) {
             // Not idempotent: a repeated deletion is answered with not found.
             case RunCommand.DeleteCheckpoint _ -> entity.ask(message::apply, timeout);
-            case RunCommand.Retrieve retrieve -> retrieve(entity, retrieve, timeout);
+            case RunCommand.Retrieve(var owner, long seq, long wait, _) -> inSlices(entity, POLL_SLICE, wait,
+                    timeout, (slice, replyTo) -> new RunCommand.Retrieve(owner, seq, slice, replyTo),
+                    reply -> reply instanceof RunReply.Pending);
+            case RunCommand.GetHistory(var owner, long after, long wait, _) when wait > 0 ->
+                    inSlices(entity, FOLLOW_SLICE, wait, timeout, (slice, replyTo) ->
+                            new RunCommand.GetHistory(owner, after, slice, replyTo), reply ->
+                            reply instanceof RunReply.History(var entries) && entries.isEmpty());
+            case RunCommand.GetMetrics(var owner, long after, long wait, _) when wait > 0 ->
+                    inSlices(entity, FOLLOW_SLICE, wait, timeout, (slice, replyTo) ->
+                            new RunCommand.GetMetrics(owner, after, slice, replyTo), reply ->
+                            reply instanceof RunReply.Metrics(var operations) && operations.isEmpty());
             default -> AskRetry.ask(timeout, attempt -> onDispatcher(entity.ask(message::apply, attempt)));
         };
     }
@@ -74,19 +86,24 @@ public final class ShardedRuns implements RunDirectory {
                 new RunCommand.KeepWeights(owner, adapter, loaded, replyTo), KEEP_LIMIT);
     }
 
+    /// A command that waits at the run for so many milliseconds.
+    private interface Waiting {
+        RunCommand command(long millis, ActorRef<RunReply> replyTo);
+    }
+
     /// Waits in short slices, so that a wait survives the death of the node that it was sent to.
-    private CompletionStage<RunReply> retrieve(EntityRef<RunCommand> entity, RunCommand.Retrieve wanted,
-            Duration timeout) {
-        Duration slice = Duration.ofMillis(Math.min(wanted.waitMillis(), POLL_SLICE.toMillis()));
-        long wait = wanted.waitMillis() - slice.toMillis();
+    ///
+    /// @param nothing whether a reply says only that the wait is over
+    private CompletionStage<RunReply> inSlices(EntityRef<RunCommand> entity, Duration longest,
+            long waitMillis, Duration timeout, Waiting question, Predicate<RunReply> nothing) {
+        Duration slice = Duration.ofMillis(Math.min(waitMillis, longest.toMillis()));
+        long wait = waitMillis - slice.toMillis();
         return onDispatcher(entity.<RunReply>ask(replyTo ->
-                new RunCommand.Retrieve(wanted.owner(), wanted.seq(),
-                slice.toMillis(), replyTo), slice.plus(GRACE))).handle((reply, failed) -> {
+                question.command(slice.toMillis(), replyTo), slice.plus(GRACE))).handle((reply, failed) -> {
                     Duration rest = timeout.minus(failed == null ? slice : slice.plus(GRACE));
-                    boolean again = failed == null ? reply instanceof RunReply.Pending && wait > 0
+                    boolean again = failed == null ? nothing.test(reply) && wait > 0
                             : GatewayServices.cause(failed) instanceof TimeoutException && rest.isPositive();
-                    if (again) return retrieve(entity, new RunCommand.Retrieve(wanted.owner(), wanted.seq(),
-                            wait, wanted.replyTo()), rest);
+                    if (again) return inSlices(entity, longest, wait, rest, question, nothing);
                     return failed == null ? CompletableFuture.completedStage(reply)
                             : CompletableFuture.<RunReply>failedStage(failed);
                 }).thenCompose(Function.identity());

@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import bios.persistence.index.RunSummary;
+import bios.protocol.client.Answer;
 import bios.protocol.owner.OwnerCommand;
 import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.owner.OwnerCommand.SampledTotal;
@@ -11,6 +12,7 @@ import java.time.ZoneOffset;
 import java.time.format.DateTimeFormatter;
 import java.time.format.DateTimeParseException;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -53,25 +55,42 @@ final class UsageEndpoints {
                     prefilled + total.prefilled(), sampled + total.sampled(), bytes);
         }
 
+        Optional<String> sessionId() {
+            return Optional.of(session).filter(s -> !s.isEmpty());
+        }
+
+        /// The sum of some lines.
+        static Line sum(List<Line> lines) {
+            return new Line(Optional.empty(), "", Optional.empty(), "", new RunUsage(0, sum(lines, l ->
+                    l.trained().trainedTokens()), sum(lines, l -> l.trained().evaluatedTokens()),
+                    sum(lines, l -> l.trained().deviceNanos()), List.of()), sum(lines, Line::requests),
+                    sum(lines, Line::prefilled), sum(lines, Line::sampled), sum(lines, Line::bytes));
+        }
+
+        private static long sum(List<Line> lines, ToLongFunction<Line> of) {
+            return lines.stream().mapToLong(of).sum();
+        }
+
         Map<String, Object> body() {
             var body = ApiResponse.object("training_run_id", run, "base_model", baseModel, "project_id",
-                    project, "session_id", Optional.of(session).filter(s -> !s.isEmpty()));
-            body.putAll(sums(List.of(this)));
+                    project, "session_id", sessionId());
+            body.putAll(numbers());
             return body;
         }
-    }
 
-    private static Map<String, Object> sums(List<Line> lines) {
-        return ApiResponse.object("tokens_trained", sum(lines, l -> l.trained().trainedTokens()),
-                "tokens_evaluated", sum(lines, l -> l.trained().evaluatedTokens()),
-                "tokens_prefilled", sum(lines, Line::prefilled), "tokens_sampled", sum(lines, Line::sampled),
-                "sampling_requests", sum(lines, Line::requests),
-                "device_seconds", sum(lines, l -> l.trained().deviceNanos()) / NANOS,
-                "stored_bytes", sum(lines, Line::bytes));
-    }
+        Map<String, Object> numbers() {
+            return ApiResponse.object("tokens_trained", trained.trainedTokens(), "tokens_evaluated",
+                    trained.evaluatedTokens(), "tokens_prefilled", prefilled, "tokens_sampled", sampled,
+                    "sampling_requests", requests, "device_seconds", trained.deviceNanos() / NANOS,
+                    "stored_bytes", bytes);
+        }
 
-    private static long sum(List<Line> lines, ToLongFunction<Line> of) {
-        return lines.stream().mapToLong(of).sum();
+        /// The same for the actor protocol.
+        Answer.UsageLine typed() {
+            return new Answer.UsageLine(run, baseModel, project, sessionId(), trained.trainedTokens(),
+                    trained.evaluatedTokens(), prefilled, sampled, requests, trained.deviceNanos() / NANOS,
+                    bytes);
+        }
     }
 
     /// The account that is asked about: the caller's, or for operators any.
@@ -98,11 +117,17 @@ final class UsageEndpoints {
         return sampled(account).thenCompose(sampled -> services.runBlocking(() -> {
             List<Line> lines = lines(account, filter, sampled.totals());
             if (csv) return new ApiResponse.Binary("text/csv; charset=UTF-8", () -> csv(lines), true);
-            var body = ApiResponse.object("owner", account);
-            body.putAll(sums(lines));
-            body.put("runs", lines.stream().filter(l -> l.run().isPresent()).map(Line::body).toList());
-            body.put("base_models", lines.stream().filter(l -> l.run().isEmpty()).map(Line::body).toList());
-            return new ApiResponse.JsonBody(200, body, true);
+            List<Line> runs = lines.stream().filter(l -> l.run().isPresent()).toList();
+            List<Line> models = lines.stream().filter(l -> l.run().isEmpty()).toList();
+            return new ApiResponse.Typed(() -> new Answer.Usage(account, Line.sum(lines).typed(),
+                    runs.stream().map(Line::typed).toList(), models.stream().map(Line::typed).toList()),
+                    () -> {
+                        var body = ApiResponse.object("owner", account);
+                        body.putAll(Line.sum(lines).numbers());
+                        body.put("runs", runs.stream().map(Line::body).toList());
+                        body.put("base_models", models.stream().map(Line::body).toList());
+                        return new ApiResponse.JsonBody(200, body, true);
+                    });
         }));
     }
 
@@ -140,49 +165,60 @@ final class UsageEndpoints {
 
     // By the hour
 
+    /// Tokens of one kind in one hour, of a run's session or of a base model.
+    private record Event(long hour, String baseModel, String session, Optional<String> project, String kind,
+            long tokens) {
+        Map<String, Object> body(String account) {
+            var info = ApiResponse.object("type", kind);
+            if (kind.equals("sampling_prefill")) info.put("cached", false);
+            info.put("token_count", tokens);
+            return ApiResponse.object("bucket_start", ResponseBodies.time(hour * HOUR_MILLIS), "bucket_end",
+                    ResponseBodies.time((hour + 1) * HOUR_MILLIS), "base_model", baseModel, "user_id",
+                    account, "user_name", account, "session_id", sessionId(), "project_id", project,
+                    "event_info", info);
+        }
+
+        Optional<String> sessionId() {
+            return Optional.of(session).filter(s -> !s.isEmpty());
+        }
+
+        /// The same for the actor protocol.
+        Answer.UsageEvent typed() {
+            return new Answer.UsageEvent(hour * HOUR_MILLIS, baseModel, sessionId(), project, kind, tokens);
+        }
+    }
+
     /// Usage in the form of Tinker's clients: an event for each hour, run or base model, and kind of usage.
     private CompletionStage<ApiResponse> hours(ApiRequest call) {
         String account = account(call);
         long from = time(call, "starting_on").map(Instant::toEpochMilli).orElse(0L);
         long to = time(call, "ending_before").map(Instant::toEpochMilli).orElse(Long.MAX_VALUE);
         return sampled(account).thenCompose(sampled -> services.runBlocking(() -> {
-            var events = new TreeMap<Long, List<Map<String, Object>>>();
+            List<RunSummary> runs = services.index().allRuns(account).toList();
             var sessions = new TreeMap<String, Object>();
-            for (RunSummary run : services.index().allRuns(account).toList()) {
-                for (RunUsage.Hour hour : run.usage().orElse(RunUsage.NONE).hours())
-                    add(events, hour.hour(), new User(account, run.config().baseModel().value(),
-                            run.config().session(), run.config().project()), "training",
-                            hour.trainedTokens() + hour.evaluatedTokens());
-                sessions.put(run.config().session(), Map.of("user_metadata", Map.of()));
-            }
-            for (SampledTotal total : sampled.hours()) {
-                var user = new User(account, total.baseModel(), total.session(), Optional.empty());
-                add(events, total.hour(), user, "sampling_prefill", total.prefilled());
-                add(events, total.hour(), user, "sampling_sample", total.sampled());
-            }
-            return new ApiResponse.JsonBody(200, ApiResponse.object("data", events.entrySet().stream()
-                    .filter(e -> e.getKey() * HOUR_MILLIS >= from && e.getKey() * HOUR_MILLIS < to)
-                    .flatMap(e -> e.getValue().stream()).toList(), "sessions", sessions), true);
+            runs.forEach(run -> sessions.put(run.config().session(), Map.of("user_metadata", Map.of())));
+            List<Event> events = events(runs, sampled.hours()).stream().filter(e -> e.tokens() != 0
+                    && e.hour() * HOUR_MILLIS >= from && e.hour() * HOUR_MILLIS < to)
+                    .sorted(Comparator.comparingLong(Event::hour)).toList();
+            return new ApiResponse.Typed(() -> new Answer.HourlyUsage(events.stream().map(Event::typed)
+                    .toList()), () -> new ApiResponse.JsonBody(200, ApiResponse.object("data",
+                            events.stream().map(e -> e.body(account)).toList(), "sessions", sessions), true));
         }));
     }
 
-    /// On whose behalf tokens were used.
-    ///
-    /// @param session empty: not known
-    private record User(String account, String baseModel, String session, Optional<String> project) {}
-
-    private static void add(TreeMap<Long, List<Map<String, Object>>> events, long hour, User user,
-            String kind, long tokens) {
-        if (tokens == 0) return;
-        var info = ApiResponse.object("type", kind);
-        if (kind.equals("sampling_prefill")) info.put("cached", false);
-        info.put("token_count", tokens);
-        events.computeIfAbsent(hour, _ -> new ArrayList<>()).add(ApiResponse.object("bucket_start",
-                ResponseBodies.time(hour * HOUR_MILLIS), "bucket_end",
-                ResponseBodies.time((hour + 1) * HOUR_MILLIS), "base_model", user.baseModel(), "user_id",
-                user.account(), "user_name", user.account(), "session_id",
-                Optional.of(user.session()).filter(s -> !s.isEmpty()), "project_id", user.project(),
-                "event_info", info));
+    private static List<Event> events(List<RunSummary> runs, List<SampledTotal> sampled) {
+        var events = new ArrayList<Event>();
+        for (RunSummary run : runs)
+            for (RunUsage.Hour hour : run.usage().orElse(RunUsage.NONE).hours())
+                events.add(new Event(hour.hour(), run.config().baseModel().value(), run.config().session(),
+                        run.config().project(), "training", hour.trainedTokens() + hour.evaluatedTokens()));
+        for (SampledTotal total : sampled) {
+            events.add(new Event(total.hour(), total.baseModel(), total.session(), Optional.empty(),
+                    "sampling_prefill", total.prefilled()));
+            events.add(new Event(total.hour(), total.baseModel(), total.session(), Optional.empty(),
+                    "sampling_sample", total.sampled()));
+        }
+        return events;
     }
 
     /// A time of ISO 8601; without an offset, as Tinker's command line sends it, it is one in UTC.

@@ -33,6 +33,7 @@ final class DamagedRun {
             case RunCommand.SetExpiry c -> answer(c.replyTo(), damaged);
             case RunCommand.Unload c -> answer(c.replyTo(), damaged);
             case RunCommand.GetHistory c -> answer(c.replyTo(), damaged);
+            case RunCommand.GetMetrics c -> answer(c.replyTo(), damaged);
             case RunCommand.GetTimings c -> answer(c.replyTo(), damaged);
             case RunCommand.Retry c -> answer(c.replyTo(), damaged);
             case RunCommand.GiveUp c -> answer(c.replyTo(), damaged);

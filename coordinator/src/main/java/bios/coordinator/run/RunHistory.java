@@ -14,6 +14,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 
 /// Derives the entries of a run's history from its events. Pure. An event of a build without histories gives
 /// an entry if it has a time.
@@ -32,6 +33,17 @@ final class RunHistory {
             case OperationFailed e when isBlocked(before, e) -> countBlocked(entries);
             default -> entryOf(before, event).map(entry -> with(entries, entry, kept)).orElse(entries);
         };
+    }
+
+    /// The entries with a higher number than `after`.
+    static List<HistoryEntry> newerThan(List<HistoryEntry> entries, long after) {
+        return IntStream.range(0, entries.size()).filter(i -> number(entries, i) > after)
+                .mapToObj(i -> entries.get(i).numbered(number(entries, i))).toList();
+    }
+
+    /// Entries of builds without numbers have their places as numbers; later ones go on from there.
+    private static long number(List<HistoryEntry> entries, int index) {
+        return entries.get(index).number().orElse(index + 1L);
     }
 
     /// What of the run's state was found to be not finite, if no checkpoint has been saved or loaded since.
@@ -162,7 +174,7 @@ final class RunHistory {
         var detail = new HashMap<>(entry.detail());
         detail.merge(name, "" + more, (old, add) -> "" + (Long.parseLong(old) + Long.parseLong(add)));
         return new HistoryEntry(entry.timeMillis(), entry.node(), entry.kind(), entry.position(), entry.seq(),
-                detail);
+                detail, entry.number());
     }
 
     private static List<HistoryEntry> withReplaced(
@@ -174,7 +186,7 @@ final class RunHistory {
 
     private static List<HistoryEntry> with(List<HistoryEntry> entries, HistoryEntry entry, int kept) {
         var longer = new ArrayList<>(entries);
-        longer.add(entry);
+        longer.add(entry.numbered(entries.isEmpty() ? 1 : number(entries, entries.size() - 1) + 1));
         long routine = longer.stream().filter(RunHistory::isRoutine).count();
         for (int i = 0; i < longer.size() && routine > Math.max(1, kept / ROUTINE_PART);) {
             if (isRoutine(longer.get(i))) {

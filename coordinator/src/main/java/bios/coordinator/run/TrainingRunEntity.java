@@ -75,6 +75,7 @@ public final class TrainingRunEntity
     private final RunMaintenance maintenance;
     private final WeightLeases leases;
     private final RunTelemetry telemetry;
+    private final RunFollowers followers;
     private final UsageMeter meter = new UsageMeter();
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
@@ -98,6 +99,7 @@ public final class TrainingRunEntity
         this.maintenance = new RunMaintenance(context);
         this.leases = new WeightLeases(context);
         this.telemetry = new RunTelemetry(context);
+        this.followers = new RunFollowers(context);
         this.scheduler = RunScheduler.initial(settings);
     }
 
@@ -253,8 +255,10 @@ public final class TrainingRunEntity
                 decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideRelease(session));
             case RunCommand.Unload(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo, () -> unload(run, replyTo));
-            case RunCommand.GetHistory(var owner, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> new RunReply.History(run.history()));
+            case RunCommand.GetHistory(var owner, long after, long wait, var replyTo) ->
+                follow(run, owner, replyTo, () -> followers.history(run, after, wait, replyTo));
+            case RunCommand.GetMetrics(var owner, long after, long wait, var replyTo) ->
+                follow(run, owner, replyTo, () -> followers.metrics(after, wait, replyTo));
             case RunCommand.GetTimings(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
             case RunCommand.Retry(var owner, var replyTo) ->
@@ -309,6 +313,14 @@ public final class TrainingRunEntity
             case Decision.Duplicate _ -> Effect().reply(replyTo, reply.apply(run));
             case Decision.Refuse(var reason, var message) -> refuse(replyTo, reason, message);
         };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> follow(TrainingRun run, String owner,
+            ActorRef<RunReply> replyTo, Runnable asked) {
+        return forOwner(run, owner, replyTo, () -> {
+            asked.run();
+            return Effect().noReply();
+        });
     }
 
     private RunReply find(TrainingRun run, String owner, CheckpointPath path) {
@@ -482,6 +494,10 @@ public final class TrainingRunEntity
                 yield expired.isEmpty() ? Effect().noReply()
                         : Effect().reply(expired.get(), pending(run, seq));
             }
+            case SelfMessage.FollowOver(long follower) -> {
+                followers.over(follower);
+                yield Effect().noReply();
+            }
             case SelfMessage.Answer(var outcome, var replyTo) -> answer(run, outcome, replyTo);
             case SelfMessage.Expire _ -> {
                 maintenance.scheduleExpiry(run);
@@ -492,6 +508,7 @@ public final class TrainingRunEntity
             case SelfMessage.Upkeep upkeep -> onUpkeep(run, upkeep);
             case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
             case SelfMessage.Stop _ -> {
+                followers.endAll();
                 // An operation was accepted during passivation. (A run that moves is started by its shard.)
                 if (scheduler.passivating() && scheduler.executable(run))
                     environment.starter().accept(id);
@@ -530,7 +547,7 @@ public final class TrainingRunEntity
 
     /// Whether the run has work in the background that passivation would interrupt.
     private boolean busy(TrainingRun run) {
-        return results.waiterCount() > 0 || timedAsCreated
+        return results.waiterCount() > 0 || followers.any() || timedAsCreated
                 && (maintenance.indexing() || leases.waits(run) || !maintenance.swept(run));
     }
 
@@ -603,7 +620,10 @@ public final class TrainingRunEntity
             case RunEffect.Finish(var outcome, var first) -> {
                 results.add(outcome);
                 telemetry.recordOutcome(outcome.position(), first);
-                run.at(outcome.position()).ifPresent(done -> meter.finished(done.kind(), outcome));
+                run.at(outcome.position()).ifPresent(done -> {
+                    meter.finished(done.kind(), outcome);
+                    followers.finished(done.kind(), outcome, results.step());
+                });
             }
             case RunEffect.ShowSave(var position) ->
                 maintenance.awaitShown(lastSequenceNumber(context.actor()), position);
@@ -693,6 +713,7 @@ public final class TrainingRunEntity
                 maintenance.scheduleSweep();
             }
             for (RunEvent event : stamped) onStored(now, event);
+            followers.tell(now);
             List<RunEvent> more = step(now, new RunInput.Stored(stamped));
             require(more.isEmpty(), "events cannot be persisted here: %s", more);
         });

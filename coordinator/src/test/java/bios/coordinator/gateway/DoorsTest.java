@@ -10,6 +10,7 @@ import bios.client.BiosClient;
 import bios.client.BiosException;
 import bios.client.BiosStreams;
 import bios.client.ClientSettings;
+import bios.client.Subscription;
 import bios.client.TrainingRun;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
@@ -27,11 +28,12 @@ import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
 import java.net.ServerSocket;
 import java.nio.file.Path;
-import java.time.Duration;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -195,9 +197,16 @@ class DoorsTest {
                 + " [{'tokens': [1]}]}}", new Request.Sample("x", 1, new int[] {1}, PARAMS, 1, false, 0)));
         all.add(post("unload_model", "{'model_id': '" + missing + "'}", new Request.Unload(missing)));
         all.add(new Wrong(service.get("training_runs/" + missing), new Request.DescribeRun(missing)));
-        all.add(new Wrong(service.get("training_runs?limit=0"), new Request.ListRuns(0, 0)));
+        all.add(new Wrong(service.get("training_runs?limit=0"), new Request.ListRuns(0, 0, Map.of())));
         all.add(new Wrong(service.send("DELETE", "training_runs/" + run + "/checkpoints/weights/none",
                 new byte[0]), new Request.DeleteCheckpoint("bios://" + run + "/none")));
+        all.add(new Wrong(service.get("training_runs/" + missing + "/history?after=0"),
+                new Request.History(missing, 10, Optional.of(0L))));
+        all.add(new Wrong(service.get("training_runs?public=x"), new Request.ListRuns(0, 20,
+                Map.of("public", "x"))));
+        all.add(new Wrong(service.get("usage?owner=bob"), new Request.Usage(Optional.of("bob"), Map.of())));
+        all.add(new Wrong(service.get("billing/usage/events?owner=-"), new Request.HourlyUsage(
+                Optional.of("-"), Optional.empty(), Optional.empty())));
         all.add(post("tokenize", "{'base_model': 'none', 'text': 'x'}", new Request.Tokenize("none", "x",
                 false)));
         return all;
@@ -300,29 +309,153 @@ class DoorsTest {
         assertEquals("run_closed", ((BiosException) closed.getCause()).code());
     }
 
-    @Test void historyIsFollowedAndBatchesFlow() throws Exception {
-        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
-        var kinds = new LinkedBlockingQueue<String>();
-        try (var _ = own.onHistory(Duration.ofMillis(50), entry -> kinds.add(entry.kind()))) {
-            assertEquals("created", kinds.poll(30, TimeUnit.SECONDS));
-            get(own.saveState("a"));
-            for (String kind = ""; !"checkpoint_saved".equals(kind);) {
-                kind = kinds.poll(30, TimeUnit.SECONDS);
-                assertTrue(kind != null, "the save is not in the history");
-            }
-            get(own.saveState("b"));
-            for (String kind = ""; !"checkpoint_saved".equals(kind);) kind = kinds.poll(30, TimeUnit.SECONDS);
+    /// The next entry of this kind.
+    private static Answer.HistoryEntry await(BlockingQueue<Answer.HistoryEntry> entries, String kind)
+            throws Exception {
+        while (true) {
+            Answer.HistoryEntry entry = entries.poll(30, TimeUnit.SECONDS);
+            assertTrue(entry != null, () -> "no entry " + kind + " in the history");
+            if (entry.kind().equals(kind)) return entry;
         }
+    }
+
+    @Test void historyAndMetricsArePassedOnWithoutPolling() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        var entries = new LinkedBlockingQueue<Answer.HistoryEntry>();
+        var metrics = new LinkedBlockingQueue<Answer.OperationMetrics>();
+        Subscription history = own.onHistory(0, entries::add);
+        Subscription operations = own.onMetrics(0, metrics::add);
+        await(entries, "created");
+        get(own.saveState("a"));
+        long first = await(entries, "checkpoint_saved").number().orElseThrow();
+        own.forwardBackward(Batch.ofTexts(List.of(new int[] {1, 2, 3})));
+        get(own.optimStep(AdamParams.DEFAULT));
+        assertEquals(List.of("save_weights", "forward_backward", "optim_step"), List.of(take(metrics)
+                .operation(), take(metrics).operation(), take(metrics).operation()));
+        history.close();
+        operations.close();
+        get(history.ended());
+        get(own.saveState("b"));
+        // It goes on from a number: nothing is missing, and nothing comes twice.
+        try (var again = own.onHistory(first, entries::add)) {
+            Answer.HistoryEntry second = await(entries, "checkpoint_saved");
+            assertEquals("weights/b", second.detail().get("checkpoint"));
+            assertTrue(second.number().orElseThrow() > first && again.last() <= second.number().get());
+        }
+        List<Answer.OperationMetrics> all = get(own.metrics(100));
+        assertEquals(List.of(1L, 2L, 3L, 4L), all.stream().map(Answer.OperationMetrics::number).toList());
+        assertEquals(1, all.get(2).step());
+        assertTrue(all.get(1).metrics().containsKey("loss:sum"), all::toString);
+        JsonNode overHttp = done(service.get("training_runs/" + own.id() + "/metrics?after=1&limit=2"))
+                .get("metrics");
+        assertEquals(List.of(2, 3), List.of(overHttp.get(0).get("number").asInt(),
+                overHttp.get(1).get("number").asInt()));
+        assertEquals(all.get(1).metrics().get("loss:sum"),
+                overHttp.get(0).get("metrics").get("loss:sum").asDouble());
+    }
+
+    private static <T> T take(BlockingQueue<T> queue) throws Exception {
+        T taken = queue.poll(30, TimeUnit.SECONDS);
+        assertTrue(taken != null, "nothing came");
+        return taken;
+    }
+
+    @Test void aSubscriptionEndsWithAReason() throws Exception {
+        var nobodys = new RunId("usf-tiny-0123456789abcdef");
+        try (Subscription refused = client.run(nobodys, 1).onHistory(0, _ -> { })) {
+            var why = assertThrows(ExecutionException.class, () -> get(refused.ended()));
+            assertEquals("not_found", assertInstanceOf(BiosException.class, why.getCause()).code());
+        }
+        try (Subscription thrown = client.run(new RunId(run), 1).onHistory(0, _ -> {
+            throw new IllegalArgumentException("the listener");
+        })) {
+            var why = assertThrows(ExecutionException.class, () -> get(thrown.ended()));
+            assertInstanceOf(IllegalArgumentException.class, why.getCause());
+        }
+        var other = BiosClient.connect(ClientSettings.of("127.0.0.1:" + port).withKey("tml-alice-key"));
+        Subscription closed = other.run(new RunId(run), 1).onMetrics(1_000_000, _ -> { });
+        get(other.models());
+        other.close();
+        var why = assertThrows(ExecutionException.class, () -> get(closed.ended()));
+        assertEquals("client_closed", assertInstanceOf(BiosException.class, why.getCause()).code());
+    }
+
+    @Test void batchesAndSubscriptionsFlow() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
         var batches = IntStream.range(0, 5).mapToObj(i ->
                 Batch.ofTexts(List.of(new int[] {i, 2, 3}))).toList();
         ActorTestKit streams = ActorTestKit.create("streams", ConfigFactory.parseString(
                 "pekko.actor.provider = local").withFallback(ConfigFactory.load()));
         assertEquals(5, get(Source.from(batches).via(BiosStreams.steps(own, AdamParams.DEFAULT, 2))
                 .runWith(Sink.seq(), streams.system())).size());
-        assertEquals("created", get(BiosStreams.history(own, Duration.ofMillis(50)).take(2)
+        assertEquals("created", get(BiosStreams.history(own, 0).take(2)
                 .runWith(Sink.seq(), streams.system())).getFirst().kind());
+        assertEquals(List.of(4L, 5L, 6L), get(BiosStreams.metrics(own, 3).take(3)
+                .map(Answer.OperationMetrics::number).runWith(Sink.seq(), streams.system())));
         streams.shutdownTestKit();
-        assertEquals(12, done(service.get("training_runs/" + own.id() + "/timings")).get("timings").size());
+        assertEquals(10, done(service.get("training_runs/" + own.id() + "/timings")).get("timings").size());
+    }
+
+    @Test void usageIsTheSameOverBothDoors() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        get(own.forwardBackward(Batch.ofTexts(List.of(new int[] {1, 2, 3}))));
+        get(own.saveState("a"));
+        get(get(client.sampler(MODEL)).sample(new int[] {1, 2}, PARAMS, 1));
+        service.counted();
+        Answer.Usage usage = null;
+        for (int i = 0; i < 100 && (usage == null || trained(usage, own) == 0); i++) { // the index follows
+            usage = get(client.usage(Optional.empty(), Map.of("training_run_id", own.id().value())));
+            Thread.sleep(usage.runs().isEmpty() || trained(usage, own) == 0 ? 50 : 0); // edge: polls
+        }
+        assertEquals(2, trained(usage, own));
+        JsonNode one = done(service.get("usage?training_run_id=" + own.id()));
+        same(one, usage.sum());
+        same(one.get("runs").get(0), usage.runs().getFirst());
+        assertEquals(one.get("runs").get(0).get("session_id").asText(), usage.runs().getFirst().session()
+                .orElseThrow());
+        Answer.Usage all = get(client.usage());
+        assertEquals("alice", all.owner());
+        assertTrue(all.baseModels().stream().anyMatch(line -> line.sampledTokens() > 0), all::toString);
+        JsonNode hours = done(service.get("billing/usage/events")).get("data");
+        List<Answer.UsageEvent> events = get(client.hourlyUsage(Optional.empty(), Optional.empty()));
+        assertTrue(events.stream().anyMatch(e -> e.kind().equals("sampling_sample")), events::toString);
+        assertEquals(hours.get(0).get("event_info").get("token_count").asLong(),
+                events.getFirst().tokens());
+        assertEquals(List.of(), get(client.hourlyUsage(Optional.empty(), Optional.of(Instant.EPOCH))));
+        for (Request another : List.of(new Request.Usage(Optional.of("bob"), Map.of()),
+                new Request.HourlyUsage(Optional.of("bob"), Optional.empty(), Optional.empty())))
+            assertEquals("operators_only", ((Answer.Refused) ask(another)).why().code());
+        assertInstanceOf(Answer.Usage.class, ask(new Request.Usage(Optional.empty(),
+                Map.of("format", "csv"))));
+    }
+
+    private static long trained(Answer.Usage usage, TrainingRun run) {
+        return usage.runs().stream().filter(line -> line.run().equals(Optional.of(run.id().value())))
+                .mapToLong(Answer.UsageLine::trainedTokens).sum();
+    }
+
+    private static void same(JsonNode http, Answer.UsageLine line) {
+        assertEquals(http.get("tokens_trained").asLong(), line.trainedTokens());
+        assertEquals(http.get("tokens_evaluated").asLong(), line.evaluatedTokens());
+        assertEquals(http.get("stored_bytes").asLong(), line.storedBytes());
+        assertEquals(http.get("sampling_requests").asLong(), line.samplingRequests());
+        assertEquals(http.get("device_seconds").asDouble(), line.deviceSeconds());
+    }
+
+    @Test void listingsAreFilteredAndCheckpointsPublished() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        String path = get(own.saveState("mine")).path().orElseThrow();
+        Map<String, String> ofRun = Map.of("training_run_id", own.id().value());
+        assertEquals(1, get(client.runs(0, 20, ofRun)).total());
+        assertEquals(0, get(client.runs(0, 20, Map.of("project_id", "none"))).total());
+        get(client.publish(path, true));
+        assertTrue(get(own.checkpoints()).getFirst().published());
+        assertEquals(List.of(path), get(client.checkpoints(0, 20, Map.of("public", "true",
+                "training_run_id", own.id().value()))).checkpoints().stream().map(Answer.Checkpoint::path)
+                .toList());
+        get(client.publish(path, false));
+        assertEquals(0, get(client.checkpoints(0, 20, Map.of("public", "true", "training_run_id",
+                own.id().value()))).total());
     }
 
     @Test void aKeyForReadingOnlyReads() throws Exception {

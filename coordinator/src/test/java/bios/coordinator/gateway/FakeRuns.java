@@ -12,6 +12,7 @@ import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
+import bios.protocol.run.OperationMetrics;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
@@ -118,7 +119,10 @@ final class FakeRuns implements RunDirectory, RunIndex {
                     new OperationTiming(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000,
                             9),
                     new OperationTiming(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000, 9))));
-            case RunCommand.GetHistory(_, _) -> existing(run, () -> new RunReply.History(List.of(
+            case RunCommand.GetMetrics _ -> existing(run, () -> new RunReply.Metrics(List.of(
+                    new OperationMetrics(1, 7, OperationKind.OPTIM_STEP, 1, Map.of("grad_norm", 0.5),
+                            Optional.empty(), 9))));
+            case RunCommand.GetHistory _ -> existing(run, () -> new RunReply.History(List.of(
                     new HistoryEntry(1_000, Optional.of("node-1"), HistoryEntry.Kind.CREATED,
                             Optional.empty(),
                             Optional.empty(), Map.of("rank", "32", "base_model", "ultrasafe/usf-tiny")),

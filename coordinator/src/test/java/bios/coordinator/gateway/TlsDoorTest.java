@@ -8,6 +8,7 @@ import bios.client.ClientSettings;
 import bios.protocol.client.ClientTransport.Certificates;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.security.KeyStore;
 import java.util.Base64;
 import java.util.List;
@@ -41,6 +42,46 @@ class TlsDoorTest {
         return Files.writeString(folder.resolve(file), "-----BEGIN " + kind + "-----\n"
                 + Base64.getMimeEncoder(64, new byte[] {'\n'}).encodeToString(der) + "\n-----END " + kind
                 + "-----\n");
+    }
+
+    /// A copy of the files, in files of this name.
+    private Certificates copy(String name, Certificates from) throws Exception {
+        var to = new Certificates(folder.resolve(name + ".key"), folder.resolve(name + ".crt"),
+                folder.resolve(name + ".ca"), from.reload());
+        replace(to, from);
+        return to;
+    }
+
+    private static void replace(Certificates files, Certificates by) throws Exception {
+        Files.copy(by.key(), files.key(), StandardCopyOption.REPLACE_EXISTING);
+        Files.copy(by.certificate(), files.certificate(), StandardCopyOption.REPLACE_EXISTING);
+        Files.copy(by.authority(), files.authority(), StandardCopyOption.REPLACE_EXISTING);
+    }
+
+    @Test void filesThatChangeAreUsedForNewConnectionsAndOpenOnesGoOn() throws Exception {
+        Certificates first = certificates("first");
+        Certificates second = certificates("second");
+        Certificates own = copy("gateway", first);
+        int port = DoorsTest.freePort();
+        String address = "127.0.0.1:" + port;
+        try (var service = new RealService(folder.resolve("rotated"), Accounts.open(), """
+                actors { enabled = on, port = %d, tls-reload = 500 ms }
+                actors { tls-key = "%s", tls-certificate = "%s", tls-authority = "%s" }
+                """.formatted(port, own.key(), own.certificate(), own.authority()));
+                var before = BiosClient.connect(ClientSettings.of(address).withCertificates(first))) {
+            assertEquals(200, service.get("healthz").status());
+            assertEquals(1, models(before, 60).size());
+            replace(own, second);
+            Thread.sleep(1000); // edge: the files are read again
+            try (var after = BiosClient.connect(ClientSettings.of(address).withCertificates(second))) {
+                assertEquals(1, models(after, 60).size());
+                assertEquals(1, models(before, 10).size());
+            }
+            try (var late = BiosClient.connect(ClientSettings.of(address).withCertificates(first))) {
+                assertThrows(TimeoutException.class, () -> models(late, 4));
+            }
+            assertEquals(1, models(before, 10).size());
+        }
     }
 
     private static List<?> models(BiosClient client, int seconds) throws Exception {

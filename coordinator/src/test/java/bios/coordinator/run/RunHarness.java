@@ -170,6 +170,13 @@ final class RunHarness implements AutoCloseable {
         }));
     }
 
+    /// What the entity answers to a command that may wait.
+    CompletableFuture<RunReply> tell(Function<ActorRef<RunReply>, RunCommand> command) {
+        var answer = new CompletableFuture<RunReply>();
+        run.tell(command.apply(replyProbe(answer)));
+        return answer;
+    }
+
     /// Makes the engine lose the run.
     void forget() {
         engine.tell(new EngineCommand.CloseRun(RUN));

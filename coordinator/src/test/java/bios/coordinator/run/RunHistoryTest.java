@@ -124,6 +124,25 @@ class RunHistoryTest {
         assertEquals(Optional.of(50L), run.history().getLast().position());
     }
 
+    @Test void numbersRiseWhateverIsEvictedAndTellWhatIsNewer() {
+        TrainingRun run = of(3, noted(Kind.OPENED), noted(Kind.MOVED), noted(Kind.PASSIVATED));
+        assertEquals(List.of(2L, 3L, 4L), numbers(RunHistory.newerThan(run.history(), 0)));
+        assertEquals(List.of(4L), numbers(RunHistory.newerThan(run.history(), 3)));
+        assertEquals(List.of(), RunHistory.newerThan(run.history(), 4));
+        assertEquals(run, RunStored.TYPES.read("run/1", RunStored.TYPES.write(run)));
+    }
+
+    @Test void entriesOfBuildsWithoutNumbersAreNumberedByTheirPlaces() {
+        var old = new HistoryEntry(1, Optional.empty(), Kind.OPENED, Optional.empty(), Optional.empty(),
+                Map.of());
+        assertEquals(List.of(2L), numbers(RunHistory.newerThan(List.of(old, old), 1)));
+        assertEquals(List.of(2L, 3L), numbers(RunHistory.newerThan(List.of(old, old, old.numbered(3)), 1)));
+    }
+
+    private static List<Long> numbers(List<HistoryEntry> entries) {
+        return entries.stream().map(entry -> entry.number().orElseThrow()).toList();
+    }
+
     @Test void eventsOfBuildsWithoutHistoriesShowOnlyWhatTheyKnow() {
         TrainingRun run = TrainingRun.NONE.apply(new RunCreated(RunHarness.config(true)), 256)
                 .apply(accepted(1, OperationKind.FORWARD_BACKWARD), 256)

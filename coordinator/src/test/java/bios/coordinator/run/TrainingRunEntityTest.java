@@ -14,6 +14,7 @@ import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.Datum;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationMetrics;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
@@ -32,6 +33,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 import org.apache.pekko.actor.typed.ActorRef;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
@@ -780,6 +782,47 @@ class TrainingRunEntityTest {
 
     private static List<Kind> kinds(RunHarness harness) {
         return history(harness).stream().map(HistoryEntry::kind).toList();
+    }
+
+    private static RunReply now(CompletableFuture<RunReply> told) throws Exception {
+        return told.get(20, TimeUnit.SECONDS);
+    }
+
+    @Test void whoFollowsARunIsToldWhenThereIsSomethingAndCanGoOnAfterItsEnd() throws Exception {
+        Path data = Files.createDirectories(folder.resolve("followed"));
+        long last;
+        try (var harness = new RunHarness(data, SMALL, PAUSE)) {
+            harness.create();
+            harness.submit(1, train(1));
+            harness.outcome(1);
+            last = history(harness).getLast().number().orElseThrow();
+            long after = last;
+            var entry = harness.tell(to -> new RunCommand.GetHistory(RunHarness.OWNER, after, 60_000, to));
+            var metrics = harness.tell(to -> new RunCommand.GetMetrics(RunHarness.OWNER, 1, 60_000, to));
+            assertEquals(new RunReply.History(List.of()), now(harness.tell(to ->
+                    new RunCommand.GetHistory(RunHarness.OWNER, after, 10, to))), "the wait is over");
+            assertInstanceOf(RunReply.Refused.class, harness.ask(to ->
+                    new RunCommand.GetMetrics("mallory", 0, 60_000, to)));
+            assertTrue(!entry.isDone() && !metrics.isDone(), "they wait");
+            harness.submit(2, save("a"));
+            harness.outcome(2);
+            var added = ((RunReply.History) now(entry)).entries();
+            assertTrue(added.stream().allMatch(e -> e.number().orElseThrow() > after), added::toString);
+            var reported = ((RunReply.Metrics) now(metrics)).operations();
+            assertEquals(List.of(2L), reported.stream().map(OperationMetrics::position).toList());
+            var leaving = harness.tell(to -> new RunCommand.GetMetrics(RunHarness.OWNER, 2, 60_000, to));
+            harness.tell(_ -> new RunCommand.Leave());
+            assertEquals(new RunReply.Metrics(List.of()), now(leaving), "it can ask the next entity");
+        }
+        try (var harness = new RunHarness(data, SMALL, PAUSE)) {
+            var metrics = harness.tell(to -> new RunCommand.GetMetrics(RunHarness.OWNER, 2, 60_000, to));
+            harness.submit(3, train(3));
+            harness.outcome(3);
+            assertEquals(List.of(3L), ((RunReply.Metrics) now(metrics)).operations().stream()
+                    .map(OperationMetrics::position).toList());
+            long first = last;
+            assertTrue(history(harness).stream().anyMatch(e -> e.number().orElseThrow() > first));
+        }
     }
 
     private static double counted(Counter counter, String... labels) {

@@ -1,5 +1,6 @@
 package bios.persistence.cassandra;
 
+import bios.persistence.process.TiedProcesses;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -30,9 +31,9 @@ public final class CassandraJars {
         Path log = project.resolve("target/fetch.log");
         try {
             Files.createDirectories(log.getParent());
-            Process maven = new ProcessBuilder(root.resolve("mvnw").toString(), "-B", "-ntp", "-q", "-f",
-                    project.resolve("pom.xml").toString(), "package").redirectErrorStream(true)
-                    .redirectOutput(log.toFile()).start();
+            Process maven = TiedProcesses.start(new ProcessBuilder(root.resolve("mvnw").toString(), "-B",
+                    "-ntp", "-q", "-f", project.resolve("pom.xml").toString(), "package")
+                    .redirectErrorStream(true).redirectOutput(log.toFile()));
             if (maven.waitFor() == 0 && complete(jars)) return jars; // edge: a command line waits
             String output = Files.readString(log);
             throw new IllegalStateException("Cassandra's jars could not be downloaded by ./mvnw -f "

@@ -1,5 +1,6 @@
 package bios.persistence.cassandra;
 
+import bios.persistence.process.TiedProcesses;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.InetAddress;
@@ -13,6 +14,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
+import java.util.function.BooleanSupplier;
 import java.util.stream.Stream;
 
 /// A Cassandra of one node in a process of its own on the loopback address: for a cluster on one machine, and
@@ -52,21 +54,23 @@ public final class LocalCassandra implements AutoCloseable {
     }
 
     /// Starts a node and returns when it answers. [IllegalStateException] with the end of its log if it exits
-    /// first or does not answer within three minutes.
+    /// first or does not answer within three minutes. It ends with this process.
     public static LocalCassandra start(Settings settings) {
+        LocalCassandra node = launch(settings, true);
+        node.awaitAnswer(() -> false);
+        return node;
+    }
+
+    /// Starts a node and does not wait: [#awaitAnswer] does.
+    ///
+    /// @param tied whether it ends with this process; otherwise the caller sees to that
+    public static LocalCassandra launch(Settings settings, boolean tied) {
         try {
             configure(settings);
-            Process process = new ProcessBuilder(command(settings)).directory(settings.folder().toFile())
+            var builder = new ProcessBuilder(command(settings)).directory(settings.folder().toFile())
                     .redirectErrorStream(true)
-                    .redirectOutput(ProcessBuilder.Redirect.appendTo(settings.log().toFile())).start();
-            var node = new LocalCassandra(process, settings);
-            try {
-                node.awaitAnswer();
-            } catch (RuntimeException failed) {
-                node.kill();
-                throw failed;
-            }
-            return node;
+                    .redirectOutput(ProcessBuilder.Redirect.appendTo(settings.log().toFile()));
+            return new LocalCassandra(tied ? TiedProcesses.start(builder) : builder.start(), settings);
         } catch (IOException failed) {
             throw new UncheckedIOException("Cassandra cannot be started in " + settings.folder() + ": "
                     + failed.getMessage(), failed);
@@ -123,9 +127,24 @@ public final class LocalCassandra implements AutoCloseable {
         stop();
     }
 
-    private void awaitAnswer() {
+    /// Waits until it answers. [IllegalStateException] with the end of its log if it exits first, does not
+    /// answer within three minutes, or is given up; then it is killed.
+    ///
+    /// @param givenUp whether nobody wants it any more
+    public void awaitAnswer(BooleanSupplier givenUp) {
+        try {
+            pollAnswer(givenUp);
+        } catch (RuntimeException failed) {
+            kill();
+            throw failed;
+        }
+    }
+
+    private void pollAnswer(BooleanSupplier givenUp) {
         long end = System.nanoTime() + START_LIMIT.toNanos(); // edge: a process's start is waited for
         while (!answers()) {
+            if (givenUp.getAsBoolean())
+                throw new IllegalStateException("Cassandra was stopped while it started");
             if (!process.isAlive()) throw new IllegalStateException(logTail("ended while it started"));
             if (System.nanoTime() > end) // edge: see above
                 throw new IllegalStateException(logTail("does not answer after " + START_LIMIT));

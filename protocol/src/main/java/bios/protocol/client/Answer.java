@@ -99,8 +99,9 @@ public sealed interface Answer {
     /// A checkpoint.
     ///
     /// @param training whether training can resume from it
+    /// @param published whether every account can read it; since minor version 1
     record Checkpoint(String path, boolean training, long bytes, long step, long createdAtMillis,
-            Optional<Long> expiresAtMillis, String userMetadata) {}
+            Optional<Long> expiresAtMillis, String userMetadata, boolean published) {}
 
     /// The newest entries of a run's history, the newest last.
     record History(List<HistoryEntry> entries) implements Answer {}
@@ -108,6 +109,44 @@ public sealed interface Answer {
     /// An entry of a run's history.
     ///
     /// @param kind in lower case, as docs/reference/http.md lists them
+    /// @param number rises with each entry of the run; since minor version 1
     record HistoryEntry(long timeMillis, Optional<String> node, String kind, Optional<Long> position,
-            Optional<Long> seq, Map<String, String> detail) {}
+            Optional<Long> seq, Map<String, String> detail, Optional<Long> number) {}
+
+    /// What operations of a run have reported, in their order.
+    record Metrics(List<OperationMetrics> operations) implements Answer {}
+
+    /// What an operation has reported.
+    ///
+    /// @param number its position in the run, from 1
+    /// @param operation name of the call, as docs/reference/http.md has it
+    /// @param step optimizer steps applied then
+    /// @param failure code of the fault with which it failed
+    record OperationMetrics(long number, long seq, String operation, long step, Map<String, Double> metrics,
+            Optional<String> failure, long timeMillis) {}
+
+    /// What an account has used: the sum, its runs, and the base models that were sampled themselves.
+    record Usage(String owner, UsageLine sum, List<UsageLine> runs, List<UsageLine> baseModels)
+            implements Answer {}
+
+    /// What a run has used, or a base model that was sampled, or all of them.
+    ///
+    /// @param run empty: a base model, or the sum
+    /// @param baseModel empty: the sum
+    /// @param trainedTokens positions in `forward_backward`
+    /// @param evaluatedTokens positions in `forward`
+    /// @param storedBytes of the checkpoints that there are now
+    record UsageLine(Optional<String> run, String baseModel, Optional<String> project,
+            Optional<String> session, long trainedTokens, long evaluatedTokens, long prefilledTokens,
+            long sampledTokens, long samplingRequests, double deviceSeconds, long storedBytes) {}
+
+    /// What an account has used by the hour, the oldest hour first.
+    record HourlyUsage(List<UsageEvent> events) implements Answer {}
+
+    /// Tokens of one kind in one hour.
+    ///
+    /// @param fromMillis when the hour began, epoch milliseconds
+    /// @param kind `training`, `sampling_prefill` or `sampling_sample`
+    record UsageEvent(long fromMillis, String baseModel, Optional<String> session, Optional<String> project,
+            String kind, long tokens) {}
 }

@@ -11,7 +11,8 @@ public sealed interface ClientMessage {
     /// The version of the protocol. Both sides must have the same.
     int VERSION = 1;
     /// The minor version: raised with each addition, so that a client can tell what a gateway does not know.
-    int MINOR = 0;
+    /// 1: history after a number, metrics of operations, usage, publication, filters of listings.
+    int MINOR = 1;
     /// Largest payload of one message, and the size of a part.
     int PART_BYTES = 256 << 10;
 

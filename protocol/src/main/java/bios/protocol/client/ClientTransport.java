@@ -6,6 +6,7 @@ import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import com.typesafe.config.ConfigUtil;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -27,12 +28,20 @@ public record ClientTransport(String host, int port, Optional<String> bindHost,
     public static final String GATEWAY = "/user/gateway";
     /// The name of the gateway's system, part of its address.
     public static final String SYSTEM = "bios-gateway";
-    /// Larger than a part, with what goes around it.
-    private static final int FRAME_BYTES = 2 * ClientMessage.PART_BYTES;
+    /// The largest frame: a part, with what goes around it.
+    public static final int FRAME_BYTES = 2 * ClientMessage.PART_BYTES;
 
-    /// Files in PEM, which are read again when they change: both sides show a certificate that the authority
-    /// has signed, and the two certificates have a name in common.
-    public record Certificates(Path key, Path certificate, Path authority) {}
+    /// Files in PEM: both sides show a certificate that the authority has signed, and the two certificates
+    /// have a name in common.
+    ///
+    /// @param reload the files are read again for new connections when they were read longer ago than this;
+    ///     connections that are open go on
+    public record Certificates(Path key, Path certificate, Path authority, Duration reload) {
+        /// Files that are read again each minute.
+        public Certificates(Path key, Path certificate, Path authority) {
+            this(key, certificate, authority, Duration.ofMinutes(1));
+        }
+    }
 
     /// The configuration; `base` has everything that this record does not say.
     public Config over(Config base) {
@@ -52,10 +61,17 @@ public record ClientTransport(String host, int port, Optional<String> bindHost,
             own.put(keys + "key-file", files.key().toString());
             own.put(keys + "cert-file", files.certificate().toString());
             own.put(keys + "ca-cert-file", files.authority().toString());
-            own.put(keys + "ssl-context-cache-ttl", "1 minute");
+            own.put(keys + "ssl-context-cache-ttl", files.reload().toMillis() + " ms");
         });
         return ConfigFactory.parseMap(own).withFallback(FIXED).withFallback(refused(base))
                 .withFallback(base).resolve();
+    }
+
+    /// The same for a system behind something that listens at `host` and `port` in its place: it listens on a
+    /// free port of this machine only.
+    public Config behind(Config base) {
+        return ConfigFactory.parseMap(Map.of("pekko.remote.artery.bind.hostname", "127.0.0.1",
+                "pekko.remote.artery.bind.port", 0)).withFallback(over(base));
     }
 
     /// Pekko adds the serializers of all libraries to those of a configuration: each is overridden by name.

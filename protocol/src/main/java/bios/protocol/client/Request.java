@@ -4,6 +4,7 @@ import bios.protocol.model.TargetModule;
 import bios.protocol.run.Operation;
 import bios.protocol.sampling.SamplingParams;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 
 /// What a JVM client asks of the gateway: the requests of docs/reference/http.md, with the same rules. Each
@@ -83,7 +84,9 @@ public sealed interface Request {
             boolean promptLogprobs, int topkPromptLogprobs) implements Request {}
 
     /// Answer: [Answer.Runs].
-    record ListRuns(int offset, int limit) implements Request {}
+    ///
+    /// @param filter names and values, as in the query over HTTP; since minor version 1
+    record ListRuns(int offset, int limit, Map<String, String> filter) implements Request {}
 
     /// Answer: [Answer.Run].
     record DescribeRun(String run) implements Request {}
@@ -91,7 +94,9 @@ public sealed interface Request {
     /// The checkpoints of a run, or of all runs. Answer: [Answer.Checkpoints].
     ///
     /// @param offset of the listing of all runs
-    record ListCheckpoints(Optional<String> run, int offset, int limit) implements Request {}
+    /// @param filter of that listing: names and values, as in the query over HTTP; since minor version 1
+    record ListCheckpoints(Optional<String> run, int offset, int limit, Map<String, String> filter)
+            implements Request {}
 
     /// Answer: [Answer.Done].
     record DeleteCheckpoint(String path) implements Request {}
@@ -99,8 +104,31 @@ public sealed interface Request {
     /// Sets when a checkpoint is deleted by itself; empty: never. Answer: [Answer.Done].
     record SetExpiry(String path, Optional<Long> ttlSeconds) implements Request {}
 
+    /// Lets every account read a checkpoint, or its owner only. Answer: [Answer.Done].
+    record Publish(String path, boolean published) implements Request {}
+
     /// The newest entries of a run's history. Answer: [Answer.History].
-    record History(String run, int limit) implements Request {}
+    ///
+    /// @param after waits until there are entries with a higher number, and gets the oldest of these; the
+    ///     answer is empty if none came for a while. Since minor version 1
+    record History(String run, int limit, Optional<Long> after) implements Request {}
+
+    /// What the newest operations of a run have reported. Answer: [Answer.Metrics].
+    ///
+    /// @param after as in [History]
+    record Metrics(String run, int limit, Optional<Long> after) implements Request {}
+
+    /// What an account has used. Answer: [Answer.Usage].
+    ///
+    /// @param owner the account; another one than the caller's is for operators
+    /// @param filter of the runs: names and values, as in the query over HTTP
+    record Usage(Optional<String> owner, Map<String, String> filter) implements Request {}
+
+    /// What an account has used by the hour. Answer: [Answer.HourlyUsage].
+    ///
+    /// @param from epoch milliseconds, inclusive
+    /// @param to epoch milliseconds, exclusive
+    record HourlyUsage(Optional<String> owner, Optional<Long> from, Optional<Long> to) implements Request {}
 
     /// Closes a run for good. Answer: [Answer.Submitted]; its result is [Answer.Unloaded].
     record Unload(String run) implements Request {}

@@ -1,5 +1,6 @@
 package bios.protocol.run;
 
+import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
@@ -11,8 +12,11 @@ import java.util.TreeMap;
 /// @param position the operation of the entry, from 1
 /// @param seq the sequence number of that operation
 /// @param detail further values by name; docs/reference/http.md lists the names of each kind
+/// @param number rises with each entry of a history; empty before the entry is in one, and in entries of
+///     earlier builds
 public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Optional<Long> position,
-        Optional<Long> seq, Map<String, String> detail) {
+        Optional<Long> seq, Map<String, String> detail,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> number) {
     private static final int LONGEST = 500;
 
     /// The kinds of entries.
@@ -72,7 +76,18 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         detail = Map.copyOf(shortened);
     }
 
-    /// Whether the entry equals `other` apart from its time.
+    /// An entry that is in no history yet.
+    public HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Optional<Long> position,
+            Optional<Long> seq, Map<String, String> detail) {
+        this(timeMillis, node, kind, position, seq, detail, Optional.empty());
+    }
+
+    /// The same with a number.
+    public HistoryEntry numbered(long given) {
+        return new HistoryEntry(timeMillis, node, kind, position, seq, detail, Optional.of(given));
+    }
+
+    /// Whether the entry equals `other` apart from its time and number.
     public boolean repeats(HistoryEntry other) {
         return kind == other.kind && node.equals(other.node) && position.equals(other.position)
                 && seq.equals(other.seq) && detail.equals(other.detail);

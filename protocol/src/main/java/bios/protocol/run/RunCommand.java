@@ -82,8 +82,21 @@ public sealed interface RunCommand extends Message {
     /// Gets the timings of the newest operations. Reply: [RunReply.Timings].
     record GetTimings(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Gets the history of the run. Reply: [RunReply.History].
-    record GetHistory(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+    /// Gets the entries of the history with a higher number than `after`. If there is none, waits up to
+    /// `waitMillis` for one; an empty reply says only that it is time to ask again. Reply:
+    /// [RunReply.History].
+    record GetHistory(String owner, long after, long waitMillis, ActorRef<RunReply> replyTo)
+            implements RunCommand {
+        /// The whole history, now.
+        public GetHistory(String owner, ActorRef<RunReply> replyTo) {
+            this(owner, 0, 0, replyTo);
+        }
+    }
+
+    /// Gets what the operations after position `after` have reported, of those that are kept. If there is
+    /// nothing, waits as [GetHistory] does. Reply: [RunReply.Metrics].
+    record GetMetrics(String owner, long after, long waitMillis, ActorRef<RunReply> replyTo)
+            implements RunCommand {}
 
     /// Tries the operation that was set aside again, with those that wait for it. Reply: [RunReply.Done].
     record Retry(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
@@ -138,6 +151,9 @@ public sealed interface RunCommand extends Message {
 
         /// @param entries the newest entries of the history, the newest last
         record History(List<HistoryEntry> entries) implements RunReply {}
+
+        /// @param operations in the order of their positions
+        record Metrics(List<OperationMetrics> operations) implements RunReply {}
 
         /// The command was executed.
         record Done() implements RunReply {}

@@ -92,6 +92,10 @@ final class ClientTypes implements WireTypes {
         registry.add(119, Request.Unload.class);
         registry.add(120, Request.TryAgain.class);
         registry.add(121, Request.GiveUp.class);
+        registry.add(122, Request.Publish.class);
+        registry.add(123, Request.Metrics.class);
+        registry.add(124, Request.Usage.class);
+        registry.add(125, Request.HourlyUsage.class);
     }
 
     private static void answers(Registry registry) {
@@ -118,5 +122,11 @@ final class ClientTypes implements WireTypes {
         registry.add(220, Answer.Checkpoint.class);
         registry.add(221, Answer.History.class);
         registry.add(222, Answer.HistoryEntry.class);
+        registry.add(223, Answer.Metrics.class);
+        registry.add(224, Answer.OperationMetrics.class);
+        registry.add(225, Answer.Usage.class);
+        registry.add(226, Answer.UsageLine.class);
+        registry.add(227, Answer.HourlyUsage.class);
+        registry.add(228, Answer.UsageEvent.class);
     }
 }

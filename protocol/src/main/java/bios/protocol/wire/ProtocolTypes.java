@@ -20,6 +20,7 @@ import bios.protocol.run.DeathReport;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
+import bios.protocol.run.OperationMetrics;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
@@ -134,6 +135,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(120, RunCommand.KeepWeights.class);
         registry.add(121, RunCommand.Publish.class);
         registry.add(122, RunCommand.SetProject.class);
+        registry.add(123, RunCommand.GetMetrics.class);
     }
 
     private static void runReplies(Registry registry) {
@@ -149,6 +151,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(139, RunCommand.RunReply.Timings.class);
         registry.add(140, RunCommand.RunReply.History.class);
         registry.add(141, RunCommand.RunReply.Stalled.class);
+        registry.add(142, RunCommand.RunReply.Metrics.class);
+        registry.add(143, OperationMetrics.class);
     }
 
     private static void engineCommands(Registry registry) {

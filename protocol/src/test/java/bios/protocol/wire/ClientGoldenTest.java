@@ -1,5 +1,6 @@
 package bios.protocol.wire;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -43,6 +44,9 @@ class ClientGoldenTest {
             new ClientSerializer((ExtendedActorSystem) Adapter.toClassic(KIT.system()));
     private static final Path GOLDEN = Path.of("golden/client");
     private static final String RUN = Samples.RUN.value();
+    /// In the names of the files of submitted operations.
+    private static final int FIRST_SUBMIT = 52;
+    private static final Map<String, String> FILTER = Map.of("project_id", "p");
     private static final String SESSION = "0a1b2c3d-0000-4000-8000-00000000000a";
 
     @AfterAll static void stop() {
@@ -82,12 +86,15 @@ class ClientGoldenTest {
                 new Request.Snapshot(RUN, 6, 1), new Request.Retrieve(RUN + ":5"),
                 new Request.OpenSampler(SESSION, 1, Optional.of("m"), Optional.empty()),
                 new Request.Sample(SESSION + ":sample:1", 3, new int[] {1, 2}, params, 2, true, 4),
-                new Request.ListRuns(0, 20), new Request.DescribeRun(RUN),
-                new Request.ListCheckpoints(Optional.of(RUN), 0, 20),
+                new Request.ListRuns(0, 20, FILTER), new Request.DescribeRun(RUN),
+                new Request.ListCheckpoints(Optional.of(RUN), 0, 20, FILTER),
                 new Request.DeleteCheckpoint("bios://" + RUN + "/a"),
                 new Request.SetExpiry("bios://" + RUN + "/a", Optional.of(60L)),
-                new Request.History(RUN, 10), new Request.Unload(RUN), new Request.TryAgain(RUN),
-                new Request.GiveUp(RUN)));
+                new Request.History(RUN, 10, Optional.of(7L)), new Request.Unload(RUN),
+                new Request.TryAgain(RUN), new Request.GiveUp(RUN)));
+        all.addAll(List.of(new Request.Publish("bios://" + RUN + "/a", true),
+                new Request.Metrics(RUN, 10, Optional.of(7L)), new Request.Usage(Optional.of("o"), FILTER),
+                new Request.HourlyUsage(Optional.empty(), Optional.of(1L), Optional.empty())));
         Samples.operations().forEach((name, operation) -> all.add(new Request.Submit(RUN, 5, operation)));
         return all;
     }
@@ -96,7 +103,9 @@ class ClientGoldenTest {
         var sampled = new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},
                 SampleResult.StopReason.STOP, Optional.of(new float[] {-2}))), Optional.of(new float[] {-3}),
                 Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))));
-        var checkpoint = new Answer.Checkpoint("bios://" + RUN + "/a", true, 9, 3, 7, Optional.of(8L), "{}");
+        var checkpoint = checkpoint(true);
+        var used = new Answer.UsageLine(Optional.of(RUN), "m", Optional.of("p"), Optional.of("s"), 1, 2, 3, 4,
+                5, 0.5, 6);
         var run = new Answer.Run(RUN, "m", 8, 32, List.of("q_proj"), 3, 7, List.of(checkpoint), true, "{}",
                 Optional.of("bios://" + RUN + "/a"), Optional.of("NaN"));
         return List.of(new Answer.Refused(problem()), new Answer.Done(), new Answer.SessionOpened(SESSION),
@@ -111,18 +120,31 @@ class ClientGoldenTest {
                 new Answer.Saved(Optional.of("bios://" + RUN + "/a"), Optional.of("sampler"), 3, "{}"),
                 new Answer.Loaded(RUN, "bios://" + RUN + "/a", 3), new Answer.SamplerOpened("sampler"),
                 new Answer.Sampled(sampled), new Answer.Runs(List.of(run), 1), run,
-                new Answer.Checkpoints(List.of(checkpoint), 1), new Answer.History(List.of(
-                        new Answer.HistoryEntry(7, Optional.of("node"), "opened", Optional.of(1L),
-                                Optional.of(5L), Map.of("replay", "3")))));
+                new Answer.Checkpoints(List.of(checkpoint), 1), history(Optional.of(9L)),
+                new Answer.Metrics(List.of(new Answer.OperationMetrics(3, 5, "optim_step", 2,
+                        Map.of("grad_norm", 0.5), Optional.of("invalid"), 7))),
+                new Answer.Usage("o", used, List.of(used), List.of()), new Answer.HourlyUsage(List.of(
+                        new Answer.UsageEvent(7, "m", Optional.of("s"), Optional.of("p"), "training", 9))));
+    }
+
+    private static Answer.Checkpoint checkpoint(boolean published) {
+        return new Answer.Checkpoint("bios://" + RUN + "/a", true, 9, 3, 7, Optional.of(8L), "{}", published);
+    }
+
+    private static Answer.History history(Optional<Long> number) {
+        return new Answer.History(List.of(new Answer.HistoryEntry(7, Optional.of("node"), "opened",
+                Optional.of(1L), Optional.of(5L), Map.of("replay", "3"), number)));
     }
 
     private static Map<String, byte[]> encoded() {
         Map<String, byte[]> all = new TreeMap<>();
         messages().forEach(message -> all.put(name(message), CLIENT.toBinary(message)));
         answers().forEach(answer -> all.put(name(answer), ClientSerializer.encode(answer)));
-        requests().forEach(request -> all.put(request instanceof Request.Submit(_, _, var operation)
-                ? name(request) + "." + all.size() + "." + operation.getClass().getSimpleName()
-                : name(request), ClientSerializer.encode(request)));
+        int submit = FIRST_SUBMIT;
+        for (Request request : requests())
+            all.put(request instanceof Request.Submit(_, _, var operation)
+                    ? name(request) + "." + submit++ + "." + operation.getClass().getSimpleName()
+                    : name(request), ClientSerializer.encode(request));
         return all;
     }
 
@@ -137,7 +159,8 @@ class ClientGoldenTest {
     @Test void bytesOfEarlierBuildsAreReadAndNothingIsLost() throws Exception {
         for (var entry : encoded().entrySet()) {
             byte[] now = entry.getValue();
-            Path file = GOLDEN.resolve(entry.getKey() + ".1.hex");
+            Path file = GOLDEN.resolve(entry.getKey() + (GROWN.contains(entry.getKey()) ? ".1.1.hex"
+                    : ".1.hex"));
             if (Boolean.getBoolean("golden.write") && !Files.exists(file)) {
                 Files.createDirectories(GOLDEN);
                 Files.writeString(file, HexFormat.of().formatHex(now) + "\n");
@@ -167,6 +190,83 @@ class ClientGoldenTest {
             for (Class<?> permitted : root.getPermittedSubclasses())
                 assertTrue(shown.contains(permitted), permitted::getName);
     }
+
+    /// Messages to which minor version 1 has added components. `NAME.1.hex` has their bytes of minor version
+    /// 0, `NAME.1.1.hex` those of now; of other messages, `NAME.1.hex` has those of the minor version that
+    /// brought them.
+    private static final Set<String> GROWN =
+            Set.of("Request.ListRuns", "Request.ListCheckpoints", "Request.History", "Answer.History",
+                    "Answer.Run", "Answer.Runs", "Answer.Checkpoints");
+
+    /// The grown records as minor version 0 had them.
+    private static final class Minor0 {
+        record ListRuns(int offset, int limit) {}
+
+        record ListCheckpoints(Optional<String> run, int offset, int limit) {}
+
+        record History(String run, int limit) {}
+
+        record HistoryEntry(long timeMillis, Optional<String> node, String kind, Optional<Long> position,
+                Optional<Long> seq, Map<String, String> detail) {}
+
+        record Checkpoint(String path, boolean training, long bytes, long step, long createdAtMillis,
+                Optional<Long> expiresAtMillis, String userMetadata) {}
+
+        private static final Map<Integer, Class<?>> OTHER = Map.of(113, ListRuns.class, 115,
+                ListCheckpoints.class, 118, History.class, 220,
+                Checkpoint.class, 222, HistoryEntry.class);
+
+        /// A build of minor version 0: it reads and writes these records, and knows nothing of later ones.
+        static KryoPool build() {
+            return new KryoPool(() -> new ClientKryo(registry -> new ClientTypes().registerTo((id, type) -> {
+                if (id < 122 || id >= 200 && id < 223) registry.add(id, OTHER.getOrDefault(id, type));
+            }), _ -> "", _ -> null));
+        }
+    }
+
+    private static byte[] minor0(String name) throws Exception {
+        return HexFormat.of().parseHex(Files.readString(GOLDEN.resolve(name + ".1.hex")).strip());
+    }
+
+    @Test void aBuildOfTheMinorVersionBeforeIsUnderstood() throws Exception {
+        assertEquals(new Request.ListRuns(0, 20, Map.of()),
+                ClientSerializer.decode(minor0("Request.ListRuns")));
+        assertEquals(new Request.ListCheckpoints(Optional.of(RUN), 0, 20, Map.of()),
+                ClientSerializer.decode(minor0("Request.ListCheckpoints")));
+        assertEquals(new Request.History(RUN, 10, Optional.empty()),
+                ClientSerializer.decode(minor0("Request.History")));
+        assertEquals(history(Optional.empty()), ClientSerializer.decode(minor0("Answer.History")));
+        assertEquals(new Answer.Checkpoints(List.of(checkpoint(false)), 1),
+                ClientSerializer.decode(minor0("Answer.Checkpoints")));
+        // These are the bytes that such a build writes.
+        assertArrayEquals(minor0("Request.ListRuns"), Minor0.build().encode(new Minor0.ListRuns(0, 20)));
+    }
+
+    @Test void aBuildOfTheMinorVersionBeforeUnderstandsThisOne() throws Exception {
+        KryoPool before = Minor0.build();
+        for (Request request : requests()) read(before, name(request), ClientSerializer.encode(request));
+        for (Answer answer : answers()) read(before, name(answer), ClientSerializer.encode(answer));
+        assertEquals(new Minor0.History(RUN, 10), before.read(new Input(ClientSerializer.encode(
+                new Request.History(RUN, 10, Optional.of(7L))))));
+        assertEquals(new Minor0.ListRuns(0, 20), before.read(new Input(ClientSerializer.encode(
+                new Request.ListRuns(0, 20, FILTER)))));
+    }
+
+    /// What is new is refused, and the gateway says so; all else is read, to the last known component.
+    private static void read(KryoPool before, String name, byte[] now) throws Exception {
+        if (NEW.contains(name)) {
+            assertThrows(RuntimeException.class, () -> before.read(new Input(now)), name);
+            return;
+        }
+        Object read = before.read(new Input(now));
+        // Maps have no order.
+        int wanted = GROWN.contains(name) ? minor0(name).length : now.length;
+        assertEquals(wanted, before.encode(read).length, name);
+    }
+
+    /// Messages that minor version 1 has brought.
+    private static final Set<String> NEW = Set.of("Request.Publish", "Request.Metrics", "Request.Usage",
+            "Request.HourlyUsage", "Answer.Metrics", "Answer.Usage", "Answer.HourlyUsage");
 
     /// A record of one minor version, and of the next.
     record Old(long id, String text, Inner inner) {}

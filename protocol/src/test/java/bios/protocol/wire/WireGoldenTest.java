@@ -16,6 +16,7 @@ import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import bios.protocol.model.UnservedModel;
 import bios.protocol.run.OperationKind;
+import bios.protocol.run.OperationMetrics;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
@@ -130,6 +131,9 @@ class WireGoldenTest {
         all.add(new RunReply.History(List.of(new HistoryEntry(9, Optional.of("node-1"),
                 HistoryEntry.Kind.OPENED,
                 Optional.of(4L), Optional.empty(), Map.of("replay", "3")))));
+        all.add(new RunCommand.GetMetrics("owner", 3, 1000, nobody()));
+        all.add(new RunReply.Metrics(List.of(new OperationMetrics(4, 5, OperationKind.OPTIM_STEP, 2,
+                Map.of("grad_norm", 0.5), Optional.of("invalid"), 9))));
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
     }
 
