@@ -447,6 +447,16 @@ class TrainingRunTest {
                 run.submit(-1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), IDLE, 0, SETTINGS));
     }
 
+    /// A run as builds without numbers of entries have stored it.
+    private static TrainingRun unnumbered(TrainingRun run) {
+        List<HistoryEntry> history = run.history().stream().map(e -> new HistoryEntry(e.timeMillis(),
+                e.node(), e.kind(), e.position(), e.seq(), e.detail())).toList();
+        return new TrainingRun(run.config(), run.lora(), run.accepted(), run.known(), run.pending(),
+                run.recovery(), run.trained(), run.checkpoints(), run.blocking(), run.suspect(),
+                run.garbage(), run.lastRequestMillis(), run.closed(), history, run.executedUpTo(),
+                run.deaths(), run.setAside(), run.usage());
+    }
+
     static List<Object> stored() {
         var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 1,
                 RunHarness.LORA);
@@ -477,10 +487,11 @@ class TrainingRunTest {
                 Optional.of(3L), Optional.empty(), Map.of("recovery_point", "3", "replay", "2"))),
                 new OperationFailed(1, Fault.user("bad", "why"), Optional.of(stamp)),
                 new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
-                        List.of(), Optional.of(stamp)), run.apply(new OperationAttempted(2))
-                        .apply(new HistoryRecorded(new HistoryEntry(11, Optional.of("node-1"),
+                        List.of(), Optional.of(stamp)), unnumbered(run.apply(
+                        new OperationAttempted(2)).apply(new HistoryRecorded(new HistoryEntry(11,
+                                Optional.of("node-1"),
                                 HistoryEntry.Kind.ATTEMPT, Optional.of(2L), Optional.of(9L),
-                                Map.of("first", "2", "operations", "1"))), 4)));
+                                Map.of("first", "2", "operations", "1"))), 4))));
         all.add(new ReplayBegan(2));
         var report = new DeathReport(RunHarness.RUN, "worker-1", 3, 1, 2, 2, "it ended without a shutdown");
         all.addAll(List.of(new OperationAccepted(3, 7, inline(OperationKind.FORWARD), "ab", 9,
