@@ -271,7 +271,7 @@ class OwnershipTest {
         cases.put("POST weights_info", owned(
                 ids -> call("weights_info", "{'path': 'bios://" + ids.run() + "/a'}"),
                 ids -> call("weights_info", "{'tinker_path': 'tinker://" + ids.run() + "/weights/a'}")));
-        for (String what : List.of("", "/checkpoints", "/timings", "/history"))
+        for (String what : List.of("", "/checkpoints", "/timings", "/history", "/metrics"))
             cases.put("GET training_runs/*" + what, owned(ids ->
                     get("training_runs/" + ids.run() + what)));
     }
