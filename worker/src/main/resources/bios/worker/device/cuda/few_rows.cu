@@ -253,7 +253,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) few_rows_32_4(Matrix x, Par
     multiply<32, 4, 4>(x, parts, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256) few_rows_64_1(Matrix x, Parts parts,
+extern "C" __global__ void __launch_bounds__(256, 1) few_rows_64_1(Matrix x, Parts parts,
         int narrow) {
     DYNAMIC_SHARED(shared);
     multiply<64, 1, 4>(x, parts, narrow, shared);
