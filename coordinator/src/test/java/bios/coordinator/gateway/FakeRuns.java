@@ -128,7 +128,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
                             Optional.empty(), Map.of("rank", "32", "base_model", "ultrasafe/usf-tiny")),
                     new HistoryEntry(2_000, Optional.of("node-1"), HistoryEntry.Kind.RECOVERY_POINT,
                             Optional.of(7L),
-                            Optional.of(9L), Map.of("step", "3", "bytes", "100")))));
+                            Optional.of(9L), Map.of("step", "3", "bytes", "100")).numbered(2))));
             case RunCommand.Unload(_, _) -> existing(run, () -> {
                 run.closed = true;
                 return new RunReply.Done();

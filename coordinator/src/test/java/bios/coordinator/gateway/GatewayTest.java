@@ -486,7 +486,7 @@ class GatewayTest {
         assertEquals(1, last.size());
         assertEquals(TestService.json("{'time': '1970-01-01T00:00:02Z', 'node': 'node-1',"
                 + " 'kind': 'recovery_point', 'position': 7, 'seq_id': 9,"
-                + " 'detail': {'bytes': 100, 'step': 3}}"), last.get(0));
+                + " 'detail': {'bytes': 100, 'step': 3}, 'number': 2}"), last.get(0));
         assertEquals(400, service.get("training_runs/" + run + "/history?limit=0").status());
     }
 
