@@ -123,7 +123,7 @@ final class ApiSchemas {
                 nullable("stop_sequence", string()), must("usage", object(must("input_tokens", integer()),
                         must("output_tokens", integer())))));
         all.put("MessageError", object(must("type", oneOf("error")), must("error", object(
-                must("type", string()), must("message", string())))));
+                must("type", string()), must("message", string()), must("code", string())))));
         all.put("OpenAiUsage", object(must("prompt_tokens", integer()),
                 must("completion_tokens", integer()), must("total_tokens", integer())));
         all.put("ChatCompletion", completion("chat.completion", must("message", object(must("role",

@@ -32,7 +32,8 @@ record MessagesAnswer(GatewayServices services, OpenAiRequest request, String id
         };
         String message = error.field().filter(field -> !error.getMessage().contains(field))
                 .map(field -> field + ": " + error.getMessage()).orElse(error.getMessage());
-        return ApiResponse.object(TYPE, "error", "error", ApiResponse.object(TYPE, type, "message", message));
+        return ApiResponse.object(TYPE, "error", "error", ApiResponse.object(TYPE, type, "message", message,
+                "code", error.wireCode()));
     }
 
     private CompletionText text() {
