@@ -35,6 +35,9 @@ final class BoundedAcceptor implements AutoCloseable {
     private static final int TLS_HANDSHAKE = 0x16;
     private static final int BACKLOG = 256;
     private static final int BUFFER_BYTES = 16 << 10;
+    /// While there are at most this many connections, new ones get threads of the system and large buffers.
+    private static final int FEW = 256;
+    private static final int LARGE_BUFFER_BYTES = 64 << 10;
     /// Artery sends nothing back over a connection; TLS does.
     private static final int BACK_BUFFER_BYTES = 2 << 10;
     private static final int PAUSE_MILLIS = 100;
@@ -105,7 +108,7 @@ final class BoundedAcceptor implements AutoCloseable {
         while (!server.isClosed()) {
             try {
                 Socket peer = server.accept();
-                if (enter(peer)) Thread.ofVirtual().start(() -> serve(peer, target));
+                if (enter(peer)) Thread.ofVirtual().start(() -> greet(peer, target));
             } catch (IOException failed) { // closed, or the process has no file descriptor left
                 if (!server.isClosed()) pause();
             }
@@ -160,20 +163,43 @@ final class BoundedAcceptor implements AutoCloseable {
         }
     }
 
-    private void serve(Socket peer, InetSocketAddress target) {
+    /// Reads the first bytes in a virtual thread, because a stranger may leave it waiting.
+    private void greet(Socket peer, InetSocketAddress target) {
+        byte[] magic = new byte[MAGIC_BYTES];
+        boolean speaks = false;
+        try {
+            speaks = speaks(peer, magic);
+            if (speaks) peer.setSoTimeout(0);
+        } catch (IOException _) {
+            // it has gone
+        }
+        if (!speaks) {
+            refuse(peer, Reason.HEADER);
+            leave(peer);
+        } else if (few()) {
+            Thread.ofPlatform().daemon().name("actor-connection")
+                    .start(() -> serve(peer, magic, target, LARGE_BUFFER_BYTES));
+        } else {
+            serve(peer, magic, target, BUFFER_BYTES);
+        }
+    }
+
+    private boolean few() {
+        synchronized (open) {
+            return open.size() <= FEW;
+        }
+    }
+
+    /// Passes on what a peer sends. A thread of the system does so sooner: a virtual one waits at each frame
+    /// for the one that polls sockets and for its carrier.
+    private void serve(Socket peer, byte[] magic, InetSocketAddress target, int bufferBytes) {
         try (peer; var artery = new Socket()) {
-            byte[] magic = new byte[MAGIC_BYTES];
-            if (!speaks(peer, magic)) {
-                refuse(peer, Reason.HEADER);
-                return;
-            }
-            peer.setSoTimeout(0);
             peer.setKeepAlive(true);
             artery.connect(target);
             for (Socket socket : List.of(peer, artery)) socket.setTcpNoDelay(true);
             artery.getOutputStream().write(magic);
             Thread.ofVirtual().start(() -> passBack(artery, peer));
-            passOn(peer, artery);
+            passOn(peer, artery, new byte[bufferBytes]);
         } catch (IOException _) {
             // one side has gone, and the other goes too
         } finally {
@@ -201,8 +227,7 @@ final class BoundedAcceptor implements AutoCloseable {
                 : MAGIC.contains(new String(magic, StandardCharsets.ISO_8859_1));
     }
 
-    private void passOn(Socket peer, Socket artery) throws IOException {
-        byte[] buffer = new byte[BUFFER_BYTES];
+    private void passOn(Socket peer, Socket artery, byte[] buffer) throws IOException {
         var frames = new Frames(limits.frameBytes());
         InputStream in = peer.getInputStream();
         OutputStream out = artery.getOutputStream();
