@@ -82,7 +82,7 @@ final class EndToEndIT {
     /// The long form: `many_clients.py --clients 200 --seconds 300 --cycles 2 --silence 420 --below 260`.
     @Test void memoryThatManyClientsNeededIsGivenBack() throws Exception {
         python("deploy/src/test/python/many_clients.py", "--clients", "60", "--seconds", "15",
-                "--cycles", "2", "--idle", "10", "--silence", "240", "--below", "300");
+                "--cycles", "2", "--idle", "10", "--silence", "240", "--below", "360");
     }
 
     /// The long form, with all parts of `gpu-check`: `python3 deploy/src/test/python/emulated_gpu.py`.
