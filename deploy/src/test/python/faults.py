@@ -60,6 +60,16 @@ class Faults:
             self._reached += 1
             self._moved.notify_all()
 
+    def finish(self, began: float) -> None:
+        """Waits for the last fault; ends the check unless all of them happened.
+
+        `began`: the monotonic time at which the programs were started."""
+        self.thread.join(300)
+        if self.failure:
+            raise self.failure[0]
+        log(f"with faults: {time.monotonic() - began:.1f} s")
+        holds(f"{len(self.done)} faults happened: {', '.join(self.done)}", len(self.done) == len(self._plan))
+
     def _work(self) -> None:
         try:
             for moment, kind in self._plan:
@@ -240,11 +250,7 @@ def main() -> None:
         faults = Faults(running, kinds, arguments.faults, sum(len(results) for _, results in quiet), arguments.seed)
         faults.thread.start()
         broken = together(running.client(), seeds, arguments.steps, faults.reached, arguments.sabotage)
-        faults.thread.join(300)
-        if faults.failure:
-            raise faults.failure[0]
-        log(f"with faults: {time.monotonic() - began:.1f} s")
-        holds(f"{len(faults.done)} faults happened: {', '.join(faults.done)}", len(faults.done) == arguments.faults)
+        faults.finish(began)
         for seed, (_, one), (_, other) in zip(seeds, broken, quiet):
             for a, b in zip(one, other):
                 if a != b:

@@ -172,11 +172,7 @@ def main() -> None:
             faults.gateways = proxies
             faults.thread.start()
             together(broken)
-            faults.thread.join(300)
-            if faults.failure:
-                raise faults.failure[0]
-            log(f"with faults: {time.monotonic() - began:.1f} s")
-            holds(f"{len(faults.done)} faults happened: {', '.join(faults.done)}", len(faults.done) == arguments.faults)
+            faults.finish(began)
             for seed, one, other in zip(seeds, broken, quiet):
                 for a, b in zip(comparable(one), comparable(other)):
                     if a != b:

@@ -241,11 +241,7 @@ def check(running: Cluster, arguments: argparse.Namespace) -> None:
     broken = clients(faults.reached, arguments.steps // 2 + 1 if arguments.sabotage else -1)
     faults.thread.start()
     together(broken)
-    faults.thread.join(300)
-    if faults.failure:
-        raise faults.failure[0]
-    log(f"with faults: {time.monotonic() - began:.1f} s")
-    holds(f"{len(faults.done)} faults happened: {', '.join(faults.done)}", len(faults.done) == arguments.faults)
+    faults.finish(began)
     compared(seeds, quiet, broken)
     for seed, client, before in zip(seeds, broken, wanted):
         after = client.end()
