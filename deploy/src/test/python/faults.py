@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Set, Tuple
 
 from cluster import Cluster, cluster
 from harness import NAME, adapter, batch, holds, same
@@ -48,6 +48,7 @@ class Faults:
         order = [kind for _, kind in self._plan]
         self._chance.shuffle(order)
         self._plan = [(moment, kind) for (moment, _), kind in zip(self._plan, order)]
+        self._killed: Set[int] = set()
         self._reached = 0
         self._moved = threading.Condition()
         self.done: List[str] = []
@@ -82,17 +83,22 @@ class Faults:
             self.failure.append(e)
 
     def _victim(self, role: str) -> Tuple[str, int]:
-        """A running process of the role; waits for one."""
+        """A running process of the role that was not killed before; waits for one.
+
+        A killed process keeps its number in the cluster's list of nodes until the next one is started."""
         while True:
-            names = [name for name in self._running.names(role) if self._running.pid(name)]
+            pids = {name: self._running.pid(name) for name in self._running.names(role)}
+            names = [name for name, pid in pids.items() if pid and pid not in self._killed]
             if names:
                 name = self._chance.choice(names)
-                return name, self._running.pid(name)
+                return name, pids[name]
             time.sleep(0.2)
 
     def _hit(self, role: str, number: int, what: str) -> Tuple[str, int]:
         name, pid = self._victim(role)
         log(f"  {what} {name} (pid {pid})")
+        if number != signal.SIGSTOP:
+            self._killed.add(pid)
         self._running.signal(name, number)
         return name, pid
 
@@ -108,6 +114,7 @@ class Faults:
     def kill_all(self) -> None:
         log("  kill -9 everything")
         for name in self._running.nodes():
+            self._killed.add(self._running.pid(name))
             self._running.signal(name, signal.SIGKILL)
 
     def term_worker(self) -> None:
