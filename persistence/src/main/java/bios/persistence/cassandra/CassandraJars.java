@@ -4,8 +4,11 @@ import bios.persistence.process.TiedProcesses;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -22,26 +25,43 @@ public final class CassandraJars {
 
     private CassandraJars() {}
 
-    /// The folder of the jars in the installation `root`; downloads them with Maven if they are missing.
-    /// [IllegalStateException] with the end of Maven's output if that fails.
+    /// The folder of the jars in the installation `root`; downloads them with Maven if they are missing, while
+    /// other processes that need them wait. [IllegalStateException] with the end of Maven's output if that
+    /// fails.
     public static Path in(Path root) {
         Path project = root.resolve("deploy/cassandra");
         Path jars = project.resolve("target/lib");
-        if (complete(jars)) return jars;
+        Path lock = project.resolve("target/fetch.lock");
+        if (complete(jars) && !Files.exists(lock)) return jars; // the folder may be one that cannot be written
+        try {
+            Files.createDirectories(lock.getParent());
+            try (var channel = FileChannel.open(lock, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+                    var _ = channel.lock()) { // edge: a command line waits
+                if (!complete(jars) || channel.size() > 0) { // or a download was cut off
+                    channel.write(ByteBuffer.wrap(new byte[1]));
+                    fetch(root, project, jars);
+                    channel.truncate(0);
+                }
+                Files.deleteIfExists(lock);
+                return jars;
+            }
+        } catch (IOException failed) {
+            throw new UncheckedIOException("Cassandra's jars cannot be downloaded to " + jars + ": "
+                    + failed.getMessage(), failed);
+        }
+    }
+
+    private static void fetch(Path root, Path project, Path jars) throws IOException {
         Path log = project.resolve("target/fetch.log");
         try {
-            Files.createDirectories(log.getParent());
             Process maven = TiedProcesses.start(new ProcessBuilder(root.resolve("mvnw").toString(), "-B",
                     "-ntp", "-q", "-f", project.resolve("pom.xml").toString(), "package")
                     .redirectErrorStream(true).redirectOutput(log.toFile()));
-            if (maven.waitFor() == 0 && complete(jars)) return jars; // edge: a command line waits
+            if (maven.waitFor() == 0 && complete(jars)) return; // edge: a command line waits
             String output = Files.readString(log);
             throw new IllegalStateException("Cassandra's jars could not be downloaded by ./mvnw -f "
                     + "deploy/cassandra/pom.xml package:\n"
                     + output.substring(Math.max(0, output.length() - LOG_CHARACTERS_SHOWN)).strip());
-        } catch (IOException failed) {
-            throw new UncheckedIOException("Cassandra's jars cannot be downloaded to " + jars + ": "
-                    + failed.getMessage(), failed);
         } catch (InterruptedException _) {
             Thread.currentThread().interrupt();
             throw new IllegalStateException("interrupted while Cassandra's jars were downloaded");

@@ -5,9 +5,11 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.management.ManagementFactory;
+import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
@@ -38,16 +40,24 @@ public final class CudaEmulator {
         try {
             assumeTrue(available("g++"), "no g++: the CUDA device is not emulated");
             Path built = FOLDER.resolve(hash());
-            if (Files.exists(built)) return built;
-            Path building = FOLDER.resolve("building-" + ProcessHandle.current().pid());
-            var made = run(List.of(SOURCES.resolve("build.sh").toAbsolutePath().toString(),
-                    building.toString()), Map.of(), 300);
-            if (made.status != 0) throw new AssertionError("the emulator does not build:\n" + made.output);
-            Files.move(building, built);
-            return built;
+            Files.createDirectories(FOLDER);
+            try (var lock = FileChannel.open(FOLDER.resolve("lock"), StandardOpenOption.CREATE,
+                    StandardOpenOption.WRITE); var _ = lock.lock()) {
+                return build(built);
+            }
         } catch (IOException failure) {
             throw new UncheckedIOException(failure);
         }
+    }
+
+    private static Path build(Path built) throws IOException {
+        if (Files.exists(built)) return built;
+        Path building = FOLDER.resolve("building-" + ProcessHandle.current().pid());
+        var made = run(List.of(SOURCES.resolve("build.sh").toAbsolutePath().toString(),
+                building.toString()), Map.of(), 300);
+        if (made.status != 0) throw new AssertionError("the emulator does not build:\n" + made.output);
+        Files.move(building, built);
+        return built;
     }
 
     private static String hash() throws IOException {
