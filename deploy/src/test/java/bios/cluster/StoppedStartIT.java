@@ -42,7 +42,7 @@ final class StoppedStartIT {
                 Thread.sleep(5); // edge: waits for another process
             }
             for (ProcessHandle process : started) // edge: those that were killed end a little later
-                process.onExit().completeOnTimeout(process, 2, TimeUnit.SECONDS).get(); // edge: waits
+                process.onExit().completeOnTimeout(process, 30, TimeUnit.SECONDS).get(); // edge: waits
             assertEquals(List.of(), started.stream().filter(ProcessHandle::isAlive).map(process ->
                     process.pid() + " " + commandOf(process)).toList(), () -> read(log));
         } finally {

@@ -45,15 +45,16 @@ record ActorGateway(Settings settings, ActorCalls calls, RequestMemory memory, G
     /// @param host address that clients name
     /// @param maxSessions clients at the same time
     /// @param maxRequests requests of a client in progress
+    /// @param unreadBytes most bytes that are sent to a client and that it is not known to have read
     /// @param connections bounds of TCP connections
     /// @param silence a client that is not heard for so long has gone
     public record Settings(boolean enabled, String host, int port, Optional<String> bindHost,
             Optional<ClientTransport.Certificates> certificates, int maxSessions, int maxRequests,
-            Duration silence, String logLevel, BoundedAcceptor.Limits connections) {
+            long unreadBytes, Duration silence, String logLevel, BoundedAcceptor.Limits connections) {
         static Settings of(Config block) {
             return new Settings(block.getBoolean("enabled"), block.getString("host"), block.getInt("port"),
                     text(block, "bind-host"), certificates(block), block.getInt("max-sessions"),
-                    block.getInt("max-requests"), block.getDuration("silence"),
+                    block.getInt("max-requests"), block.getBytes("unread-bytes"), block.getDuration("silence"),
                     block.getString("log-level"), new BoundedAcceptor.Limits(block.getInt("max-connections"),
                             block.getInt("max-connections-per-address"), block.getDuration("header-timeout"),
                             ClientTransport.FRAME_BYTES));

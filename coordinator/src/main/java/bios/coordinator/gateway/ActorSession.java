@@ -6,6 +6,8 @@ import bios.protocol.client.PartReceiver;
 import bios.protocol.client.PartSender;
 import bios.protocol.wire.ClientSerializer;
 import java.time.Duration;
+import java.util.ArrayDeque;
+import java.util.Deque;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.Map;
@@ -19,18 +21,26 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
 /// The gateway's end of one client's connection. What it holds is bounded: requests in progress in number,
-/// payloads by the memory of all requests of the node, and everything by the silence of the client. Only a
+/// payloads by the memory of all requests of the node, what the client has not read in bytes, and everything by
+/// the silence of the client. Only a
 /// client that was given its random name can reach it.
 final class ActorSession {
     private static final Duration TICK = Duration.ofSeconds(1);
     private static final long PART_NANOS = Duration.ofSeconds(3).toNanos();
     private static final long TRANSFER_NANOS = Duration.ofSeconds(30).toNanos();
+    /// After which a client that has not read what was sent to it is given up.
+    private static final long READ_NANOS = Duration.ofMinutes(1).toNanos();
+    /// Parts that wait until the client has read others; further ones are asked for again.
+    private static final int MOST_WAITING_PARTS = 256;
     /// What a byte of a request takes on the heap: itself, decoded, in its packed form, and as the operation.
     private static final int HEAP_FACTOR = 4;
 
     private record Tick() {}
 
     private record Answered(long id, byte[] answer) {}
+
+    /// An answer that waits until the client has read others.
+    private record Waiting(Answered answered, RequestMemory.Share share) {}
 
     private final ActorContext<Object> context;
     private final ActorGateway.Settings settings;
@@ -45,6 +55,9 @@ final class ActorSession {
     private final Map<Long, RequestMemory.Share> fetching = new HashMap<>();
     private final Map<Long, RequestMemory.Share> offered = new HashMap<>();
     private final PartSender sender = new PartSender(Long.MAX_VALUE, id -> offered.remove(id).release());
+    private final UnreadBytes unread;
+    private final Deque<Waiting> waiting = new ArrayDeque<>();
+    private final Deque<ClientMessage.Fetch> waitingParts = new ArrayDeque<>();
     private long heardNanos;
     private boolean reported;
 
@@ -57,7 +70,13 @@ final class ActorSession {
         this.nanos = gateway.nanos();
         this.key = opening.key();
         this.client = opening.replyTo();
+        this.unread = new UnreadBytes(settings.unreadBytes(), () -> offerId(gateway.names().get()), memory);
         this.heardNanos = nanos.getAsLong();
+    }
+
+    /// A negative number, which is no request's, of a random name.
+    private static long offerId(String name) {
+        return Long.MIN_VALUE | Long.parseUnsignedLong(name.substring(0, 16), 16);
     }
 
     static Behavior<Object> create(ActorGateway gateway, ClientMessage.Connect opening) {
@@ -81,7 +100,7 @@ final class ActorSession {
     /// Any message of the protocol may arrive here.
     private void on(Object message) {
         switch (message) {
-            case Answered(long id, var answer) -> send(id, answer);
+            case Answered answered -> send(answered);
             case ClientMessage.Payload(long id, var request) -> {
                 heard();
                 if (!isKnown(id)) call(id, request, memory.new Share());
@@ -90,9 +109,13 @@ final class ActorSession {
             case ClientMessage.Part part -> add(part);
             case ClientMessage.Fetch wanted -> {
                 heard();
-                sender.part(wanted, heardNanos).ifPresent(client::tell);
+                send(wanted);
             }
-            case ClientMessage.Fetched(long id) -> sender.drop(id);
+            case ClientMessage.Fetched(long id) -> {
+                sender.drop(id);
+                unread.declined(id);
+                sendWaiting();
+            }
             case ClientMessage.Ping _ -> {
                 heard();
                 client.tell(new ClientMessage.Pong());
@@ -150,20 +173,70 @@ final class ActorSession {
                 });
     }
 
-    private void send(long id, byte[] answer) {
-        inProgress.remove(id);
+    /// Sends an answer, or keeps it until the client has read more. It is in progress until then.
+    private void send(Answered answered) {
+        RequestMemory.Share share = memory.new Share();
+        try {
+            if (unread.hasRoom() && waiting.isEmpty()) {
+                sendNow(answered, share);
+            } else {
+                share.take(answered.answer.length);
+                waiting.add(new Waiting(answered, share));
+            }
+        } catch (ApiException refused) {
+            inProgress.remove(answered.id);
+            refuse(answered.id, refused);
+        }
+    }
+
+    /// @param share of the answer's memory, from which nothing is taken yet
+    private void sendNow(Answered answered, RequestMemory.Share share) {
+        long id = answered.id;
+        byte[] answer = answered.answer;
         if (answer.length > ClientMessage.PART_BYTES) {
             sender.drop(id);
-            RequestMemory.Share share = memory.new Share();
-            try {
-                share.take(answer.length);
-            } catch (ApiException refused) {
-                refuse(id, refused);
-                return;
-            }
+            share.take(answer.length);
             offered.put(id, share);
+        } else {
+            unread.add(answer.length);
         }
+        inProgress.remove(id);
         client.tell(sender.send(id, answer, nanos.getAsLong()));
+        unread.markerAfterAQuarter(nanos.getAsLong()).ifPresent(this::offerNothing);
+    }
+
+    private void offerNothing(long id) {
+        client.tell(new ClientMessage.Offer(id, 0));
+    }
+
+    private void send(ClientMessage.Fetch wanted) {
+        if (!unread.hasRoom()) {
+            if (waitingParts.size() < MOST_WAITING_PARTS) waitingParts.add(wanted);
+            return;
+        }
+        sender.part(wanted, nanos.getAsLong()).ifPresent(part -> {
+            try {
+                unread.add(part.bytes().length);
+            } catch (ApiException _) {
+                return; // it asks again
+            }
+            client.tell(part);
+            unread.markerAfterAQuarter(nanos.getAsLong()).ifPresent(this::offerNothing);
+        });
+    }
+
+    private void sendWaiting() {
+        while (unread.hasRoom() && !waitingParts.isEmpty()) send(waitingParts.remove());
+        while (unread.hasRoom() && !waiting.isEmpty()) {
+            Waiting next = waiting.remove();
+            next.share.release();
+            try {
+                sendNow(next.answered, next.share);
+            } catch (ApiException refused) {
+                inProgress.remove(next.answered.id);
+                refuse(next.answered.id, refused);
+            }
+        }
     }
 
     private void fetch(ClientMessage.Offer offer) {
@@ -188,6 +261,12 @@ final class ActorSession {
     private Behavior<Object> tick() {
         long now = nanos.getAsLong();
         if (now - heardNanos > settings.silence().toNanos()) return Behaviors.stopped();
+        if (unread.isOlderThan(now - READ_NANOS)) {
+            context.getLog().warn("a client has not read what was sent to it for {} s, and its session ends",
+                    READ_NANOS / 1_000_000_000);
+            return Behaviors.stopped();
+        }
+        unread.markerAgain(now - PART_NANOS, now).ifPresent(this::offerNothing);
         receiver.askAgain(now - PART_NANOS).forEach(client::tell);
         receiver.giveUp(now - TRANSFER_NANOS).forEach(id -> fetching.remove(id).release());
         sender.dropUnaskedSince(now - TRANSFER_NANOS);
@@ -198,5 +277,8 @@ final class ActorSession {
         fetching.values().forEach(RequestMemory.Share::release);
         fetching.clear();
         sender.clear();
+        unread.release();
+        waiting.forEach(one -> one.share.release());
+        waiting.clear();
     }
 }

@@ -20,6 +20,7 @@ import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.Set;
@@ -45,6 +46,8 @@ import scala.jdk.javaapi.CollectionConverters;
 /// What the server of the actor protocol refuses, and that it goes on serving others.
 class ActorDoorTest {
     private static final Duration NOTHING = Duration.ofMillis(700);
+    private static final int UNREAD = 16 << 10;
+    private static final int REQUESTS = 500;
     @TempDir private static Path folder;
     private static int port;
     private static RealService service;
@@ -54,7 +57,7 @@ class ActorDoorTest {
     @BeforeAll static void start() throws Exception {
         port = DoorsTest.freePort();
         service = new RealService(folder, Accounts.fromLines("keys", List.of("alice tml-alice-key")),
-                "long-poll = 2 s, max-body-bytes = 1 MiB, actors { enabled = on, max-sessions = 4, port = "
+                "long-poll = 2 s, max-body-bytes = 1 MiB, actors { enabled = on, max-sessions = 4, unread-bytes = 16 KiB, port = "
                         + port + " }");
         stranger = ActorTestKit.create("stranger", new ClientTransport("127.0.0.1", 0, Optional.empty(),
                 Optional.empty(), List.of(), "ERROR").over(ConfigFactory.load()));
@@ -210,6 +213,46 @@ class ActorDoorTest {
         var payload = probe.expectMessageClass(ClientMessage.Payload.class, Duration.ofSeconds(20));
         assertEquals(id, payload.id());
         return ((Answer.Refused) ClientSerializer.decode(payload.bytes())).why().code();
+    }
+
+    @Test void aClientGetsNoMoreThanTheBoundUntilItHasReadWhatItGot() {
+        TestProbe<ClientMessage> probe = stranger.createTestProbe();
+        ActorRef<ClientMessage> session = opened(probe);
+        byte[] request = ClientSerializer.encode(new Request.ListModels());
+        for (int id = 1; id <= REQUESTS; id++) session.tell(new ClientMessage.Payload(id, request));
+        var ids = new TreeSet<Long>();
+        var offered = new ArrayList<Long>();
+        int largest = 0;
+        long bytes = 0;
+        for (var message = next(probe); message.isPresent(); message = next(probe)) {
+            if (message.get() instanceof ClientMessage.Offer(long id, int none)) {
+                assertTrue(id < 0 && none == 0);
+                offered.add(id);
+            } else if (message.get() instanceof ClientMessage.Payload(long id, var answer)) {
+                ids.add(id);
+                bytes += answer.length;
+                largest = Math.max(largest, answer.length);
+            }
+        }
+        assertTrue(bytes >= UNREAD && bytes < UNREAD + largest, bytes + " bytes");
+        session.tell(new ClientMessage.Fetched(-1)); // of no offer
+        assertTrue(next(probe).filter(ClientMessage.Payload.class::isInstance).isEmpty());
+        session.tell(new ClientMessage.Fetched(offered.getLast()));
+        while (ids.size() < REQUESTS) {
+            ClientMessage message = probe.receiveMessage(Duration.ofSeconds(20));
+            if (message instanceof ClientMessage.Offer(long id, _)) session.tell(new ClientMessage.Fetched(id));
+            if (message instanceof ClientMessage.Payload(long id, _)) assertTrue(ids.add(id));
+        }
+        session.tell(new ClientMessage.Close());
+    }
+
+    /// The next message; empty if none comes for a while.
+    private static Optional<ClientMessage> next(TestProbe<ClientMessage> probe) {
+        try {
+            return Optional.of(probe.receiveMessage(NOTHING));
+        } catch (AssertionError none) {
+            return Optional.empty();
+        }
     }
 
     @Test void moreSessionsThanAllowedAreToldToWait() {

@@ -23,7 +23,9 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.parallel.ResourceLock;
 
+@ResourceLock(TestCassandra.LOCK)
 class CassandraBlobStoreIT extends BlobStoreContract {
     private static final long DAY = 86_400_000;
     private static final long NOW = 20_000 * DAY;

@@ -12,7 +12,9 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeSet;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.parallel.ResourceLock;
 
+@ResourceLock(TestCassandra.LOCK)
 class CassandraSchemaIT {
     private static Config config(String keyspace) {
         return ConfigFactory.parseMap(Map.of("bios.storage.journal", "cassandra", "bios.storage.blobs",

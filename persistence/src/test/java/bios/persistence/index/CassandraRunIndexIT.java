@@ -6,7 +6,9 @@ import bios.persistence.cassandra.CassandraSettings;
 import bios.persistence.cassandra.TestCassandra;
 import java.time.Instant;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.parallel.ResourceLock;
 
+@ResourceLock(TestCassandra.LOCK)
 class CassandraRunIndexIT extends RunIndexContract {
     @Override RunIndex open() {
         return CassandraRunIndex.open(CassandraSettings.of(TestCassandra.tables()),

@@ -22,8 +22,10 @@ import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.parallel.ResourceLock;
 
 /// Entities with events and snapshots in Cassandra, like runs and sessions.
+@ResourceLock(TestCassandra.LOCK)
 class CassandraEntityIT {
     private static final Duration PATIENCE = Duration.ofSeconds(60);
     private static Config config;

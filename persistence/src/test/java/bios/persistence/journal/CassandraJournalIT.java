@@ -23,8 +23,10 @@ import org.apache.pekko.persistence.PersistentRepr;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.parallel.ResourceLock;
 import org.scalatest.tools.Runner;
 
+@ResourceLock(TestCassandra.LOCK)
 class CassandraJournalIT {
     private static Config config;
     private static JournalDriver journal;

@@ -9,7 +9,9 @@ import bios.persistence.cassandra.Cql;
 import bios.persistence.cassandra.TestCassandra;
 import java.time.Instant;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.parallel.ResourceLock;
 
+@ResourceLock(TestCassandra.LOCK)
 class CassandraSamplingTaskStoreIT extends SamplingTaskStoreContract {
     @Override SamplingTaskStore open() {
         return CassandraSamplingTaskStore.open(CassandraSettings.of(TestCassandra.tables()),
