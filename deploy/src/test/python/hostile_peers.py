@@ -65,7 +65,7 @@ class Strangers:
         return socket.create_connection(self._address, timeout=5)
 
     def _crowd(self, count: int, first: bytes) -> None:
-        """Opens so many connections, holds them for a while and closes them."""
+        """Opens this many connections, holds them for a while and closes them."""
         crowd: List[socket.socket] = []
         for _ in range(count):
             if self._ended.is_set():

@@ -205,7 +205,7 @@ def grown(found: Dict[str, Dict[str, float]]) -> List[str]:
 
 def measured(soak: Soak, pids: List[int], data: Path, steps: int, a: argparse.Namespace, planted: bool = False,
              ) -> Tuple[List[Dict[str, float]], int, int]:
-    """Goes on for so many steps; the measurements, the steps of all runs, and the visits during the second half."""
+    """Goes on for this many steps; the measurements, the steps of all runs, and the visits during the second half."""
     each = max(1, round(steps / a.measurements / len(soak.clients)))
     began, before, rows, visits = time.monotonic(), sum(soak.steps), [], []
     least = a.seconds * steps / a.steps

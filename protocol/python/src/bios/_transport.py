@@ -117,7 +117,7 @@ class Notice:
         self._logged = self._start
 
     def waiting(self, what: str, level: int = logging.INFO, after: float = NOTICE_AFTER_SECONDS) -> None:
-        """Reports the wait if it is due: after so many seconds, and every 10 s from then on."""
+        """Reports the wait if it is due: after this many seconds, and every 10 s from then on."""
         now = self._policy.clock()
         first = self._logged == self._start
         if now - self._start < after or not first and now - self._logged < NOTICE_AFTER_SECONDS:

@@ -297,7 +297,7 @@ class RequestFuture(Future[T]):
 
     def _poll(self, deadline: Optional[float], abandoned: threading.Event, attempt: int,
               notice: Notice) -> Optional[float]:
-        """Polls once. None: poll again at once (or settled); a number: poll again after so many seconds."""
+        """Polls once. None: poll again at once (or settled); a number: poll again after this many seconds."""
         policy = self._transport.policy
         self._ensure_submitted(deadline, abandoned)
         if self._settled or self._id is None:

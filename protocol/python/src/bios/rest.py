@@ -283,7 +283,7 @@ class RestClient:
         await self.delete_checkpoint_from_bios_path(path)
 
     def set_checkpoint_ttl(self, training_run_id: str, checkpoint_id: str, ttl_seconds: Optional[int]) -> Future[None]:
-        """Sets the expiry of a checkpoint to so many seconds from now; None: never."""
+        """Sets the expiry of a checkpoint to this many seconds from now; None: never."""
         return self.set_checkpoint_ttl_from_bios_path(_path(training_run_id, checkpoint_id), ttl_seconds)
 
     async def set_checkpoint_ttl_async(self, training_run_id: str, checkpoint_id: str,
@@ -292,7 +292,7 @@ class RestClient:
         await self.set_checkpoint_ttl(training_run_id, checkpoint_id, ttl_seconds)
 
     def set_checkpoint_ttl_from_bios_path(self, path: str, ttl_seconds: Optional[int]) -> Future[None]:
-        """Sets the expiry of a checkpoint to so many seconds from now; None: never."""
+        """Sets the expiry of a checkpoint to this many seconds from now; None: never."""
         where = CheckpointPath.parse(path)
         if ttl_seconds is not None and (isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int)
                                         or ttl_seconds < 1):

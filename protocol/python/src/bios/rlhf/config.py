@@ -84,7 +84,7 @@ class PPOConfig(_StepSettings):
         self.adam()
 
     def sampling(self, seed: Optional[int], room: int) -> SamplingParams:
-        """How completions are sampled, with a seed, where the context has room for so many tokens."""
+        """How completions are sampled, with a seed, where the context has room for this many tokens."""
         return SamplingParams(max_tokens=max(1, min(self.max_tokens, room)), temperature=self.temperature, top_p=self.top_p,
                               top_k=self.top_k, stop=self.stop, seed=seed)
 

@@ -8,7 +8,7 @@ import java.time.Duration;
 public record RetryDelay(Duration first) {
     private static final Duration LONGEST = Duration.ofMinutes(1);
 
-    /// The delay after so many failed attempts.
+    /// The delay after this many failed attempts.
     ///
     /// @param failed at least 1
     public Duration after(int failed) {

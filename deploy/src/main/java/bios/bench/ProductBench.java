@@ -19,7 +19,7 @@ import java.util.Optional;
 public record ProductBench(Setup setup) {
     private static final int REPETITIONS = 15;
 
-    /// GFLOP/s of x·Wᵀ with so many rows of x, for each matrix of the model's layers.
+    /// GFLOP/s of x·Wᵀ with this many rows of x, for each matrix of the model's layers.
     public Report run(int rows) {
         List<Linear> linears = setup.shape().linears().stream().distinct().toList();
         Report report;

@@ -18,7 +18,7 @@ public record TimeLimit(Duration each) {
         return new TimeLimit(Duration.ofSeconds(seconds));
     }
 
-    /// The limit of a measurement that takes so many times as long as others.
+    /// The limit of a measurement that takes this many times as long as others.
     public TimeLimit times(int factor) {
         return new TimeLimit(each.multipliedBy(factor));
     }

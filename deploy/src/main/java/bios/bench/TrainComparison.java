@@ -19,7 +19,7 @@ public record TrainComparison(Comparison how) {
     private static final int RANK = 32;
     /// Each of these steps has thousands of tokens.
     private static final int MOST_LONG_STEPS = 2;
-    /// Steps of a long sequence get so many times the time limit of other rows.
+    /// Steps of a long sequence get this many times the time limit of other rows.
     private static final int LONG_TIMES = 3;
     private static final long SPARE_MEBIBYTES = 1536;
     private static final long LONG_MEBIBYTES = 4096;

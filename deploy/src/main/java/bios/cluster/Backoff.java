@@ -10,7 +10,7 @@ record Backoff(long millis) {
     /// A process that ran longer than this has stayed.
     private static final long STABLE_MILLIS = 30_000;
 
-    /// The delay after a process that ran for so many milliseconds.
+    /// The delay after a process that ran for this many milliseconds.
     Backoff afterRunning(long ranMillis) {
         return ranMillis > STABLE_MILLIS ? FIRST : this;
     }

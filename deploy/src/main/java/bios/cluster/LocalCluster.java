@@ -128,16 +128,24 @@ public final class LocalCluster {
             members.forEach(restarts::start);
             write();
         }
-        for (Member member : members) {
-            await(() -> member.ready() || !member.isRunning());
-            refuseStopped();
-            if (!member.isRunning()) throw new CommandFailed(
-                    member.name + " ended during its start; the end of "
-                    + member.log + ":\n" + member.logTail());
-        }
+        await(() -> superviseStart());
         for (String url : urls()) await(() -> serves(url) || members.stream().noneMatch(Member::isRunning));
         refuseStopped();
         ready = true;
+    }
+
+    /// Restarts what has ended but can start; throws if something cannot.
+    ///
+    /// @return whether all are ready
+    private boolean superviseStart() {
+        boolean changed = false;
+        for (Member member : members) {
+            if (stopping || member.isRunning()) continue;
+            if (member.cannotStart() || !settings.restart()) throw member.startFailed();
+            changed |= restarts.supervise(member);
+        }
+        if (changed && !stopping) write();
+        return members.stream().allMatch(Member::ready);
     }
 
     private void refuseStopped() {

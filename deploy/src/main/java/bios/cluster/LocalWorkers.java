@@ -75,14 +75,14 @@ public final class LocalWorkers {
     ///
     /// @param url of this process's gateway
     /// @param ready receives the URL when all workers and the gateway are ready
-    /// @throws CommandFailed if a worker ends during the first start for another reason than its device
+    /// @throws CommandFailed if a worker [cannot start][Member#cannotStart()]
     public void run(String url, Consumer<String> ready) {
         members.forEach(restarts::start);
         boolean said = false;
         try {
             while (!stopping) {
                 for (Member member : members) {
-                    if (!said) requireStart(member);
+                    if (!said && !stopping && member.cannotStart()) throw member.startFailed();
                     if (!stopping) restarts.supervise(member);
                 }
                 if (!said && members.stream().allMatch(Member::ready) && LocalCluster.serves(url)) {
@@ -94,12 +94,6 @@ public final class LocalWorkers {
         } catch (InterruptedException _) {
             Thread.currentThread().interrupt();
         }
-    }
-
-    private void requireStart(Member member) {
-        if (member.isRunning() || stopping || member.status() == CommandFailed.DEVICE_LOST_STATUS) return;
-        throw new CommandFailed(member.name + " ended during its start; the end of " + member.log + ":\n"
-                + member.logTail());
     }
 
     /// Ends the workers in order.

@@ -1,5 +1,6 @@
 package bios.cluster;
 
+import bios.CommandFailed;
 import java.io.IOException;
 import java.io.RandomAccessFile;
 import java.io.UncheckedIOException;
@@ -12,8 +13,11 @@ import java.util.Map;
 
 /// One process of Bios in a [LocalCluster]. Not thread-safe.
 final class Member {
-    private static final String READY = "bios ready ";
+    /// A line that begins so; the help of the command has the words as well.
+    private static final String READY = "\nbios ready ";
     private static final int LOG_TAIL_CHARACTERS = 4000;
+    /// Statuses from here on are those of processes that a signal has ended.
+    private static final int SIGNALLED = 128;
 
     final String name;
     final String role;
@@ -28,6 +32,8 @@ final class Member {
     private final boolean tied;
     private Process process;
     private long logFrom;
+    private boolean sawReady;
+    private boolean wasReady;
 
     /// @param httpPort 0: no HTTP
     /// @param actorsPort 0: no actor protocol
@@ -51,6 +57,7 @@ final class Member {
     }
 
     void start() {
+        sawReady = false;
         logFrom = Files.exists(log) ? size() : 0;
         var all = new ArrayList<>(List.of("node"));
         all.addAll(arguments);
@@ -63,7 +70,22 @@ final class Member {
 
     /// Whether it has reported since its start that it is ready.
     boolean ready() {
-        return isRunning() && logSinceStart().contains(READY);
+        if (!isRunning()) return false;
+        if (!sawReady) sawReady = logSinceStart().contains(READY);
+        wasReady |= sawReady;
+        return sawReady;
+    }
+
+    /// Whether it has ended by itself without ever being ready, so that another start would end alike: an
+    /// option or a model is wrong. What a signal or a lost device has ended can start again.
+    boolean cannotStart() {
+        return !isRunning() && !wasReady && !logSinceStart().contains(READY) && status() < SIGNALLED
+                && status() != CommandFailed.DEVICE_LOST_STATUS;
+    }
+
+    /// The failure of a process that ended before it was ready.
+    CommandFailed startFailed() {
+        return new CommandFailed(name + " ended during its start; the end of " + log + ":\n" + logTail());
     }
 
     /// The end of its log since its start.
@@ -77,7 +99,7 @@ final class Member {
             byte[] since = new byte[(int) Math.min(1 << 20, Math.max(0, file.length() - logFrom))];
             file.seek(logFrom);
             file.readFully(since);
-            return new String(since, StandardCharsets.UTF_8);
+            return "\n" + new String(since, StandardCharsets.UTF_8);
         } catch (IOException _) {
             return "";
         }

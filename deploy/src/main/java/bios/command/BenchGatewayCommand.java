@@ -45,7 +45,7 @@ public final class BenchGatewayCommand implements Callable<Integer> {
     private int runs;
 
     @Option(names = "--clients", defaultValue = "0", paramLabel = "CLIENTS", description =
-            "Measure so many clients at the same time over HTTP instead, each with a run that trains steps of"
+            "Measure this many clients at a time over HTTP instead, each with a run that trains steps of"
             + " 8 tokens: p50 and p99 of an operation, operations per second, errors.")
     private int clients;
 

@@ -34,7 +34,7 @@ public final class BenchSampleCommand implements Callable<Integer> {
     private int tokens;
 
     @Option(names = "--prefill", paramLabel = "TOKENS", defaultValue = "0",
-            description = "Also the speed of a prompt of so many tokens.")
+            description = "Also the speed of a prompt of this many tokens.")
     private int prefill;
 
     @Option(names = "--steps", defaultValue = "3",

@@ -1,14 +1,20 @@
 package bios.cluster;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.CommandFailed;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -27,5 +33,45 @@ final class LocalWorkersTest {
         assertTrue(why.startsWith("worker-1 ended during its start; the end of " + log + ":\n"), why);
         assertTrue(why.contains("--no-such-option"), why);
         assertEquals(List.of(), said);
+    }
+
+    @Test void aWorkerThatIsKilledDuringTheFirstStartIsStartedAgain() throws Exception {
+        var said = new LinkedBlockingQueue<String>();
+        // It waits for a cluster that does not answer.
+        var workers = new LocalWorkers(data, "127.0.0.1:1", Optional.empty(), List.of("cpu"), List.of(),
+                said::add);
+        var run = CompletableFuture.runAsync(() -> workers.run("http://127.0.0.1:1", _ -> { }),
+                task -> Thread.ofPlatform().start(task)); // the common pool may have one thread only
+        try {
+            ProcessHandle first = child(run);
+            assertTrue(first.destroyForcibly());
+            assertEquals("worker-1 ended with status 137; it is restarted", said.poll(60, TimeUnit.SECONDS));
+            first.onExit().join();
+            assertNotEquals(first, child(run));
+        } finally {
+            workers.stop();
+        }
+        run.get(60, TimeUnit.SECONDS);
+    }
+
+    /// The process of the worker, when there is one.
+    private ProcessHandle child(CompletableFuture<Void> run) throws InterruptedException {
+        while (!run.isDone()) {
+            var found = ProcessHandle.current().descendants().filter(ProcessHandle::isAlive)
+                    .filter(process -> commandOf(process).contains(data.toString())).findFirst();
+            if (found.isPresent()) return found.get();
+            Thread.sleep(10); // edge: waits for another process
+        }
+        run.join();
+        throw new AssertionError("the workers have ended");
+    }
+
+    /// The command of a process (Linux), however long it is.
+    private static String commandOf(ProcessHandle process) {
+        try {
+            return Files.readString(Path.of("/proc", "" + process.pid(), "cmdline"));
+        } catch (IOException _) {
+            return ""; // it has ended
+        }
     }
 }

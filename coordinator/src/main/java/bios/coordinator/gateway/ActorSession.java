@@ -21,9 +21,8 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
 /// The gateway's end of one client's connection. What it holds is bounded: requests in progress in number,
-/// payloads by the memory of all requests of the node, what the client has not read in bytes, and everything by
-/// the silence of the client. Only a
-/// client that was given its random name can reach it.
+/// payloads by the memory of all requests of the node, what the client has not read in bytes, and everything
+/// by the silence of the client. Only a client that was given its random name can reach it.
 final class ActorSession {
     private static final Duration TICK = Duration.ofSeconds(1);
     private static final long PART_NANOS = Duration.ofSeconds(3).toNanos();
@@ -142,7 +141,7 @@ final class ActorSession {
                 ClientSerializer.encode(new Answer.Refused(ActorCalls.problem("session", why)))));
     }
 
-    /// Takes memory for a request of so many bytes, or refuses it.
+    /// Takes memory for a request of this many bytes, or refuses it.
     private boolean admit(long id, int bytes, RequestMemory.Share share) {
         try {
             if (bytes > limits.maxBodyBytes())

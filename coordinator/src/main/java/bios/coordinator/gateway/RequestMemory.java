@@ -30,8 +30,8 @@ final class RequestMemory {
     final class Share {
         private long bytes;
 
-        /// Takes more bytes. Throws an [ApiException] if one request can never have so many (413), or if the
-        /// others hold too many now (429); nothing is taken then.
+        /// Takes more bytes. Throws an [ApiException] if one request can never have that many (413), or if
+        /// the others hold too many now (429); nothing is taken then.
         void take(long more) {
             long mine = bytes + more;
             if (mine > Math.max(mostOfLarge, Math.min(most, SMALL)))

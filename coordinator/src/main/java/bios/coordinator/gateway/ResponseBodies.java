@@ -104,7 +104,7 @@ final class ResponseBodies {
         return new ApiResponse.Binary(ApiRequest.PROTOBUF_TYPES.getFirst(), body, numbers > FEW_NUMBERS);
     }
 
-    /// An object with so many numbers; its streams become arrays.
+    /// An object with this many numbers; its streams become arrays.
     private static ApiResponse numbers(long count, Map<String, Object> object) {
         boolean many = count > MANY_NUMBERS;
         object.replaceAll((_, value) -> !(value instanceof Stream<?> items) ? value

@@ -86,7 +86,7 @@ public final class ShardedRuns implements RunDirectory {
                 new RunCommand.KeepWeights(owner, adapter, loaded, replyTo), KEEP_LIMIT);
     }
 
-    /// A command that waits at the run for so many milliseconds.
+    /// A command that waits at the run for this many milliseconds.
     private interface Waiting {
         RunCommand command(long millis, ActorRef<RunReply> replyTo);
     }

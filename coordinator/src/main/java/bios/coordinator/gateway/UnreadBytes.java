@@ -5,8 +5,8 @@ import java.util.Deque;
 import java.util.OptionalLong;
 import java.util.function.LongSupplier;
 
-/// What was sent to a client and is not known to be read. Behind so many bytes the client is offered a payload
-/// that it has not asked for: every client declines it when it has read that far. Not thread-safe.
+/// What was sent to a client and is not known to be read. Now and then the client is offered a payload that
+/// it has not asked for: every client declines it when it has read that far. Not thread-safe.
 final class UnreadBytes {
     private final long most;
     private final LongSupplier ids;

@@ -71,7 +71,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
 
     /// What no name refers to, oldest first: replaced versions, and snapshots but for the newest.
     ///
-    /// @param newest so many snapshots are not among them
+    /// @param newest this many snapshots are not among them
     List<Unnamed> unnamed(int newest) {
         return Stream.concat(replaced().stream().map(v -> new Unnamed(v.adapter().id(), Optional.empty())),
                 snapshots.stream().limit(Math.max(0, snapshots.size() - newest)).map(Checkpoints::unnamed))

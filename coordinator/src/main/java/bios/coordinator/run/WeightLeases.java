@@ -26,7 +26,7 @@ import java.util.stream.Stream;
 final class WeightLeases {
     /// The use of a version that nobody has asked for while its name referred to it.
     private static final long NEVER = Long.MIN_VALUE;
-    /// Releases are combined: the timer runs at most so many times in a lease. A version that nobody has
+    /// Releases are combined: the timer runs at most this many times in a lease. A version that nobody has
     /// asked for stays for a part of the lease after it was replaced: an entity that was considered dead may
     /// have told a client of it meanwhile.
     private static final int PARTS = 8;

@@ -12,7 +12,7 @@ import java.time.Duration;
 /// @param resultAge how long a result is kept
 /// @param engineWindow most sequences assigned to one engine
 /// @param adapterSlack how many sequences more an engine may have that already holds the adapter
-/// @param maxAttempts after the same fault of the service so many times in a row a request fails
+/// @param maxAttempts after the same fault of the service this many times in a row a request fails
 /// @param requestAge how long an accepted request is stored for other coordinators
 /// @param resendAfter a request without an answer is sent to its engine again after this time
 public record SamplingSettings(int maxWaiting, int maxWaitingPerAccount, long maxWaitingBytes,

@@ -40,7 +40,7 @@ final class SchedulerSimulation {
     final boolean deadly;
     final int opensWithoutMemory;
     private final List<SimulatedRun> runs = new ArrayList<>();
-    /// The rate of each kind of fault: once in so many occasions; 0: never.
+    /// The rate of each kind of fault: once in this many occasions; 0: never.
     private final int[] faults = new int[16];
     final SimulatedRegister register = new SimulatedRegister("worker-1");
     int steps;

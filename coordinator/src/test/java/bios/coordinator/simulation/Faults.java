@@ -1,6 +1,6 @@
 package bios.coordinator.simulation;
 
-/// The rates of the faults: each occurs once in so many cases; 0: never. Every seed chooses its own rates, so
+/// The rates of the faults: each occurs once in this many cases; 0: never. Every seed has its own rates, so
 /// that each fault also occurs alone.
 final class Faults {
     boolean ended;

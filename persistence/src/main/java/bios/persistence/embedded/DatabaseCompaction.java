@@ -34,7 +34,7 @@ public final class DatabaseCompaction implements AutoCloseable {
     private static final long BUSY_NANOS = TimeUnit.MILLISECONDS.toNanos(100);
     private static final long QUIET_NANOS = TimeUnit.MILLISECONDS.toNanos(250);
     /// Chunks younger than [EmbeddedDatabase#RETENTION_MILLIS] are left alone, so the last writes are
-    /// considered some ticks later only. After so many quiet ticks without effect the file stays as it is
+    /// considered some ticks later only. After this many quiet ticks without effect the file stays as it is
     /// until there were more than a few writes.
     private static final int FRUITLESS_TICKS =
             2 + (int) (2L * EmbeddedDatabase.RETENTION_MILLIS / TICK_MILLIS);

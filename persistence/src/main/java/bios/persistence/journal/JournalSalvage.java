@@ -22,7 +22,7 @@ import java.util.stream.Stream;
 /// without any index; where a part of a table cannot be read, the copy goes on behind it.
 final class JournalSalvage {
     private static final int PAGE = 64;
-    /// The copy of a table ends after so many row numbers without a row that can be read.
+    /// The copy of a table ends after this many row numbers without a row that can be read.
     private static final long MAX_GAP = 1L << 20;
     private static final List<String> TABLES =
             List.of("event_journal", "snapshot", "deleted_events", "bios_run", "bios_checkpoint");

@@ -12,7 +12,7 @@ import org.junit.jupiter.api.Test;
 
 /// [RunIndex#allRuns] reads every page once, and no page that nothing asks for.
 final class AllRunsTest {
-    /// An index of so many runs, all the same, that notes which pages are read.
+    /// An index of this many runs, all the same, that notes which pages are read.
     private record Counted(int runs, List<Long> offsets) implements RunIndex {
         @Override public void put(RunSummary summary, long version) {}
 

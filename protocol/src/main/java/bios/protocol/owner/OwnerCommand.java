@@ -24,7 +24,7 @@ public sealed interface OwnerCommand extends Message {
 
     /// Asks for entries of the audit log. Reply: [OwnerReply.Audit].
     ///
-    /// @param skip so many of the newest are left out
+    /// @param skip this many of the newest are left out
     record GetAudit(int skip, int limit, ActorRef<OwnerReply> replyTo) implements OwnerCommand {}
 
     /// Asks what was sampled. Reply: [OwnerReply.Sampled].

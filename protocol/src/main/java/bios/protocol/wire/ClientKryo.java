@@ -55,7 +55,7 @@ final class ClientKryo extends Kryo {
         return super.getRegistration(WireKryo.wireClass(type));
     }
 
-    /// Reads a length, of which the rest of the bytes must hold so many elements.
+    /// Reads a length, of which the rest of the bytes must hold this many elements.
     private static int length(Input in, int bytesEach) {
         int length = in.readInt();
         if (length < 0 || (long) length * bytesEach > in.limit() - in.position())

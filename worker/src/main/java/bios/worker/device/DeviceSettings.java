@@ -18,7 +18,7 @@ public record DeviceSettings(String device, String path, Optional<Activations> a
     /// The CPU, whatever cards the machine has.
     public static final String CPU = "cpu";
 
-    /// The CPU with so many threads; everything else is selected by the kind of processor.
+    /// The CPU with this many threads; everything else is selected by the kind of processor.
     public static DeviceSettings ofThreads(int threads) {
         return new DeviceSettings(CPU, AUTO, Optional.empty(), threads, Long.MAX_VALUE, CudaSettings.DEFAULT);
     }

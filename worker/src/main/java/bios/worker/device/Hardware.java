@@ -11,9 +11,9 @@ public interface Hardware {
     /// The path that `auto` selects.
     String bestPath();
 
-    /// A benchmark of products with a vendor's library, with so many threads; empty if none can be loaded.
+    /// A benchmark of products with a vendor's library, with this many threads; empty if none can be loaded.
     Optional<MatmulBaseline> matmulBaseline(int threads);
 
-    /// Bytes per second at which so many threads read memory that is in no cache.
+    /// Bytes per second at which this many threads read memory that is in no cache.
     double readBytesPerSecond(int threads);
 }

@@ -11,7 +11,7 @@ import java.util.Optional;
 /// so that no number of runs fills the heap. What does not fit waits; what can never fit is refused with the
 /// numbers. States take none of it: they stream through [StagingBuffers]. Bookkeeping only.
 final class HeapBudget {
-    /// Tokens, targets and weights decoded take so many times their encoded bytes, at most.
+    /// Tokens, targets and weights decoded take this many times their encoded bytes, at most.
     private static final long DECODED = 4;
     private static final long MIB = 1 << 20;
     private final long limit;
@@ -43,7 +43,7 @@ final class HeapBudget {
         return true;
     }
 
-    /// Why an operation of so many bytes can never be decoded, or nothing.
+    /// Why an operation of this many bytes can never be decoded, or nothing.
     Optional<Fault> refusal(String what, long bytes) {
         if (bytes <= limit) return Optional.empty();
         return Optional.of(Fault.server("out_of_memory", what + " needs " + mib(bytes)

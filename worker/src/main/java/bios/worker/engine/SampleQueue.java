@@ -27,7 +27,7 @@ final class SampleQueue {
     static final Fault CANCELLED = Fault.user("cancelled", "the caller has ended the request");
     /// A request during which the worker ended so often, alone, is refused.
     private static final int DEATHS = 3;
-    /// After so many ends in company a request is decoded alone.
+    /// After this many ends in company a request is decoded alone.
     private static final int DEATHS_IN_COMPANY = 2;
 
     private final AdapterCache cache;

@@ -31,20 +31,20 @@ public final class StagingBuffer {
         return Math.clamp(ELEMENTS / Math.max(1, columns), 1, Math.max(1, rows));
     }
 
-    /// A buffer of at least so many bytes; contents undefined.
+    /// A buffer of at least this many bytes; contents undefined.
     public byte[] bytes(int count) {
         if (bytes.length < count) bytes = new byte[count];
         return bytes;
     }
 
-    /// A buffer of at least so many values in the order of the file; contents undefined.
+    /// A buffer of at least this many values in the order of the file; contents undefined.
     public float[] fileLayout(int count) {
         checkCancelled();
         if (file.length < count) file = new float[count];
         return file;
     }
 
-    /// A buffer of at least so many values in the order of the device; contents undefined.
+    /// A buffer of at least this many values in the order of the device; contents undefined.
     public float[] deviceLayout(int count) {
         checkCancelled();
         if (device.length < count) device = new float[count];

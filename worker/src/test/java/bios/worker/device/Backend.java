@@ -21,7 +21,7 @@ record Backend(String name, Function<DeviceSettings, Device> opener, Tolerance t
                 Tolerance.of(path));
     }
 
-    /// A device with so many threads and bytes of memory.
+    /// A device with this many threads and bytes of memory.
     Device open(int threads, long memoryBytes) {
         return RecordedVerbs.of(opener.apply(DeviceSettings.ofThreads(threads).withMemory(memoryBytes)));
     }

@@ -23,7 +23,7 @@ abstract class Conformance {
         return current.open(threads, Long.MAX_VALUE);
     }
 
-    /// The same with so many bytes of memory.
+    /// The same with this many bytes of memory.
     static Device open(int threads, long memoryBytes) {
         return current.open(threads, memoryBytes);
     }

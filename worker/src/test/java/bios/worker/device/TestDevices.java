@@ -36,7 +36,7 @@ public final class TestDevices {
         return cuda() && Boolean.getBoolean(NARROW_PROPERTY);
     }
 
-    /// `n` on the emulated card, where a pass takes long, else 1: of so many repetitions of a test one is
+    /// `n` on the emulated card, where a pass takes long, else 1: of this many repetitions of a test one is
     /// made. All are with `-Dbios.cuda.suites=long`.
     public static int oneOf(int n) {
         return "emulated".equals(System.getProperty(CUDA_PROPERTY))
@@ -84,7 +84,7 @@ public final class TestDevices {
         return RecordedVerbs.of(Devices.open(settings(DeviceSettings.ofThreads(threads), path)));
     }
 
-    /// A device on [#path] with so many bytes of memory.
+    /// A device on [#path] with this many bytes of memory.
     public static Device open(int threads, long memoryBytes) {
         return Devices.open(settings(DeviceSettings.ofThreads(threads), path()).withMemory(memoryBytes));
     }

@@ -137,7 +137,7 @@ final class EngineHarness implements AutoCloseable {
         return new EngineHarness(folder, golden(), 8 << 20, runs, d -> d, store);
     }
 
-    /// An engine with so many bytes of memory, and a larger limit for runs.
+    /// An engine with this many bytes of memory, and a larger limit for runs.
     static EngineHarness withMemory(Path folder, long bytes) {
         var runs = new EngineSettings.Runs(OptionalLong.of(1L << 40), OptionalLong.of(0),
                 OptionalLong.empty(), 1);

@@ -157,7 +157,7 @@ class SafetensorsTest {
         return assertThrows(ModelRefused.class, refused::run).getMessage();
     }
 
-    /// A file with this header, in which single quotes stand for double quotes, and so many bytes of data.
+    /// A file with this header, in which single quotes stand for double quotes, and this many bytes of data.
     private static byte[] file(String header, int dataBytes) {
         byte[] json = header.strip().replace('\'', '"').getBytes(StandardCharsets.UTF_8);
         ByteArrayOutputStream out = new ByteArrayOutputStream();

@@ -45,7 +45,7 @@ public final class RecordingDevice {
         untilRefusal = allocations;
     }
 
-    /// Refuses to reserve more than so many pages.
+    /// Refuses to reserve more than this many pages.
     public void refusePagesBeyond(int pages) {
         mostPages = pages;
     }

@@ -485,7 +485,7 @@ class SamplerTest {
         return sampler.refusal(task).orElseThrow().message();
     }
 
-    /// A cache of so many pages.
+    /// A cache of this many pages.
     private static SamplerSettings tight(int pages) {
         return new SamplerSettings(pages * KeyValuePages.pageBytes(model.spec(), DType.F32), 64, 64, 16);
     }

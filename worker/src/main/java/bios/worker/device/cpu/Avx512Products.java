@@ -182,7 +182,7 @@ final class Avx512Products implements Products {
         });
     }
 
-    /// Multiplies by one packed sliver, in tiles of so many rows. The two parts of split activations
+    /// Multiplies by one packed sliver, in tiles of this many rows. The two parts of split activations
     /// alternate, as in [#panel].
     private void few(Work work, int sliver, int height) {
         long b = work.w.address() + sliver * work.w.sliverBytes();

@@ -37,7 +37,7 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
         kernels = new DnnlKernels(dnnl, threads, memory);
     }
 
-    /// For so many threads; empty if oneDNN does not load.
+    /// For this many threads; empty if oneDNN does not load.
     static Optional<DnnlMatmulBaseline> of(int threads) {
         return Dnnl.loaded().map(dnnl -> new DnnlMatmulBaseline(dnnl, threads));
     }

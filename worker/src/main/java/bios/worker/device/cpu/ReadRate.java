@@ -17,7 +17,7 @@ final class ReadRate {
 
     private ReadRate() {}
 
-    /// Bytes per second with so many threads: the larger of the rates of a plain loop and of oneDNN's product
+    /// Bytes per second with this many threads: the larger of the rates of a plain loop and oneDNN's product
     /// of one row with a large matrix, which reads as fast as compiled C.
     static double bytesPerSecond(int threads) {
         double plain = plainLoop(threads);

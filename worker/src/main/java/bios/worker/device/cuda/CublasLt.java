@@ -27,7 +27,7 @@ import org.slf4j.LoggerFactory;
 /// The library's matrices are column-major. A row-major y `[rows, out]` is its yᵀ `[out, rows]`: forward it
 /// computes yᵀ = W·xᵀ, where W `[out, in]` is the transpose of what the library sees; backward dxᵀ = Wᵀ·dyᵀ.
 final class CublasLt implements AutoCloseable {
-    /// Every row of an operand begins at a multiple of so many bytes.
+    /// Every row of an operand begins at a multiple of this many bytes.
     static final int ALIGNMENT = 16;
     private static final Logger log = LoggerFactory.getLogger(CublasLt.class);
     private static final List<String> NAMES = List.of("libcublasLt.so.13", "libcublasLt.so.12");

@@ -112,7 +112,7 @@ final class CudaGraphs {
         return known.values().stream().mapToLong(graph -> graph.memory.bytes()).sum();
     }
 
-    /// The rows of a graph for a pass of so many.
+    /// The rows of a graph for a pass of this many.
     static int padded(int rows) {
         if (rows <= FEW_ROWS) return Integer.highestOneBit(2 * rows - 1);
         int step = rows <= MANY_ROWS ? FEW_ROWS : HALF;

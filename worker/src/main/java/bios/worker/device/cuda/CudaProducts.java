@@ -193,7 +193,7 @@ final class CudaProducts implements AutoCloseable {
                         Math.ceilDiv(slots.rank(site), RANKS), BLOCK, 0);
     }
 
-    /// Whether rows are BF16, of a multiple of so many elements, and begin at whole 16-byte pieces.
+    /// Whether rows are BF16, of a multiple of this many elements, and begin at whole 16-byte pieces.
     private static boolean rowsOfPieces(CudaTensor t, int multiple) {
         return t.dtype() == DType.BF16 && t.columns() % multiple == 0 && aligned(t);
     }
@@ -227,7 +227,7 @@ final class CudaProducts implements AutoCloseable {
     /// A number that neither one nor two bf16 numbers represent.
     private static final float PROBE = 1 + 0x1p-23f;
 
-    /// How a product is computed, and its scratch memory, for so many rows at a time.
+    /// How a product is computed, and its scratch memory, for this many rows at a time.
     private final class Room {
         final boolean tensorCores;
         /// Whether x is multiplied as the sum of two bf16 numbers.

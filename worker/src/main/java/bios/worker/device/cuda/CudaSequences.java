@@ -23,7 +23,7 @@ final class CudaSequences implements Sequences {
     /// The span of a row that pads a pass, for `append_pages`.
     private static final int NO_SPAN = -1;
 
-    /// Tiles of so many queries, each a position and one of `group` heads, or of keys.
+    /// Tiles of this many queries, each a position and one of `group` heads, or of keys.
     record TileKey(int size, int group, boolean ofKeys) {}
 
     /// A list of tiles on the card.
@@ -161,14 +161,14 @@ final class CudaSequences implements Sequences {
         require(packed, "packed keys from a later position");
     }
 
-    /// Tiles of so many queries of each sequence, those with the most keys first.
+    /// Tiles of this many queries of each sequence, those with the most keys first.
     ///
     /// @param group heads of a position
     Tiles tiles(int queries, int group) {
         return tiles(new TileKey(queries, group, false));
     }
 
-    /// Tiles of so many keys of each whole sequence, those with the most queries first.
+    /// Tiles of this many keys of each whole sequence, those with the most queries first.
     Tiles tilesOfKeys(int keys) {
         return tiles(new TileKey(keys, 1, true));
     }

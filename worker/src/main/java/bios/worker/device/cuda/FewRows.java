@@ -33,7 +33,7 @@ final class FewRows {
     private static final int COMPARED_OUTPUTS = 1024;
     private static final int SEED = 7;
 
-    /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of so many terms.
+    /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of this many terms.
     private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_BLOCK = 64, SHARES = 8, SLICE = 32;
     private static final int SLICE_BYTES = SLICE * LOW_RANKS * 4 + LOW_ROWS * SLICE * 2;
     private static final int COUNTERS = 4096;
@@ -114,7 +114,7 @@ final class FewRows {
         return warps;
     }
 
-    /// Rows that the kernel for so many rows multiplies.
+    /// Rows that the kernel for this many rows multiplies.
     private static int padded(int rows) {
         return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : MOST;
     }

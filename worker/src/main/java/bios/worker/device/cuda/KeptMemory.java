@@ -12,7 +12,7 @@ final class KeptMemory {
     private long bytes;
     private boolean whole;
 
-    /// A free block of exactly so many bytes; 0 if there is none.
+    /// A free block of exactly this many bytes; 0 if there is none.
     long take(long size) {
         var same = idle.get(size);
         if (same != null && !same.isEmpty()) return same.pop();

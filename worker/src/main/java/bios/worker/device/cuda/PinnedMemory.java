@@ -26,7 +26,7 @@ final class PinnedMemory implements AutoCloseable {
         this.driver = driver;
     }
 
-    /// A block of at least so many bytes.
+    /// A block of at least this many bytes.
     synchronized MemorySegment take(long bytes) {
         collect();
         long size = Math.max(LEAST_BYTES, Long.highestOneBit(Math.max(1, 2 * bytes - 1)));
