@@ -124,6 +124,9 @@ class ApiDocumentTest {
         assertSame("save_weights", operation("'path': 'x'"));
         assertSame("save_weights_for_sampler", operation("'path': 'x'"));
         assertSame("load_weights", operation("'path': 'bios://" + run + "/a'"));
+        assertSame("save_weights_external", operation("'path': 'x'"));
+        assertSame("external_weights_upload_start", "{'base_model': 'ultrasafe/usf-tiny'}");
+        assertSame("external_weights_upload_finish", "{'upload_id': 'x'}");
         assertSame("retrieve_future", "{'request_id': 'x'}");
         assertSame("create_sampling_session", "{'session_id': '" + SESSION
                 + "', 'sampling_session_seq_id': 7, 'base_model': 'ultrasafe/usf-tiny'}");
