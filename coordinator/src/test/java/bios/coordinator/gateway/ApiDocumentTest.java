@@ -268,7 +268,8 @@ class ApiDocumentTest {
         for (String path : List.of("training_runs", "training_runs/" + run, "checkpoints?public=false",
                 "training_runs/" + run + "/checkpoints", "training_runs/" + run + "/timings",
                 "training_runs/" + run + "/history", "sessions?access_scope=accessible",
-                "sessions/" + SESSION, "audit", "billing/usage/events"))
+                "sessions/" + SESSION, "audit", "billing/usage/events",
+                "billing/usage/checkpoints/current"))
             assertEquals(200, checked("GET", path, "").status(), path);
         Answer trace = checked("GET", "sessions/" + SESSION + "/trace_export", "");
         checked("GET", trace.text("url").replaceFirst(".*/api/v1/", ""), "");
