@@ -57,6 +57,7 @@ class State:
         self.refuse_operation = None
         self.polls_before_result = 0
         self.heartbeats = 0
+        self.uploads = {}         # upload -> what was asked for, and the files
         self.files = {}           # path below the address -> content
         self.ranges = True        # whether downloads can go on where they broke off
         self.usage = True         # whether usage is counted
@@ -267,6 +268,25 @@ class State:
     def post_unload_model(self, body):
         return self.future(self.run(body["model_id"]).id, "unload", {"type": "unload_model", "model_id": body["model_id"]})
 
+    def post_save_weights_external(self, body):
+        def act(run, b):
+            return {"type": "save_weights_external", "size_bytes": 7, "path": self.keep(run, "sampler", b["path"], None)}
+        return self.operation("save_weights_external", body, act)
+
+    def post_external_weights_upload_start(self, body):
+        upload = str(len(self.uploads))
+        self.uploads[upload] = {"asked": body}
+        return {"upload_id": upload, "expires": "2026-01-02T03:04:05Z", "urls": {
+            name: f"/api/v1/external_weights_uploads/{upload}/{name}?token=t"
+            for name in ("adapter_config.json", "adapter_model.safetensors")}}
+
+    def post_external_weights_upload_finish(self, body):
+        made = self.uploads[body["upload_id"]]
+        if len(made) < 3:
+            raise Refused(400, "invalid", "was not uploaded", "adapter_model.safetensors")
+        path = f"tiny-abc/sampler_weights/{made['asked'].get('name', 'uploaded')}"
+        return {"path": "bios://" + path, "tinker_path": "tinker://" + path, "lora_rank": 4, "size_bytes": 9}
+
     def find(self, path):
         parts = path.split("://")[1].split("/")
         kinds = {"weights": ["training"], "sampler_weights": ["sampler"]}.get(parts[1]) if len(parts) == 3 \
@@ -333,6 +353,11 @@ class State:
     # -- listing ---------------------------------------------------------------------------------------------
 
     def rest(self, method, parts, query, body, accept=""):
+        if parts[0] == "external_weights_uploads":
+            self.uploads[parts[1]][parts[2]] = body
+            return {"file": parts[2], "size_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        if parts[5:] == ["external_weights_urls"]:
+            return {"urls": {"adapter_config.json": "/api/v1/external_weights/x?token=t"}, "expires": "2026-01-02T03:04:05Z"}
         if parts == ["training_runs"]:
             runs = [self.run_view(r) for r in reversed(list(self.runs.values()))]
             offset, limit = int(query.get("offset", 0)), int(query.get("limit", 20))
@@ -447,7 +472,8 @@ class Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(length)
         path, _, query = self.path.partition("?")
         path = path[len("/api/v1"):] if path.startswith("/api/v1") else "~" + path
-        body = json.loads(raw) if raw else None
+        octets = self.headers.get("Content-Type") == "application/octet-stream"
+        body = raw if octets else json.loads(raw) if raw else None
         with state.lock:
             state.calls.append((self.command, path, body))
             state.headers.append(dict(self.headers))

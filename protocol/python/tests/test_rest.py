@@ -29,6 +29,36 @@ class RestTest(GatewayCase):
                 self.assertIn("adapter/adapter_config.json", tar.getnames())
         self.assertEqual(asyncio.run(self.rest.download_checkpoint_archive_from_bios_path_async(path)), data)
 
+    def test_an_adapter_made_elsewhere_is_sent_file_by_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaisesRegex(bios.InvalidArgumentError, "adapter_config.json does not exist"):
+                self.rest.upload_adapter(folder, MODEL)
+            content = {"adapter_config.json": b"{}", "adapter_model.safetensors": os.urandom(3_000_000)}
+            for name, data in content.items():
+                with open(os.path.join(folder, name), "wb") as file:
+                    file.write(data)
+            for action in ("drop", "lose", (503, {})):
+                self.state.fault("safetensors$", action)
+            path = self.rest.upload_adapter(folder, MODEL, name="mine", ttl_seconds=60, user_metadata={"a": 1}).result()
+            self.assertEqual(path, "bios://tiny-abc/sampler_weights/mine")
+            got = self.state.uploads["0"]
+            self.assertEqual({name: got[name] for name in content}, content)
+            self.assertEqual(got["asked"], {"base_model": MODEL, "name": "mine", "ttl_seconds": 60, "user_metadata": {"a": 1}})
+            self.state.fault("safetensors$", (413, {}))
+            with self.assertRaises(bios.APIStatusError):
+                self.rest.upload_adapter(folder, MODEL).result()
+        started = self.rest.external_weights_upload_start(MODEL, bios.types.LoraConfig(rank=4)).result()
+        self.assertTrue(started.urls["adapter_config.json"].startswith("http://"))
+        with self.assertRaisesRegex(bios.BiosError, "was not uploaded"):
+            self.rest.external_weights_upload_finish(started.upload_id).result()
+
+    def test_weights_for_use_elsewhere_are_fetched_by_their_urls(self):
+        saved = self.client.save_weights_external("out").result()
+        self.assertEqual((saved.path.rpartition("/")[2], saved.size_bytes), ("out", 7))
+        for path in (saved.path, saved.path.replace("sampler_weights", "external_weights").replace("bios", "tinker")):
+            urls = self.rest.get_external_weights_urls(path).result().urls
+            self.assertTrue(urls["adapter_config.json"].endswith("token=t"), urls)
+
     def test_an_archive_that_breaks_off_is_fetched_again(self):
         whole = self.rest.download_checkpoint_archive_from_bios_path(self.sampler_path).result()
         for action in ("cut", "lose", (503, {})):

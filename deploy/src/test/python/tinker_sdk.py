@@ -418,7 +418,7 @@ class Surface:
         for _ in range(100):  # sampling is counted every two seconds
             data = self.rest.get_billing_usage(*window).result().data
             kinds = {event.event_info.type for event in data}
-            if kinds == {"training", "sampling_prefill", "sampling_sample"}:
+            if kinds == {"training", "sampling_prefill", "sampling_sample", "checkpoint", "storage"}:
                 return True
             time.sleep(0.1)
         return kinds

@@ -6,6 +6,7 @@ reached. A restart of the server therefore only delays calls.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import logging
@@ -36,6 +37,7 @@ POLL_SECONDS = 45.0
 EVENTS = "text/event-stream"
 KEPT_CONNECTIONS = 16
 SMALL_BODY_BYTES = 1 << 16
+SENT_BYTES = 1 << 20
 NOTICE_AFTER_SECONDS = 10.0
 SILENT_SECONDS = 2.0
 NOTICE_EVERY_SECONDS = 60.0
@@ -379,6 +381,49 @@ class Transport:
         finally:
             connection.close()
 
+    def put_file(self, url: str, file: str, sent: Callable[[int], None]) -> Dict[str, Any]:
+        """Sends a file to a URL that needs no key, with retries from its begin; the JSON object of the answer.
+
+        ``url``: absolute, or a path of the server that is asked now. ``sent`` is told the bytes as they go, and the
+        negative of them when they are sent again.
+        """
+        parts = urlsplit(url)
+        server = _Server(f"{parts.scheme}://{parts.netloc}") if parts.scheme else self._servers[self._using]
+        tries = self.attempts(f"PUT {parts.path}")
+        headers = {"User-Agent": self._headers["User-Agent"], "Content-Type": "application/octet-stream",
+                   "Content-Length": str(os.path.getsize(file))}
+        while True:
+            connection = self._connect(server)
+            content = _Sent(file, sent)
+            try:
+                with content:
+                    try:
+                        connection.request("PUT", f"{parts.path}?{parts.query}", content, headers)
+                        if connection.sock is not None:
+                            connection.sock.settimeout(READ_SECONDS * 10)  # the server makes the file durable
+                    except (BrokenPipeError, ConnectionResetError):
+                        pass  # a server that refuses a large body answers before it has read it
+                    answer = connection.getresponse()
+                    body = answer.read()
+            except (OSError, http.client.HTTPException) as e:
+                if isinstance(e, OSError) and e.filename is not None:
+                    raise  # of the file
+                content.undo()
+                tries.after(NoResponse(_explained(e, server.secure), final=_final(e)))
+                continue
+            finally:
+                connection.close()
+            if 200 <= answer.status < 300:
+                found = Answer(answer.status, answer.headers, body, False).json()
+                if found.get("sha256") != content.digest.hexdigest():
+                    raise APIResponseError(f"{file} arrived otherwise than it was sent: {found}")
+                return found
+            content.undo()
+            error = status_error(answer.status, body)
+            if not retryable(answer.status, error.code):
+                raise error
+            tries.after(error)
+
     def events(self, path: str, body: Mapping[str, Any]) -> Generator[Dict[str, Any], None, None]:
         """The server-sent events of a POST, as they come, without the last one, ``[DONE]``. Retries until the answer begins;
         raises the error of a refusal, and :class:`NoResponse` if the stream breaks off."""
@@ -453,6 +498,33 @@ class Transport:
     def post(self, path: str, body: Mapping[str, Any]) -> Dict[str, Any]:
         """A POST's JSON object."""
         return self.call("POST", path, body).json()
+
+
+class _Sent:
+    """A file that is sent: counts and digests what is read of it."""
+
+    def __init__(self, file: str, sent: Callable[[int], None]) -> None:
+        self._file, self._sent = open(file, "rb"), sent
+        self._count = 0
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, in larger pieces than HTTP asks for."""
+        piece = self._file.read(max(size, SENT_BYTES) if size >= 0 else -1)
+        self.digest.update(piece)
+        self._count += len(piece)
+        self._sent(len(piece))
+        return piece
+
+    def undo(self) -> None:
+        """What was sent is sent again."""
+        self._sent(-self._count)
+
+    def __enter__(self) -> "_Sent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 class DownloadState:

@@ -120,6 +120,12 @@ def _checkpoints(commands: Any) -> None:
                         "download a checkpoint as .tar.gz, for PEFT; goes on where it broke off")
     download.add_argument("path", metavar="PATH", help="bios://...")
     download.add_argument("value", nargs="?", metavar="FILE")
+    upload = _command(commands, "upload", _upload, "bring in an adapter that was made elsewhere, from PEFT's folder")
+    upload.add_argument("folder", metavar="FOLDER", help="with adapter_config.json and adapter_model.safetensors")
+    upload.add_argument("base_model", metavar="MODEL", help="the base model as the server calls it")
+    upload.add_argument("--name", help="of the checkpoint (default: uploaded)")
+    upload.add_argument("--ttl", type=int, metavar="SECONDS", help="when it expires (default: never)")
+    upload.add_argument("--project", metavar="PROJECT", help="the project that it belongs to")
     exported = _command(commands, "export", _export, "write a checkpoint as an adapter's folder, or merged into a model's")
     exported.add_argument("path", metavar="PATH", help="bios://...")
     exported.add_argument("folder", metavar="FOLDER", help="a new folder")
@@ -348,6 +354,13 @@ def _download(given: argparse.Namespace) -> None:
     rest = _service(given).create_rest_client()
     count = rest.download_checkpoint_archive_from_bios_path_to_file(given.path, file).result()
     print(f"{file}: {count} bytes")
+
+
+def _upload(given: argparse.Namespace) -> None:
+    rest = _service(given).create_rest_client()
+    path = rest.upload_adapter(given.folder, given.base_model, name=given.name, ttl_seconds=given.ttl,
+                               project_id=given.project).result()
+    _json({"path": path}) if given.json else print(path)
 
 
 def _export(given: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from .errors import InvalidArgumentError, InvalidPathError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,254}", re.ASCII)
 _KINDS = ("weights", "sampler_weights")
+_EXTERNAL = "external_weights"  # what Tinker's package calls sampler weights that are fetched file by file
 
 
 def checkpoint_name(name: object, field: str = "name") -> str:
@@ -53,6 +54,8 @@ class CheckpointPath:
                 break
         else:
             raise InvalidPathError(path)
+        if len(parts) == 3 and parts[1] == _EXTERNAL:
+            parts[1] = "sampler_weights"
         if len(parts) not in (2, 3) or (len(parts) == 3 and parts[1] not in _KINDS):
             raise InvalidPathError(path)
         if not _RUN.fullmatch(parts[0]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from typing import Any, BinaryIO, Callable, List, Optional, TypeVar, Union
+from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, TypeVar, Union
 from urllib.parse import quote
 
 from ._progress import Bar
@@ -12,15 +12,17 @@ from ._threads import CALLS
 from ._transport import DownloadState, NoResponse, retryable
 from .errors import APIError, APIStatusError, InvalidArgumentError
 from .futures import Future, JobFuture
-from .paths import CheckpointPath
+from .paths import CheckpointPath, checkpoint_name
 from .session import Session
-from .types import (AuditLogResponse, BillingUsageResponse, CheckpointArchiveUrlResponse, CheckpointsListResponse, GetSamplerResponse,
-                    GetSessionResponse, ListSessionsResponse, RunHistoryResponse, TrainingRun,
-                    TrainingRunIds, TrainingRunsResponse, UsageResponse, WeightsInfoResponse, WhoamiResponse)
+from .types import (AuditLogResponse, BillingUsageResponse, CheckpointArchiveUrlResponse, CheckpointsListResponse,
+                    ExternalWeightsUploadFinishResult, ExternalWeightsUploadStartResult, ExternalWeightsUrlsResponse,
+                    GetSamplerResponse, GetSessionResponse, ListSessionsResponse, LoraConfig, RunHistoryResponse, TrainingRun,
+                    TrainingRunIds, TrainingRunsResponse, UsageResponse, WeightsInfoResponse, WhoamiResponse, json_object)
 
 T = TypeVar("T")
 
 GZIP = "application/gzip"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class RestClient:
@@ -154,6 +156,104 @@ class RestClient:
     async def get_checkpoint_archive_url_from_bios_path_async(self, path: str) -> CheckpointArchiveUrlResponse:
         """``get_checkpoint_archive_url_from_bios_path`` for asyncio."""
         return await self.get_checkpoint_archive_url_from_bios_path(path)
+
+    # -- adapters made elsewhere -----------------------------------------------------------------------------
+
+    def upload_adapter(self, folder: Union[str, "os.PathLike[str]"], base_model: str, *, name: Optional[str] = None,
+                       ttl_seconds: Optional[int] = None, user_metadata: Optional[Mapping[str, Any]] = None,
+                       project_id: Optional[str] = None, progress: Optional[bool] = None) -> Future[str]:
+        """Brings in an adapter that was made elsewhere, and returns its path: sampler weights, which can be sampled,
+        downloaded, and loaded without an optimizer (``create_training_client_from_state``).
+
+        ``folder``: what PEFT's ``save_pretrained`` writes, ``adapter_config.json`` and ``adapter_model.safetensors``, of
+        an adapter on the server's ``base_model``. ``name``: of the checkpoint, by default ``uploaded``. What does not fit the
+        model is refused, naming the file and the tensor or field. ``progress``: show it on stderr; by default on a
+        terminal only.
+        """
+        files = {file: os.path.join(os.fspath(folder), file) for file in ADAPTER_FILES}
+        for file in files.values():
+            if not os.path.isfile(file):
+                raise InvalidArgumentError("folder", f"{file} does not exist; save the adapter with PEFT's save_pretrained")
+        asked = self._upload(base_model, None, project_id, name, ttl_seconds, user_metadata)
+
+        def send() -> str:
+            started = asked()
+            with Bar("upload", progress, sum(os.path.getsize(file) for file in files.values())) as bar:
+                for file, where in files.items():
+                    self._transport.put_file(started.urls[file], where, bar.add)
+            return self._finish(started.upload_id).path
+
+        return self._job(send)
+
+    async def upload_adapter_async(self, folder: Union[str, "os.PathLike[str]"], base_model: str, *, name: Optional[str] = None,
+                                   ttl_seconds: Optional[int] = None, user_metadata: Optional[Mapping[str, Any]] = None,
+                                   project_id: Optional[str] = None, progress: Optional[bool] = None) -> str:
+        """``upload_adapter`` for asyncio."""
+        return await self.upload_adapter(folder, base_model, name=name, ttl_seconds=ttl_seconds, user_metadata=user_metadata,
+                                         project_id=project_id, progress=progress)
+
+    def external_weights_upload_start(self, base_model: str, lora_config: Optional[LoraConfig] = None,
+                                      destination_project_id: Optional[str] = None, *, name: Optional[str] = None,
+                                      ttl_seconds: Optional[int] = None) -> Future[ExternalWeightsUploadStartResult]:
+        """Starts an upload, as Tinker's call of this name; ``upload_adapter`` does all of it. Each file is sent to its URL
+        by an HTTP PUT. Of ``lora_config`` the rank is compared with the adapter's."""
+        return self._job(self._upload(base_model, lora_config, destination_project_id, name, ttl_seconds, None))
+
+    async def external_weights_upload_start_async(
+            self, base_model: str, lora_config: Optional[LoraConfig] = None, destination_project_id: Optional[str] = None, *,
+            name: Optional[str] = None, ttl_seconds: Optional[int] = None) -> ExternalWeightsUploadStartResult:
+        """``external_weights_upload_start`` for asyncio."""
+        return await self.external_weights_upload_start(base_model, lora_config, destination_project_id, name=name,
+                                                        ttl_seconds=ttl_seconds)
+
+    def external_weights_upload_finish(self, upload_id: str) -> Future[ExternalWeightsUploadFinishResult]:
+        """Makes a checkpoint of the files of an upload."""
+        word = _word(upload_id, "upload_id")
+        return self._job(lambda: self._finish(word))
+
+    async def external_weights_upload_finish_async(self, upload_id: str) -> ExternalWeightsUploadFinishResult:
+        """``external_weights_upload_finish`` for asyncio."""
+        return await self.external_weights_upload_finish(upload_id)
+
+    def _upload(self, base_model: str, lora_config: Optional[LoraConfig], project_id: Optional[str], name: Optional[str],
+                ttl_seconds: Optional[int], user_metadata: Optional[Mapping[str, Any]],
+                ) -> Callable[[], ExternalWeightsUploadStartResult]:
+        body: Dict[str, Any] = {"base_model": base_model}
+        if lora_config is not None:
+            body["lora_config"] = {"rank": lora_config.rank}
+        if name is not None:
+            body["name"] = checkpoint_name(name)
+        if user_metadata is not None:
+            body["user_metadata"] = json_object(user_metadata, "user_metadata")
+        for field, value in (("destination_project_id", project_id), ("ttl_seconds", ttl_seconds)):
+            if value is not None:
+                body[field] = value
+
+        def ask() -> ExternalWeightsUploadStartResult:
+            found = self._transport.post("/external_weights_upload_start", body)
+            return ExternalWeightsUploadStartResult.from_wire(
+                {**found, "urls": {file: self._absolute(str(url)) for file, url in found["urls"].items()}})
+
+        return ask
+
+    def _finish(self, upload_id: str) -> ExternalWeightsUploadFinishResult:
+        return ExternalWeightsUploadFinishResult.from_wire(
+            self._transport.post("/external_weights_upload_finish", {"upload_id": upload_id}))
+
+    def get_external_weights_urls(self, path: str) -> Future[ExternalWeightsUrlsResponse]:
+        """A URL for each file of a checkpoint's adapter in PEFT's layout, which needs no key: ``.urls``, ``.expires``."""
+        where = CheckpointPath.parse(path)
+
+        def ask() -> ExternalWeightsUrlsResponse:
+            found = self._transport.get(self._checkpoint(where, path) + "/external_weights_urls")
+            return ExternalWeightsUrlsResponse.from_wire(
+                {**found, "urls": {file: self._absolute(str(url)) for file, url in found["urls"].items()}})
+
+        return self._job(ask)
+
+    async def get_external_weights_urls_async(self, path: str) -> ExternalWeightsUrlsResponse:
+        """``get_external_weights_urls`` for asyncio."""
+        return await self.get_external_weights_urls(path)
 
     # -- runs ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from .sampling import Prompt, SamplingClient, request, source, texts
 from .session import Session, request_id
 from .tokenizer import tokenizer
 from .types import (AdamParams, Datum, ForwardBackwardOutput, GetInfoResponse, LoadWeightsResponse, LossFnType,
-                    OptimStepResponse, SampleResult, SamplingParams, SaveWeightsForSamplerResponse,
+                    OptimStepResponse, SampleResult, SamplingParams, SaveWeightsExternalResponse, SaveWeightsForSamplerResponse,
                     SaveWeightsResponse, TensorData, TrainingResult, UnloadModelResponse, data_of, json_object)
 
 T = TypeVar("T")
@@ -185,6 +185,16 @@ class TrainingClient:
                                              ) -> Future[SaveWeightsForSamplerResponse]:
         """``save_weights_for_sampler`` for asyncio."""
         return await self._queued(self._save_sampler(name, ttl_seconds))
+
+    def save_weights_external(self, name: str, ttl_seconds: Optional[int] = None) -> Future[SaveWeightsExternalResponse]:
+        """Saves weights alone, to be fetched file by file: :meth:`bios.RestClient.get_external_weights_urls`. They are the
+        sampler weights of this name, and can be sampled."""
+        return self._queue.run(self._save_external(name, ttl_seconds))
+
+    async def save_weights_external_async(self, name: str, ttl_seconds: Optional[int] = None,
+                                          ) -> Future[SaveWeightsExternalResponse]:
+        """``save_weights_external`` for asyncio."""
+        return await self._queued(self._save_external(name, ttl_seconds))
 
     def save_weights_and_get_sampling_client(self, name: Optional[str] = None, retry_config: Any = None) -> SamplingClient:
         """A sampling client of the current weights; waits until it is ready. With a name the weights are also saved as a
@@ -411,6 +421,10 @@ class TrainingClient:
     def _save_sampler(self, name: Any, ttl: Any) -> Callable[[], Future[SaveWeightsForSamplerResponse]]:
         body = {"path": checkpoint_name(name), **_ttl(ttl)}
         return lambda: self._post("save_weights_for_sampler", body, SaveWeightsForSamplerResponse.from_wire)
+
+    def _save_external(self, name: Any, ttl: Any) -> Callable[[], Future[SaveWeightsExternalResponse]]:
+        body = {"path": checkpoint_name(name), **_ttl(ttl)}
+        return lambda: self._post("save_weights_external", body, SaveWeightsExternalResponse.from_wire)
 
     def _load(self, path: Any, optimizer: Optional[bool]) -> Callable[[], Future[LoadWeightsResponse]]:
         CheckpointPath.parse(path)

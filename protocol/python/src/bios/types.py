@@ -21,11 +21,13 @@ from .errors import InvalidArgumentError, MissingExtraError
 
 __all__ = [
     "AdamParams", "AuditLogResponse", "BillingUsageResponse", "Checkpoint", "CheckpointArchiveUrlResponse",
-    "CheckpointsListResponse", "CheckpointType", "Cursor", "Datum", "EncodedTextChunk", "ForwardBackwardOutput",
+    "CheckpointsListResponse", "CheckpointType", "Cursor", "Datum", "EncodedTextChunk", "ExternalWeightsUploadFinishResult",
+    "ExternalWeightsUploadStartResult", "ExternalWeightsUrlsResponse", "ForwardBackwardOutput",
     "GetInfoResponse", "GetSamplerResponse", "GetServerCapabilitiesResponse", "GetSessionResponse", "HistoryEntry",
     "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnInputs", "LossFnOutput", "LossFnType", "ModelData",
     "ModelID", "ModelInput", "ModelInputChunk", "OptimStepResponse", "RequestErrorCategory", "RunHistoryResponse",
-    "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
+    "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsExternalResponse",
+    "SaveWeightsForSamplerResponse",
     "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult", "TrainingRun",
     "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel", "UsageLine", "UsageResponse",
     "WeightsInfoResponse", "WhoamiResponse",
@@ -628,6 +630,19 @@ class SaveWeightsForSamplerResponse:
 
 
 @dataclass(frozen=True)
+class SaveWeightsExternalResponse:
+    """Weights that were saved to be fetched file by file: their ``path`` and the bytes of their files."""
+
+    path: str
+    size_bytes: Optional[int] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "SaveWeightsExternalResponse":
+        """Parses the JSON object of the protocol."""
+        return cls(wire["path"], wire.get("size_bytes"))
+
+
+@dataclass(frozen=True)
 class LoadWeightsResponse:
     """A loaded checkpoint: its ``path``, the run that loaded it, the ``step`` of the run."""
 
@@ -671,18 +686,21 @@ class TrainingResult:
 class SampledSequence:
     """Sampled tokens (with the one that ended them), the log-probability of each under the distribution it was sampled
     from (temperature, then ``top_k`` and ``top_p``; at temperature 0 the model's own), and why it ended: ``stop`` or
-    ``length``. ``model_logprobs``: under the model itself, as training computes them."""
+    ``length``. ``model_logprobs``: under the model itself, as training computes them. ``sequence_id``: distinct for each
+    sequence."""
 
     tokens: List[int]
     logprobs: Optional[List[float]] = None
     stop_reason: Optional[StopReason] = None
     model_logprobs: Optional[List[float]] = None
+    sequence_id: Optional[str] = None
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SampledSequence":
         """Parses the JSON object of the protocol, which leaves ``model_logprobs`` out where ``logprobs`` are these."""
         drawn = wire.get("logprobs")
-        return cls(list(wire["tokens"]), drawn, wire.get("stop_reason"), wire.get("model_logprobs", drawn))
+        return cls(list(wire["tokens"]), drawn, wire.get("stop_reason"), wire.get("model_logprobs", drawn),
+                   wire.get("sequence_id"))
 
     def _repr_html_(self) -> str:
         return self._html(None)
@@ -1009,6 +1027,49 @@ class CheckpointArchiveUrlResponse:
     def from_wire(cls, wire: Mapping[str, Any]) -> "CheckpointArchiveUrlResponse":
         """Parses the JSON object of the protocol."""
         return cls(wire["url"], _time(wire.get("expires")))
+
+
+@dataclass(frozen=True)
+class ExternalWeightsUrlsResponse:
+    """A URL for each file of an adapter, which serves it without a key, until they ``expires``."""
+
+    urls: Dict[str, str]
+    expires: Optional[datetime] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "ExternalWeightsUrlsResponse":
+        """Parses the JSON object of the protocol."""
+        return cls({str(name): str(url) for name, url in wire["urls"].items()}, _time(wire.get("expires")))
+
+
+@dataclass(frozen=True)
+class ExternalWeightsUploadStartResult:
+    """An upload that was started: a URL for each file, to which it is sent by PUT and without a key."""
+
+    upload_id: str
+    urls: Dict[str, str]
+    expires: Optional[datetime] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "ExternalWeightsUploadStartResult":
+        """Parses the JSON object of the protocol."""
+        urls = {str(name): str(url) for name, url in wire["urls"].items()}
+        return cls(wire["upload_id"], urls, _time(wire.get("expires")))
+
+
+@dataclass(frozen=True)
+class ExternalWeightsUploadFinishResult:
+    """What became of an upload: sampler weights at ``path`` (``tinker_path`` for Tinker's clients)."""
+
+    path: str
+    tinker_path: str
+    lora_rank: Optional[int] = None
+    size_bytes: Optional[int] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "ExternalWeightsUploadFinishResult":
+        """Parses the JSON object of the protocol."""
+        return cls(wire["path"], wire["tinker_path"], wire.get("lora_rank"), wire.get("size_bytes"))
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,10 @@ final class EndToEndIT {
         python("deploy/src/test/python/observed.py");
     }
 
+    @Test void anAdapterThatWasMadeElsewhereComesInAsItIs() throws Exception {
+        python("deploy/src/test/python/adapter_upload.py");
+    }
+
     @Test void badRequestsAreRefusedByFieldAndLoseNothing() throws Exception {
         python("deploy/src/test/python/bad_requests.py");
     }

@@ -63,7 +63,7 @@ final class ActorCalls {
             ActorForms.Form form = forms.of(request);
             Endpoint endpoint = endpoints.get(form.method() + " " + form.pattern());
             var call = new ApiRequest(id, admission.of(endpoint, key), form.pathParameters(), form.query(),
-                    HEADERS, form.body(), heap);
+                    HEADERS, form.body(), heap, Optional.empty());
             Metrics.ACTOR_REQUESTS.labelValues(request.getClass().getSimpleName()).inc();
             CompletionStage<ApiResponse> response = HttpHandler.callHandler(() ->
                     endpoint.handler().answer(call));

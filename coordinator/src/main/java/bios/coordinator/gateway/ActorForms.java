@@ -159,6 +159,8 @@ final class ActorForms {
                     ttl);
             case Operation.LoadState(var path, var optimizer) -> Form.post("load_weights", "model_id", run,
                     "seq_id", seq, "path", path.biosUri(), "optimizer", optimizer);
+            case Operation.LoadUpload _ -> throw new ApiException(ErrorCode.UNSUPPORTED,
+                    "adapters are uploaded over HTTP");
         };
     }
 

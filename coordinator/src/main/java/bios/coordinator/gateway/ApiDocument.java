@@ -152,12 +152,20 @@ final class ApiDocument {
         all.add(post("save_weights_for_sampler", "A checkpoint of weights, or a snapshot").taking(operation(
                 may("path", string()), may("sampling_session_seq_id", integer(0, Long.MAX_VALUE)), ttl))
                 .answering(future));
-        all.add(post("load_weights", "Load a checkpoint").taking(operation(must("path", string()),
-                may("optimizer", bool()), may("weights_access_token", string()))).answering(future));
+        all.add(post("save_weights_external", "A checkpoint of weights, to be fetched file by file").taking(
+                operation(must("path", string()), ttl, may("age_encryption_recipients",
+                        array(string()).described(UNSUPPORTED)))).answering(future));
+        all.add(post("load_weights", "Load a checkpoint into a run (model_id, seq_id) or into a new one"
+                + " (session_id, model_seq_id)").taking(must("path", string()), may("model_id", string()),
+                may("seq_id", integer(1, Long.MAX_VALUE)), may("session_id", string()),
+                may("model_seq_id", integer(0, Long.MAX_VALUE)), may("base_model", string()),
+                may("user_metadata", RUN_METADATA), may("optimizer", bool()),
+                may("weights_access_token", string()), type()).answering(future));
         all.add(post("retrieve_future", "The result of an operation or of sampling").taking(
                 must("request_id", string()), may("allow_metadata_only", bool()), type()).answering(anyOf(
                 ref("PassResult"), ref("StepResult"), ref("SaveResult"), ref("SamplerResult"),
-                ref("LoadResult"), ref("ModelResult"), ref("SampleResult"), ref("Failure")))
+                ref("ExternalResult"), ref("LoadResult"), ref("ModelResult"), ref("SampleResult"),
+                ref("Failure")))
                 .or(ApiRequest.PROTOBUF_TYPES.getFirst()));
     }
 
@@ -172,7 +180,11 @@ final class ApiDocument {
         all.add(post("asample", "Draw sequences").taking(must("sampling_session_id", string()),
                 must("seq_id", integer(0, Long.MAX_VALUE)), must("prompt", ref("ModelInput")),
                 may("sampling_params", ref("SamplingParams")), may("num_samples", integer(1, 1024)),
-                may("prompt_logprobs", bool()), may("topk_prompt_logprobs", integer(0, 100)), type())
+                may("prompt_logprobs", bool()), may("topk_prompt_logprobs", integer(0, 100)),
+                may("record_stability_info", bool().described("changes nothing")),
+                may("topk_sample_logprobs", any().described(UNSUPPORTED)),
+                may("target_prompt_logprobs", any().described(UNSUPPORTED)),
+                may("prompt_alt_tokens_k", any().described(UNSUPPORTED)), type())
                 .answering(ref("Future")));
     }
 
@@ -228,8 +240,30 @@ final class ApiDocument {
         all.add(get(path + "/archive", "A signed URL of its archive, or with Accept: application/gzip the"
                 + " archive").answering(object(must("url", string()), must("expires", time())))
                 .or("application/gzip"));
+        all.add(get(path + "/external_weights_urls", "A signed URL of each file of its adapter").answering(
+                object(must("urls", map(string())), must("expires", time()))));
+        all.add(get("external_weights/{run}/{kind}/{name}/{file}", "A file by a signed URL").asking("token",
+                string()).answering(any()).or("application/octet-stream"));
+        uploads(all);
         all.add(get("archives/{run}/{kind}/{name}", "An archive by a signed URL").asking("token", string())
                 .answering(any()).or("application/gzip"));
+    }
+
+    private static void uploads(List<ApiOperation> all) {
+        all.add(post("external_weights_upload_start", "Begin to upload an adapter that was made elsewhere")
+                .taking(must("base_model", string()), may("lora_config", map(any()).described(
+                        "its rank is compared with the adapter's")),
+                        may("destination_project_id", string()), may("name", string()),
+                        may("ttl_seconds", integer(1, TrainingEndpoints.MAX_TTL_SECONDS)),
+                        may("user_metadata", RUN_METADATA), type()).answering(object(
+                        must("upload_id", string()), must("urls", map(any())), must("expires", time()))));
+        all.add(ApiOperation.of("PUT", "external_weights_uploads/{upload}/{file}",
+                "A file by a signed URL; any body").asking("token", string()).answering(object(
+                        must("file", string()), must("size_bytes", integer()), must("sha256", string()))));
+        all.add(post("external_weights_upload_finish", "Make sampler weights of the uploaded files").taking(
+                must("upload_id", string()), type()).answering(object(must("tinker_path", string()),
+                        must("path", string()), must("lora_rank", integer()),
+                        must("size_bytes", integer()))));
     }
 
     private static void sessions(List<ApiOperation> all) {
@@ -324,8 +358,18 @@ final class ApiDocument {
                         nullable("model_id", string()), nullable("tinker_path", string()),
                         nullable("key_id", string())))))));
         Schema info = anyOf(object(must("type", oneOf("training", "sampling_sample")),
-                must("token_count", integer())), object(must("type", oneOf("sampling_prefill")),
+                must("token_count", integer())), object(must("type", oneOf("checkpoint")),
+                must("count", integer())), object(must("type", oneOf("storage")),
+                must("gigabyte_hours", number())), object(must("type", oneOf("sampling_prefill")),
                 must("cached", bool()), must("token_count", integer())));
+        all.add(get("billing/usage/checkpoints/current", "The checkpoints that there are now, by project")
+                .asking("project_id", string()).asking("owner", owner).answering(object(
+                        nullable("effective_rate_usd_per_gigabyte_month", number()), must("data", array(
+                        object(nullable("project_id", string()), nullable("org_user_urn", string()),
+                                nullable("user_email", string()), must("user_name", string()),
+                                must("checkpoint_count", integer()), must("size_bytes", integer()),
+                                must("size_gigabytes", number()),
+                                nullable("estimated_monthly_cost_usd", number())))))));
         all.add(get("billing/usage/events", "Usage by the hour").asking("starting_on", time())
                 .asking("ending_before", time()).asking("owner", owner).answering(object(must("data", array(
                 object(must("bucket_start", time()), must("bucket_end", time()), must("base_model", string()),

@@ -2,10 +2,13 @@ package bios.coordinator.gateway;
 
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
+import java.io.InputStream;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.OptionalLong;
 import java.util.function.LongConsumer;
+import java.util.function.Supplier;
 import java.util.regex.Pattern;
 
 /// An HTTP request with its authenticated account.
@@ -17,11 +20,19 @@ import java.util.regex.Pattern;
 /// @param headers the last value of each header, by lower-case name
 /// @param heap is told the bytes that the request takes before they are taken, and throws if they are too
 ///     many
+/// @param stream the body of an endpoint that reads it itself
 record ApiRequest(String id, Accounts.Caller caller, List<String> pathParameters, Map<String, String> query,
-        Map<String, String> headers, Optional<Json> body, LongConsumer heap) {
+        Map<String, String> headers, Optional<Json> body, LongConsumer heap, Optional<BodyStream> stream) {
     /// The media type of protobuf in Tinker, and the registered one.
     static final List<String> PROTOBUF_TYPES = List.of("application/x-protobuf", "application/protobuf");
+    private static final Pattern TINKER_VERSION = Pattern.compile("Tinker/Python (\\d{1,4})\\.(\\d{1,4})");
     private static final Pattern REST = Pattern.compile("bytes=(\\d{1,18})-");
+
+    /// A body of any size.
+    ///
+    /// @param bytes its length; empty: it is not announced
+    /// @param open opens it, once, for reads that block
+    record BodyStream(OptionalLong bytes, Supplier<InputStream> open) {}
 
     /// The account of the caller.
     String account() {
@@ -41,6 +52,14 @@ record ApiRequest(String id, Accounts.Caller caller, List<String> pathParameters
     /// Whether the client is the Tinker client, which supports only the `tinker://` scheme.
     boolean isTinkerClient() {
         return headers.getOrDefault("user-agent", "").contains("Tinker");
+    }
+
+    /// Whether the client is the Tinker client of this version, or a later one.
+    boolean tinkerVersionIsAtLeast(int major, int minor) {
+        var version = TINKER_VERSION.matcher(headers.getOrDefault("user-agent", ""));
+        if (!version.find()) return false;
+        int first = Integer.parseInt(version.group(1));
+        return first > major || first == major && Integer.parseInt(version.group(2)) >= minor;
     }
 
     /// Whether the body is protobuf.

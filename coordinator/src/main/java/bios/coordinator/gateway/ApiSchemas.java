@@ -68,6 +68,8 @@ final class ApiSchemas {
         all.put("SamplerResult", object(must("type", oneOf("save_weights_for_sampler")),
                 nullable("path", string()), nullable("sampling_session_id", string()),
                 must("step", integer())));
+        all.put("ExternalResult", object(must("type", oneOf("save_weights_external")),
+                must("path", string()), must("size_bytes", integer()), must("step", integer())));
         all.put("LoadResult", object(must("type", oneOf("load_weights", "create_model")),
                 must("model_id", string()), must("path", string()), must("step", integer())));
         all.put("ModelResult", object(must("type", oneOf("create_model", "unload_model")),
@@ -75,7 +77,7 @@ final class ApiSchemas {
         all.put("SampleResult", object(must("type", oneOf("sample")), must("sequences", array(object(
                 must("tokens", array(integer())), must("logprobs", array(number().orNull())),
                 must("stop_reason", oneOf("stop", "length")),
-                sometimes("model_logprobs", array(number().orNull()))))),
+                sometimes("model_logprobs", array(number().orNull())), must("sequence_id", string())))),
                 nullable("prompt_logprobs", array(number().orNull())),
                 nullable("topk_prompt_logprobs", array(array(array(number().orNull())).orNull()))));
     }

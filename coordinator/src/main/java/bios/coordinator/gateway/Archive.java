@@ -61,6 +61,14 @@ record Archive(Map<String, Member> members) {
         return new Archive(members);
     }
 
+    /// The files of an adapter as PEFT has them in a folder.
+    static Archive peftFiles(CheckpointManifest manifest, Member adapter) {
+        var members = new LinkedHashMap<String, Member>();
+        members.put(Uploads.CONFIG, Member.of(JsonWriter.writePretty(adapterConfig(manifest))));
+        members.put(Uploads.WEIGHTS, adapter);
+        return new Archive(members);
+    }
+
     /// The keys of PEFT's LoraConfig. The base model has the name that it is served by: where its files are
     /// on this machine helps no one else.
     private static Map<String, Object> adapterConfig(CheckpointManifest manifest) {

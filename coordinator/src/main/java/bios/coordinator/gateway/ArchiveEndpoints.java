@@ -17,6 +17,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.TreeMap;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
@@ -44,7 +45,9 @@ final class ArchiveEndpoints {
 
     List<Endpoint> endpoints() {
         return List.of(Endpoint.get("training_runs/*/checkpoints/*/*/archive", this::archiveOrLink),
-                Endpoint.get("archives/*/*/*", this::downloadBySignedUrl).withoutKey());
+                Endpoint.get("archives/*/*/*", this::downloadBySignedUrl).withoutKey(),
+                Endpoint.get("training_runs/*/checkpoints/*/*/external_weights_urls", this::fileLinks),
+                Endpoint.get("external_weights/*/*/*/*", this::downloadFile).withoutKey());
     }
 
     private CompletionStage<ApiResponse> archiveOrLink(ApiRequest call) {
@@ -86,10 +89,54 @@ final class ArchiveEndpoints {
     private CompletionStage<ApiResponse> downloadBySignedUrl(ApiRequest call) {
         CheckpointRef ref = CheckpointRef.of(call.pathParameters());
         String account = urls.verify(signedPath(ref), call.query().getOrDefault("token", ""),
-                services.clock().millis()).orElseThrow(() -> new ApiException(ErrorCode.LINK_EXPIRED,
-                        "the link is invalid or has expired; request a new link"));
+                services.clock().millis()).orElseThrow(ArchiveEndpoints::expired);
         return runs.resolve(account, ref.path()).thenCompose(manifest -> stream(call, ref, manifest, "tinker",
                 adapter -> Archive.inTinkerFormat(manifest, adapter)));
+    }
+
+    /// A signed URL of each file of the adapter.
+    private CompletionStage<ApiResponse> fileLinks(ApiRequest call) {
+        CheckpointRef ref = CheckpointRef.of(call.pathParameters());
+        return runs.resolve(call.account(), ref.path()).thenApply(_ -> {
+            long expires = services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
+            String root = publicUrl.root(call.headers().getOrDefault("host", ""));
+            var links = new TreeMap<String, Object>();
+            for (String file : Uploads.FILES) {
+                String path = signedPath(ref) + "/" + file;
+                links.put(file, root + "/api/v1/external_weights/" + path + "?token="
+                        + urls.sign(path, call.account(), expires));
+            }
+            return ApiResponse.ok("urls", links, "expires", ResponseBodies.time(expires));
+        }).thenCompose(audit.record(call, "download_checkpoint", ref.path()));
+    }
+
+    private CompletionStage<ApiResponse> downloadFile(ApiRequest call) {
+        CheckpointRef ref = CheckpointRef.of(call.pathParameters());
+        String file = call.pathParameters().get(3);
+        String account = urls.verify(signedPath(ref) + "/" + file, call.query().getOrDefault("token", ""),
+                services.clock().millis()).orElseThrow(ArchiveEndpoints::expired);
+        return runs.resolve(account, ref.path()).thenCompose(manifest -> services.runBlocking(() -> {
+            verifyReadable(manifest.adapter());
+            Archive.Member member = Archive.peftFiles(manifest, new Archive.Member(
+                    manifest.adapter().bytes(), () -> services.blobs().open(manifest.adapter())))
+                    .members().get(file);
+            String tag = tag(manifest, file);
+            Optional<Part> part = call.restFrom(tag).map(from -> new Part(from, member.bytes()))
+                    .filter(rest -> rest.from() < rest.total());
+            long skipped = part.map(Part::from).orElse(0L);
+            return new ApiResponse.ByteStream("application/octet-stream", file, tag, part,
+                    BlockingByteSource.of(blockingExecutor, out -> {
+                        try (InputStream in = member.open().get()) {
+                            in.skipNBytes(skipped);
+                            in.transferTo(out);
+                        }
+                    }));
+        }));
+    }
+
+    private static ApiException expired() {
+        return new ApiException(ErrorCode.LINK_EXPIRED,
+                "the link is invalid or has expired; request a new link");
     }
 
     private interface ArchiveFactory {

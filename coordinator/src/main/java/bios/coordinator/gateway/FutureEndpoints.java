@@ -67,7 +67,8 @@ final class FutureEndpoints {
         return services.router(replyTo ->
                 new SamplingCommand.Retrieve(call.account(), request, wait, replyTo),
                 services.settings().longPoll().plus(GRACE)).thenApply(reply -> switch (reply) {
-                    case SamplingReply.Completed(_, var result) -> ResponseBodies.sampleResult(call, result);
+                    case SamplingReply.Completed(_, var result) ->
+                            ResponseBodies.sampleResult(call, request, result);
                     case SamplingReply.Failed(_, var fault) -> ResponseBodies.failureResult(fault);
                     case SamplingReply.Pending(_, var state) -> ResponseBodies.pendingResult(request, state);
                     // An unknown request may be one whose result has expired, and a request of another
@@ -100,6 +101,14 @@ final class FutureEndpoints {
                     awaitResult(call, id, request, (_, result) -> resultBody(call, request, result, false));
             case FutureId.Forward(var request) ->
                     awaitResult(call, id, request, (_, result) -> resultBody(call, request, result, true));
+            case FutureId.Load(var request) -> awaitResult(call, id, request, (_, result) ->
+                    result instanceof OperationResult.Loaded loaded ? CompletableFuture.completedStage(
+                            ResponseBodies.loadResult(call, request.run(), loaded, false))
+                            : resultBody(call, request, result, false));
+            case FutureId.External(var request) -> awaitResult(call, id, request, (_, result) ->
+                    result instanceof OperationResult.Saved(var manifest) && manifest.name().isPresent()
+                            ? CompletableFuture.completedStage(ResponseBodies.externalResult(call, manifest))
+                            : resultBody(call, request, result, false));
             case FutureId.Snapshot snapshot -> awaitResult(call, id, snapshot.request(), (run, result) ->
                 result instanceof OperationResult.Saved(var manifest) && manifest.name().isEmpty()
                         ? openSampler(call, snapshot, manifest) : resultBody(call, run, result, false));

@@ -5,8 +5,8 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunId;
 
 /// The parsed form of a request id: `<run>:create`, `<run>:unload`, or `<run>:<seq>` for an operation. The
-/// id of an operation may end with `:forward` or `:sampler:<session>:<number>`, which selects the form of the
-/// response.
+/// id of an operation may end with `:forward`, `:load`, `:external` or `:sampler:<session>:<number>`, which
+/// selects the form of the response.
 sealed interface FutureId {
     RunId run();
 
@@ -30,6 +30,20 @@ sealed interface FutureId {
         }
     }
 
+    /// A load that made its run.
+    record Load(RequestId request) implements FutureId {
+        @Override public RunId run() {
+            return request.run();
+        }
+    }
+
+    /// Sampler weights that were saved for use elsewhere.
+    record External(RequestId request) implements FutureId {
+        @Override public RunId run() {
+            return request.run();
+        }
+    }
+
     /// A snapshot that becomes the sampler of that number.
     record Snapshot(RequestId request, String session, long sampler) implements FutureId {
         @Override public RunId run() {
@@ -47,6 +61,8 @@ sealed interface FutureId {
                 var request = RequestId.parse(parts[0] + ":" + parts[1]);
                 if (parts.length == 2 && request.seq() >= 0) return new Operation(request);
                 if (parts.length == 3 && parts[2].equals("forward")) return new Forward(request);
+                if (parts.length == 3 && parts[2].equals("load")) return new Load(request);
+                if (parts.length == 3 && parts[2].equals("external")) return new External(request);
                 if (parts.length == 5 && parts[2].equals("sampler"))
                     return new Snapshot(request, parts[3], Long.parseLong(parts[4]));
             }

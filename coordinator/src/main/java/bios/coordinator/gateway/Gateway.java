@@ -80,6 +80,7 @@ public final class Gateway {
             blockingExecutor.shutdown();
         });
         var services = new GatewayServices(system, parts, settings, blockingExecutor);
+        sweepUploads(system, parts, settings, blockingExecutor);
         var boundPort = new AtomicInteger(port);
         var callers = callers(parts, settings);
         List<Endpoint> endpoints = endpoints(parts, settings, services,
@@ -104,6 +105,20 @@ public final class Gateway {
                     boundPort.set(binding.localAddress().getPort());
                     return binding.addToCoordinatedShutdown(DRAIN, system);
                 });
+    }
+
+    /// Deletes what is left of uploads that are over, from time to time.
+    private static void sweepUploads(ActorSystem<?> system, Dependencies parts, GatewaySettings settings,
+            ExecutorService blockingExecutor) {
+        var uploads = new Uploads(parts.blobs());
+        system.scheduler().scheduleWithFixedDelay(settings.uploadAge(), settings.uploadAge(), () ->
+                blockingExecutor.execute(() -> {
+                    try {
+                        uploads.sweep(parts.clock().millis());
+                    } catch (RuntimeException failed) {
+                        system.log().warn("uploads that are over cannot be deleted: {}", failed.toString());
+                    }
+                }), system.executionContext());
     }
 
     private static Callers callers(Dependencies parts, GatewaySettings settings) {
@@ -131,14 +146,17 @@ public final class Gateway {
         var quotas = new Quotas(services);
         var all = new ArrayList<Endpoint>();
         all.addAll(new ServiceEndpoints(services, parts.ids(), callers(parts, settings)).endpoints());
-        all.addAll(new RunEndpoints(services, runs, audit, quotas).endpoints());
-        all.addAll(new TrainingEndpoints(services, runs, audit, quotas, callers(parts, settings))
-                .endpoints());
+        var creation = new RunEndpoints(services, runs, audit, quotas);
+        all.addAll(creation.endpoints());
+        all.addAll(new TrainingEndpoints(services, runs, audit, quotas, callers(parts, settings),
+                creation).endpoints());
         all.addAll(new FutureEndpoints(services).endpoints());
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
         all.addAll(new OpenAiEndpoints(services, runs).endpoints());
         all.addAll(new ListingEndpoints(services, audit).endpoints());
         var urls = new SignedUrls(secret);
+        all.addAll(new UploadEndpoints(services, creation, runs, audit, quotas, urls, publicUrl,
+                parts.ids()).endpoints());
         all.addAll(new UsageEndpoints(services).endpoints());
         all.addAll(new AuditAndTraceEndpoints(services, urls, publicUrl).endpoints());
         all.addAll(new ArchiveEndpoints(services, runs, audit, urls, publicUrl,

@@ -12,7 +12,8 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
         int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
         int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,
         Duration archiveUrlLifetime, Optional<String> archiveUrlSecret, Optional<String> tokenSecret,
-        Duration tokenAge, OwnerLimits limits, Optional<HttpsConnectionContext> tls,
+        Duration tokenAge, Duration uploadAge, long maxUploadBytes, int maxUploads, OwnerLimits limits,
+        Optional<HttpsConnectionContext> tls,
         ActorGateway.Settings actors) {
     private static final int SHORTEST_SECRET = 16;
 
@@ -30,7 +31,9 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
                 block.getInt("max-topk-prompt-logprobs"),
                 Math.toIntExact(block.getBytes("max-metadata-bytes")), publicUrl(block),
                 block.getDuration("archive-url-age"), text(block, "archive-url-secret"),
-                secret(block), block.getDuration("token-age"), OwnerLimits.of(block.getConfig("limits")),
+                secret(block), block.getDuration("token-age"),
+                block.getDuration("upload-age"), block.getBytes("max-upload-bytes"),
+                block.getInt("max-uploads"), OwnerLimits.of(block.getConfig("limits")),
                 ServerTls.of(block.getConfig("tls")), ActorGateway.Settings.of(block.getConfig("actors")));
     }
 

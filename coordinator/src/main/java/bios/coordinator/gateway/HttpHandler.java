@@ -2,7 +2,9 @@ package bios.coordinator.gateway;
 
 import bios.coordinator.Metrics;
 import bios.coordinator.gateway.Accounts.Caller;
+import bios.coordinator.gateway.ApiRequest.BodyStream;
 import bios.protocol.Invalid;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -13,6 +15,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.Function;
 import java.util.function.LongConsumer;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorSystem;
@@ -27,6 +31,7 @@ import org.apache.pekko.japi.Pair;
 import org.apache.pekko.stream.Materializer;
 import org.apache.pekko.stream.SystemMaterializer;
 import org.apache.pekko.stream.javadsl.Source;
+import org.apache.pekko.stream.javadsl.StreamConverters;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -35,6 +40,8 @@ import org.slf4j.LoggerFactory;
 final class HttpHandler {
     private static final Logger LOG = LoggerFactory.getLogger(HttpHandler.class);
     private static final int SMALL = 1 << 16;
+    /// A streamed body of which nothing comes for so long has ended.
+    private static final Duration LONGEST_SILENCE = Duration.ofSeconds(60);
     private static final Caller ANYBODY = new Caller(Accounts.DEFAULT, ApiKey.Scope.WRITE, "");
 
     private final Gateway.Dependencies parts;
@@ -101,21 +108,40 @@ final class HttpHandler {
             return discardBody(request, problem(id, request, refused));
         }
         CompletionStage<ApiResponse> reply;
-        if (match.endpoint().readsBody()) {
+        if (match.endpoint().streamsBody()) {
+            reply = streamed(request, stream -> match.endpoint().handler().answer(call(id, caller, match,
+                    request, headers, Optional.empty(), _ -> { }, Optional.of(stream))));
+        } else if (match.endpoint().readsBody()) {
             boolean zstd = headers.getOrDefault("content-encoding", "").equals("zstd");
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, zstd, () -> {
                 ApiRequest call = call(id, caller, match, request, headers,
-                        Optional.of(parse(body, zstd, headers)), body.share()::take);
+                        Optional.of(parse(body, zstd, headers)), body.share()::take, Optional.empty());
                 return ApiException.withField(
                         call, callHandler(() -> match.endpoint().handler().answer(call)));
             }));
         } else {
             reply = request.discardEntityBytes(materializer).completionStage()
                     .thenCompose(_ -> callHandler(() -> match.endpoint().handler()
-                            .answer(call(id, caller, match, request, headers, Optional.empty(), _ -> { }))));
+                            .answer(call(id, caller, match, request, headers, Optional.empty(), _ -> { },
+                                    Optional.empty()))));
         }
         return reply.thenCompose(this::render).handle((response, failed) -> failed == null
                 ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, request, failed));
+    }
+
+    /// Calls a handler that reads the body itself. What it does not begin to read is discarded.
+    private CompletionStage<ApiResponse> streamed(HttpRequest request,
+            Function<BodyStream, CompletionStage<ApiResponse>> handler) {
+        var opened = new AtomicBoolean();
+        var stream = new BodyStream(request.entity().getContentLengthOption(), () -> {
+            opened.set(true);
+            return request.entity().withoutSizeLimit().getDataBytes()
+                    .runWith(StreamConverters.asInputStream(LONGEST_SILENCE), materializer);
+        });
+        return callHandler(() -> handler.apply(stream)).exceptionallyCompose(failed -> opened.get()
+                ? CompletableFuture.failedStage(failed)
+                : request.discardEntityBytes(materializer).completionStage()
+                        .thenCompose(_ -> CompletableFuture.failedStage(failed)));
     }
 
     private CompletionStage<HttpResponse> discardBody(HttpRequest request, HttpResponse response) {
@@ -146,7 +172,8 @@ final class HttpHandler {
     }
 
     private static ApiRequest call(String id, Caller caller, Match match, HttpRequest request,
-            Map<String, String> headers, Optional<Json> body, LongConsumer heap) {
+            Map<String, String> headers, Optional<Json> body, LongConsumer heap,
+            Optional<BodyStream> stream) {
         var query = new HashMap<String, String>();
         try {
             for (Pair<String, String> parameter : request.getUri().query().toList())
@@ -154,7 +181,7 @@ final class HttpHandler {
         } catch (RuntimeException malformed) {
             throw new ApiException(ErrorCode.INVALID, "query", "is malformed: " + malformed.getMessage());
         }
-        return new ApiRequest(id, caller, match.pathParameters(), query, headers, body, heap);
+        return new ApiRequest(id, caller, match.pathParameters(), query, headers, body, heap, stream);
     }
 
     private static Map<String, String> headers(HttpRequest request) {

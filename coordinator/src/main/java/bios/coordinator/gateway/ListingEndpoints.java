@@ -93,7 +93,7 @@ final class ListingEndpoints {
                 call.asksForAccessible()).thenApply(run -> {
                     var summary = new RunSummary(run.config(), run.lora(), run.step(),
                             run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted(),
-                            run.usage(), Optional.empty());
+                            run.usage(), Optional.empty(), Optional.empty());
                     return new ApiResponse.Typed(() -> ResponseBodies.run(summary), () ->
                             new ApiResponse.JsonBody(200, ResponseBodies.run(call, summary), false));
                 });
@@ -192,9 +192,8 @@ final class ListingEndpoints {
 
         static CheckpointRef of(List<String> parts) {
             RunId run = RunEndpoints.runId(parts.get(0));
-            for (CheckpointKind kind : CheckpointKind.values())
-                if (kind.segment().equals(parts.get(1))) return new CheckpointRef(run, kind, name(parts));
-            throw none(parts);
+            CheckpointKind kind = CheckpointKind.of(parts.get(1)).orElseThrow(() -> none(parts));
+            return new CheckpointRef(run, kind, name(parts));
         }
 
         private static CheckpointName name(List<String> parts) {

@@ -50,11 +50,19 @@ final class Quotas {
 
     /// Fails if the account stores as many bytes as it may store.
     CompletionStage<Void> checkStored(String account) {
+        return checkStored(account, 0);
+    }
+
+    /// The same, where it wants to store more.
+    ///
+    /// @param more bytes that the index does not show
+    CompletionStage<Void> checkStored(String account, long more) {
         long most = limits.of(account).storedBytes();
         if (most == 0) return CompletableFuture.completedStage(null);
         return services.<Void>runBlocking(() -> {
             long now = services.clock().millis();
-            long bytes = services.index().allRuns(account).mapToLong(run -> stored(run, now)).sum();
+            long bytes = more
+                    + services.index().allRuns(account).mapToLong(run -> stored(run, now)).sum();
             if (bytes >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
                     + "' stores " + bytes + " bytes of checkpoints and states of runs, and " + most
                     + " is its limit (bios.gateway.limits.stored-bytes); delete checkpoints or let them"

@@ -150,6 +150,14 @@ final class ResponseBodies {
                         "sampling_session_id", null, "step", manifest.step());
     }
 
+    /// Sampler weights that were saved for use elsewhere.
+    static ApiResponse externalResult(ApiRequest call, CheckpointManifest manifest) {
+        CheckpointPath path = manifest.path().orElseThrow();
+        return ApiResponse.ok("type", "save_weights_external", "path", call.isTinkerClient()
+                ? "tinker://" + path.run() + "/" + CheckpointKind.EXTERNAL + "/" + path.name()
+                : path.biosUri(), "size_bytes", manifest.bytes(), "step", manifest.step());
+    }
+
     /// @param createdByLoad whether the load created the run: the result of load_training_client
     static ApiResponse loadResult(ApiRequest call, RunId run, OperationResult.Loaded result,
             boolean createdByLoad) {
@@ -160,26 +168,30 @@ final class ResponseBodies {
                 "path", path, "step", result.step());
     }
 
-    static ApiResponse sampleResult(ApiRequest call, SampleResult result) {
-        return new ApiResponse.Typed(() -> new Answer.Sampled(result), () -> sampleBody(call, result));
+    static ApiResponse sampleResult(ApiRequest call, String request, SampleResult result) {
+        return new ApiResponse.Typed(() -> new Answer.Sampled(result), () ->
+                sampleBody(call, request, result));
     }
 
-    private static ApiResponse sampleBody(ApiRequest call, SampleResult result) {
+    private static ApiResponse sampleBody(ApiRequest call, String request, SampleResult result) {
         long numbers = FEW_NUMBERS + 1
                 + 3L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
                 + 2L * result.topkPromptLogprobs().stream().flatMap(List::stream).mapToLong(List::size).sum();
         if (call.acceptsProtobuf()) return protobuf(numbers, () -> ProtoResults.sample(result));
         Stream<Map<String, Object>> sequences =
-                result.sequences().stream().map(ResponseBodies::sequence);
+                IntStream.range(0, result.sequences().size()).mapToObj(i ->
+                        sequence(request + ":" + i, result.sequences().get(i)));
         return numbers(numbers, ApiResponse.object("type", "sample", "sequences", sequences,
                 "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs",
                 result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row))));
     }
 
-    private static Map<String, Object> sequence(SampleResult.Sequence s) {
+    /// @param id distinct for each sequence, the same each time it is asked for
+    private static Map<String, Object> sequence(String id, SampleResult.Sequence s) {
         Map<String, Object> all = new LinkedHashMap<>(ApiResponse.object("tokens", s.tokens(), "logprobs",
                 s.logprobs(), "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)));
         s.modelLogprobs().ifPresent(own -> all.put("model_logprobs", own));
+        all.put("sequence_id", id);
         return all;
     }
 

@@ -39,6 +39,17 @@ final class RunClient {
                 .thenApply(accepted -> ResponseBodies.future(accepted.request() + suffix, run));
     }
 
+    /// Submits a small operation that names a blob of its own, so that a repetition has other bytes.
+    ///
+    /// @param identity the same for a repetition and for nothing else
+    CompletionStage<RunReply.Accepted> submitOnce(ApiRequest call, RunId run, long seq, Operation operation,
+            String identity) {
+        String digest = StoredOperations.digest(identity.getBytes(StandardCharsets.UTF_8));
+        return services.run(call.account(), run, RunReply.Accepted.class, replyTo -> new RunCommand.Submit(
+                call.account(), seq, StoredOperations.inline(operation), digest, services.clock().millis(),
+                replyTo));
+    }
+
     /// Submits an operation that cannot be executed because of `why`: it fails at its place in the order.
     CompletionStage<ApiResponse> submitRefused(ApiRequest call, RunId run, long seq, OperationKind kind,
             Fault why, String suffix) {

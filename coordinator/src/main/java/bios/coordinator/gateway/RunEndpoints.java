@@ -71,7 +71,7 @@ final class RunEndpoints {
     }
 
     /// Checks the owner of the session, creates the run in its project, then adds it to the session.
-    private CompletionStage<RunReply.Described> create(ApiRequest call, RunConfig config) {
+    CompletionStage<RunReply.Described> create(ApiRequest call, RunConfig config) {
         return services.session(config.session(), SessionReply.Described.class,
                 replyTo -> new SessionCommand.Describe(call.account(), replyTo))
                 .thenCompose(session -> quotas.checkRuns(call.account(), config.run()).thenCompose(_ ->
@@ -92,19 +92,35 @@ final class RunEndpoints {
         String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
         fields.requireAllRead();
+        return loadAsNew(call, new NewFrom(session, seq, path, true, Optional.empty(), metadata), "");
+    }
+
+    /// A run that begins with a checkpoint.
+    ///
+    /// @param optimizer whether with moments and steps
+    /// @param baseModel of the checkpoint, if the caller has said it
+    record NewFrom(String session, long seq, CheckpointPath path, boolean optimizer,
+            Optional<String> baseModel, String metadata) {}
+
+    /// Creates a run with the shape of a checkpoint, and loads it as operation 0. A repetition finds both.
+    CompletionStage<ApiResponse> loadAsNew(ApiRequest call, NewFrom from, String suffix) {
+        CheckpointPath path = from.path();
         return resolve(call, path).thenCompose(manifest -> {
-            if (manifest.kind() == CheckpointKind.SAMPLER)
+            from.baseModel().filter(name -> !name.equals(manifest.baseModel().value())).ifPresent(name -> {
+                throw new ApiException(ErrorCode.INVALID, "base_model", "is " + name + ", but " + path
+                        + " was made from " + manifest.baseModel());
+            });
+            if (from.optimizer() && manifest.kind() == CheckpointKind.SAMPLER)
                 throw new ApiException(ErrorCode.WEIGHTS_ONLY, "path",
                         path + " contains sampler weights only; resume from a path returned by save_state");
             ModelInfo model = services.model(FieldPath.BODY.field("path"), manifest.baseModel()
                     .value(), true);
             CheckpointPath found = manifest.path().orElse(path);
-            var config = new RunConfig(DerivedIds.run(model.name(), session, seq), call.account(),
-                    model.name(),
-                    manifest.lora(), true, Optional.of(found.biosUri()), metadata, session,
-                    services.clock().millis(), model.fingerprint());
+            var config = new RunConfig(DerivedIds.run(model.name(), from.session(), from.seq()),
+                    call.account(), model.name(), manifest.lora(), true, Optional.of(found.biosUri()),
+                    from.metadata(), from.session(), services.clock().millis(), model.fingerprint());
             return create(call, config).thenCompose(_ -> runs.submit(call, config.run(), 0,
-                    new Operation.LoadState(found, true), ""));
+                    new Operation.LoadState(found, from.optimizer()), suffix));
         });
     }
 

@@ -16,6 +16,9 @@ import java.util.Optional;
 final class SampleReader {
     /// Longest stop string; requests travel to a worker as one message.
     private static final int MAX_STOP_CHARACTERS = 1 << 14;
+    /// Fields of Tinker's newer clients: more numbers in the result.
+    static final List<String> UNSUPPORTED =
+            List.of("topk_sample_logprobs", "target_prompt_logprobs", "prompt_alt_tokens_k");
     private final GatewaySettings settings;
 
     SampleReader(GatewaySettings settings) {
@@ -33,6 +36,12 @@ final class SampleReader {
         long topk = request.optionalInteger("topk_prompt_logprobs", 0,
                 Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize())).orElse(0L);
         boolean scored = request.bool("prompt_logprobs", false) || topk > 0;
+        request.bool("record_stability_info", false); // nothing here that it could record
+        for (String name : UNSUPPORTED) request.optional(name).filter(value -> !isZero(value))
+                .ifPresent(_ -> {
+                    throw new ApiException(ErrorCode.UNSUPPORTED, request.at(name).toString(),
+                            "is not supported; leave it out");
+                });
         request.requireAllRead();
         // The token that is drawn last goes through no pass: one can follow a prompt that fills the context.
         int drawn = params.maxTokens().orElse(1);
@@ -47,6 +56,10 @@ final class SampleReader {
         long seed = params.seed().orElseGet(() -> ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
         return new SampleTask(id, sampler.baseModel(), sampler.adapter(), prompt, params, (int) samples,
                 seed, scored, (int) topk);
+    }
+
+    private static boolean isZero(Json value) {
+        return value instanceof Json.Num(var literal) && literal.equals("0");
     }
 
     private static byte[] digest(int[] prompt, SamplingParams params, long samples, boolean scored,

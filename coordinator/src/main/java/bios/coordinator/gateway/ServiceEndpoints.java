@@ -116,9 +116,14 @@ final class ServiceEndpoints {
 
     /// The name of a project in the field `project_id`.
     static Optional<String> project(Fields fields) {
-        Optional<String> project = fields.optionalString("project_id");
+        return project(fields, "project_id");
+    }
+
+    /// The name of a project in a field.
+    static Optional<String> project(Fields fields, String field) {
+        Optional<String> project = fields.optionalString(field);
         project.filter(name -> name.isBlank() || name.length() > MAX_PROJECT).ifPresent(name -> {
-            throw fields.at("project_id").invalid("has " + name.length() + " characters; expected 1 to "
+            throw fields.at(field).invalid("has " + name.length() + " characters; expected 1 to "
                     + MAX_PROJECT);
         });
         return project;

@@ -18,6 +18,7 @@ import java.util.concurrent.CompletionStage;
 /// The numbered operations of runs.
 final class TrainingEndpoints {
     private static final String TOKEN = "weights_access_token";
+    private static final String RECIPIENTS = "age_encryption_recipients";
     /// The longest TTL of a checkpoint: 100 years.
     static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
     private final GatewayServices services;
@@ -26,9 +27,11 @@ final class TrainingEndpoints {
     private final AuditLog audit;
     private final Quotas quotas;
     private final Callers callers;
+    private final RunEndpoints creation;
 
     TrainingEndpoints(GatewayServices services, RunClient runs, AuditLog audit, Quotas quotas,
-            Callers callers) {
+            Callers callers, RunEndpoints creation) {
+        this.creation = creation;
         this.services = services;
         this.runs = runs;
         this.audit = audit;
@@ -45,6 +48,7 @@ final class TrainingEndpoints {
                 Endpoint.post("optim_step", this::optimStep),
                 Endpoint.post("save_weights", this::saveWeights),
                 Endpoint.post("save_weights_for_sampler", this::saveForSampler),
+                Endpoint.post("save_weights_external", this::saveExternal),
                 Endpoint.post("load_weights", this::loadWeights));
     }
 
@@ -109,16 +113,16 @@ final class TrainingEndpoints {
         fields.bool("overwrite", true);
         fields.requireAllRead();
         return save(call, target, CheckpointKind.TRAINING, name,
-                new Operation.SaveState(name, metadata, ttl));
+                new Operation.SaveState(name, metadata, ttl), "");
     }
 
     /// Submits the save of a named checkpoint, if the account may store more.
     private CompletionStage<ApiResponse> save(ApiRequest call, Target target, CheckpointKind kind,
-            CheckpointName name, Operation operation) {
+            CheckpointName name, Operation operation, String suffix) {
         String event = kind == CheckpointKind.TRAINING ? "save_weights" : "save_weights_for_sampler";
         var path = new CheckpointPath(target.run(), Optional.of(kind), name);
         return quotas.checkStored(call.account())
-                .thenCompose(_ -> runs.submit(call, target.run(), target.seq(), operation, ""))
+                .thenCompose(_ -> runs.submit(call, target.run(), target.seq(), operation, suffix))
                 .thenCompose(audit.record(call, event, Optional.of(target.run()), Optional.of(path),
                         "save " + target.run() + " " + target.seq()));
     }
@@ -140,7 +144,7 @@ final class TrainingEndpoints {
                     + " sampling_session_seq_id (a snapshot for this session)");
         if (name.isPresent())
             return save(call, target, CheckpointKind.SAMPLER, name.get(),
-                    new Operation.SaveSamplerWeights(name, ttl, Optional.empty()));
+                    new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
         // A retried save may have another sampler number, so the number is not part of the operation.
         return services.describe(target.run(), call.account()).thenCompose(run -> {
             String session = run.config().session();
@@ -150,16 +154,51 @@ final class TrainingEndpoints {
         });
     }
 
-    private CompletionStage<ApiResponse> loadWeights(ApiRequest call) {
+    /// Saves sampler weights whose files are then fetched one by one. They are the same files as those of
+    /// any sampler weights, so they are found under their name by both calls.
+    private CompletionStage<ApiResponse> saveExternal(ApiRequest call) {
         Target target = Target.of(call);
-        CheckpointPath path = RunEndpoints.path(target.fields(), "path");
-        boolean optimizer = target.fields().bool("optimizer", true);
-        Optional<String> token = target.fields().optionalString(TOKEN);
+        CheckpointName name = name(target.fields());
+        Optional<Long> ttl = target.fields().optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS);
+        if (!target.fields().optionalStrings(RECIPIENTS).orElse(List.of()).isEmpty())
+            throw new ApiException(ErrorCode.UNSUPPORTED, RECIPIENTS,
+                    "files are not encrypted here; encrypt what you have downloaded");
         target.fields().requireAllRead();
-        return token.map(given -> checkToken(call, path, given))
-                .orElseGet(() -> CompletableFuture.completedStage(null))
-                .thenCompose(_ -> runs.submit(call, target.run(), target.seq(),
-                        new Operation.LoadState(path, optimizer), ""));
+        return save(call, target, CheckpointKind.SAMPLER, name,
+                new Operation.SaveSamplerWeights(Optional.of(name), ttl, Optional.empty()), ":external");
+    }
+
+    /// Loads a checkpoint into a run or, where a session and a number are given instead of one, into a new
+    /// run.
+    private CompletionStage<ApiResponse> loadWeights(ApiRequest call) {
+        Fields fields = call.bodyFields();
+        Optional<String> model = fields.optionalString("model_id");
+        Optional<Long> seq = fields.optionalInteger("seq_id", 1, Long.MAX_VALUE);
+        Optional<String> session = fields.optionalString("session_id");
+        Optional<Long> modelSeq = fields.optionalInteger("model_seq_id", 0, Long.MAX_VALUE);
+        Optional<String> baseModel = fields.optionalString("base_model");
+        Optional<String> metadata = fields.optionalJsonText("user_metadata",
+                services.settings().maxMetadataBytes());
+        CheckpointPath path = RunEndpoints.path(fields, "path");
+        boolean optimizer = fields.bool("optimizer", true);
+        Optional<String> token = fields.optionalString(TOKEN);
+        fields.requireAllRead();
+        if (model.isPresent() == session.isPresent()) throw fields.at("model_id").invalid("give model_id and"
+                + " seq_id (to load into a run), or session_id and model_seq_id (into a new one)");
+        CompletionStage<Void> checked = token.map(given -> checkToken(call, path, given))
+                .orElseGet(() -> CompletableFuture.completedStage(null));
+        if (session.isPresent()) {
+            var from = new RunEndpoints.NewFrom(session.get(), modelSeq.orElseThrow(() ->
+                    fields.at("model_seq_id").invalid("is missing")), path, optimizer, baseModel,
+                    metadata.orElse("{}"));
+            return checked.thenCompose(_ -> creation.loadAsNew(call, from, ":load"));
+        }
+        for (String name : List.of("model_seq_id", "base_model", "user_metadata"))
+            if (fields.has(name)) throw fields.at(name).invalid("belongs to a new run, with session_id");
+        RunId run = RunEndpoints.runId(model.orElseThrow());
+        long number = seq.orElseThrow(() -> fields.at("seq_id").invalid("is missing"));
+        return checked.thenCompose(_ -> runs.submit(call, run, number,
+                new Operation.LoadState(path, optimizer), ""));
     }
 
     /// Checks a key of the account whose checkpoint it is, which Tinker's clients send. A run reads what its

@@ -6,6 +6,7 @@ import bios.protocol.owner.OwnerCommand;
 import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.owner.OwnerCommand.SampledTotal;
 import bios.protocol.run.RunUsage;
+import bios.protocol.run.StorageUse;
 import java.nio.charset.StandardCharsets;
 import java.time.Instant;
 import java.time.ZoneOffset;
@@ -26,6 +27,7 @@ import java.util.function.ToLongFunction;
 final class UsageEndpoints {
     private static final long HOUR_MILLIS = 3_600_000;
     private static final double NANOS = 1e9;
+    private static final double GIGABYTE = 1e9;
     private final GatewayServices services;
 
     UsageEndpoints(GatewayServices services) {
@@ -34,7 +36,8 @@ final class UsageEndpoints {
 
     List<Endpoint> endpoints() {
         return List.of(Endpoint.get("usage", this::usage),
-                Endpoint.get("billing/usage/events", this::hours));
+                Endpoint.get("billing/usage/events", this::hours),
+                Endpoint.get("billing/usage/checkpoints/current", this::storedNow));
     }
 
     /// One line of the usage: of a run, or of a base model that was sampled itself.
@@ -165,13 +168,22 @@ final class UsageEndpoints {
 
     // By the hour
 
-    /// Tokens of one kind in one hour, of a run's session or of a base model.
+    /// Usage of one kind in one hour, of a run's session or of a base model.
+    ///
+    /// @param amount tokens, checkpoints, or gigabytes times hours
     private record Event(long hour, String baseModel, String session, Optional<String> project, String kind,
-            long tokens) {
+            double amount) {
+        static final String CHECKPOINT = "checkpoint";
+        static final String STORAGE = "storage";
+
         Map<String, Object> body(String account) {
             var info = ApiResponse.object("type", kind);
             if (kind.equals("sampling_prefill")) info.put("cached", false);
-            info.put("token_count", tokens);
+            switch (kind) {
+                case CHECKPOINT -> info.put("count", (long) amount);
+                case STORAGE -> info.put("gigabyte_hours", amount);
+                default -> info.put("token_count", (long) amount);
+            }
             return ApiResponse.object("bucket_start", ResponseBodies.time(hour * HOUR_MILLIS), "bucket_end",
                     ResponseBodies.time((hour + 1) * HOUR_MILLIS), "base_model", baseModel, "user_id",
                     account, "user_name", account, "session_id", sessionId(), "project_id", project,
@@ -182,9 +194,14 @@ final class UsageEndpoints {
             return Optional.of(session).filter(s -> !s.isEmpty());
         }
 
-        /// The same for the actor protocol.
+        boolean countsTokens() {
+            return !kind.equals(CHECKPOINT) && !kind.equals(STORAGE);
+        }
+
+        /// The same for the actor protocol, which tells of tokens only.
         Answer.UsageEvent typed() {
-            return new Answer.UsageEvent(hour * HOUR_MILLIS, baseModel, sessionId(), project, kind, tokens);
+            return new Answer.UsageEvent(hour * HOUR_MILLIS, baseModel, sessionId(), project, kind,
+                    (long) amount);
         }
     }
 
@@ -197,21 +214,31 @@ final class UsageEndpoints {
             List<RunSummary> runs = services.index().allRuns(account).toList();
             var sessions = new TreeMap<String, Object>();
             runs.forEach(run -> sessions.put(run.config().session(), Map.of("user_metadata", Map.of())));
-            List<Event> events = events(runs, sampled.hours()).stream().filter(e -> e.tokens() != 0
+            List<Event> events = events(runs, sampled.hours()).stream().filter(e -> e.amount() != 0
                     && e.hour() * HOUR_MILLIS >= from && e.hour() * HOUR_MILLIS < to)
                     .sorted(Comparator.comparingLong(Event::hour)).toList();
-            return new ApiResponse.Typed(() -> new Answer.HourlyUsage(events.stream().map(Event::typed)
-                    .toList()), () -> new ApiResponse.JsonBody(200, ApiResponse.object("data",
-                            events.stream().map(e -> e.body(account)).toList(), "sessions", sessions), true));
+            return new ApiResponse.Typed(() -> new Answer.HourlyUsage(events.stream()
+                    .filter(Event::countsTokens).map(Event::typed).toList()), () -> new ApiResponse.JsonBody(
+                            200, ApiResponse.object("data", events.stream().map(e -> e.body(account)).toList(),
+                                    "sessions", sessions), true));
         }));
     }
 
-    private static List<Event> events(List<RunSummary> runs, List<SampledTotal> sampled) {
+    private List<Event> events(List<RunSummary> runs, List<SampledTotal> sampled) {
         var events = new ArrayList<Event>();
-        for (RunSummary run : runs)
+        long now = services.clock().millis();
+        for (RunSummary run : runs) {
             for (RunUsage.Hour hour : run.usage().orElse(RunUsage.NONE).hours())
                 events.add(new Event(hour.hour(), run.config().baseModel().value(), run.config().session(),
                         run.config().project(), "training", hour.trainedTokens() + hour.evaluatedTokens()));
+            for (StorageUse.Hour hour : run.storage().orElse(StorageUse.NONE).until(now, run.checkpoints())
+                    .hours()) {
+                events.add(new Event(hour.hour(), run.config().baseModel().value(), run.config().session(),
+                        run.config().project(), Event.CHECKPOINT, hour.saved()));
+                events.add(new Event(hour.hour(), run.config().baseModel().value(), run.config().session(),
+                        run.config().project(), Event.STORAGE, hour.byteHours() / GIGABYTE));
+            }
+        }
         for (SampledTotal total : sampled) {
             events.add(new Event(total.hour(), total.baseModel(), total.session(), Optional.empty(),
                     "sampling_prefill", total.prefilled()));
@@ -219,6 +246,33 @@ final class UsageEndpoints {
                     "sampling_sample", total.sampled()));
         }
         return events;
+    }
+
+    /// The checkpoints that there are now, by project.
+    private CompletionStage<ApiResponse> storedNow(ApiRequest call) {
+        String account = account(call);
+        Optional<String> project = call.parameter("project_id");
+        long now = services.clock().millis();
+        return services.runBlocking(() -> {
+            var counts = new TreeMap<String, long[]>();
+            services.index().allRuns(account).filter(run -> project.isEmpty()
+                    || project.equals(run.config().project())).forEach(run -> {
+                        long[] sum = counts.computeIfAbsent(run.config().project().orElse(""), _ ->
+                                new long[2]);
+                        run.checkpoints().stream().filter(c -> c.expiresAtMillis().filter(at -> at <= now)
+                                .isEmpty()).forEach(c -> {
+                                    sum[0]++;
+                                    sum[1] += c.bytes();
+                                });
+                    });
+            return ApiResponse.ok("effective_rate_usd_per_gigabyte_month", null, "data",
+                    counts.entrySet().stream().filter(e -> e.getValue()[0] > 0).map(e -> ApiResponse.object(
+                            "project_id", Optional.of(e.getKey()).filter(name -> !name.isEmpty()),
+                            "org_user_urn", null, "user_email", null, "user_name", account,
+                            "checkpoint_count", e.getValue()[0], "size_bytes", e.getValue()[1],
+                            "size_gigabytes", e.getValue()[1] / GIGABYTE,
+                            "estimated_monthly_cost_usd", null)).toList());
+        });
     }
 
     /// A time of ISO 8601; without an offset, as Tinker's command line sends it, it is one in UTC.

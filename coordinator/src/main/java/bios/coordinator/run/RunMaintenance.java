@@ -116,7 +116,7 @@ final class RunMaintenance {
         var row = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(), step,
                 run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
                 corrupted, Optional.of(meter.now(context.now())).filter(used -> !used.none()),
-                Optional.of(run.stateBytes(context.now())).filter(bytes -> bytes > 0));
+                Optional.of(run.stateBytes(context.now())).filter(bytes -> bytes > 0), run.storage());
         long first = sequence * VERSIONS;
         long version = Math.clamp(lastVersion + 1, first, first + VERSIONS - 1);
         lastVersion = version;

@@ -20,6 +20,7 @@ import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.RunUsage;
+import bios.protocol.run.StorageUse;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import com.fasterxml.jackson.annotation.JsonInclude;
@@ -59,6 +60,7 @@ import java.util.stream.Stream;
 /// @param deaths the last known end of each worker, by its register
 /// @param setAside the operation that is not tried again by itself
 /// @param usage what its operations up to the recovery point have used; empty: nothing is counted yet
+/// @param storage its named checkpoints by the hour; empty: none has changed yet
 public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted,
         IntervalSet known,
         @JsonProperty("line") List<PendingOperation> pending, RecoveryPoint recovery, boolean trained,
@@ -70,7 +72,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> executedUpTo,
         @JsonInclude(JsonInclude.Include.NON_EMPTY) Map<String, WorkerDeath> deaths,
         @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<SetAside> setAside,
-        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<RunUsage> usage) {
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<RunUsage> usage,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<StorageUse> storage) {
     /// The run before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             IntervalSet.EMPTY, List.of(),
@@ -78,7 +81,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     Optional.empty()),
             false,
             Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of(),
-            Optional.empty(), Map.of(), Optional.empty(), Optional.empty());
+            Optional.empty(), Map.of(), Optional.empty(), Optional.empty(), Optional.empty());
 
     /// The fault of an `optim_step` without a gradient. It does not block later operations.
     public static final String NO_GRADIENT = "no_gradient";
@@ -121,20 +124,34 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///     step, and the sum holds other parts
     /// @param lacksPart present: the gradient sum lacks what the operation would have added, so an optimizer
     ///     step that it blocks drops the sum
+    /// @param pass the client's number of the operation, if it is a `forward_backward`
     public record BlockingFailure(long position, Fault why, Optional<Long> until,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> nextStep,
-            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> lacksPart) {
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> lacksPart,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> pass) {
         public BlockingFailure {
+            pass = pass == null ? Optional.empty() : pass; // absent in earlier builds
             nextStep = nextStep == null ? Optional.empty() : nextStep; // absent in earlier builds
             lacksPart = lacksPart == null ? Optional.empty() : lacksPart; // absent in earlier builds
         }
 
         BlockingFailure(long position, Fault why, Optional<Long> until) {
-            this(position, why, until, Optional.empty(), Optional.empty());
+            this(position, why, until, Optional.empty(), Optional.empty(), Optional.empty());
         }
 
         private BlockingFailure until(long seen) {
-            return new BlockingFailure(position, why, Optional.of(seen), nextStep, lacksPart);
+            return new BlockingFailure(position, why, Optional.of(seen), nextStep, lacksPart, pass);
+        }
+
+        private BlockingFailure nextStep(Optional<Boolean> blocked) {
+            return new BlockingFailure(position, why, until, blocked, lacksPart, pass);
+        }
+
+        /// Whether a `forward_backward` of this number belongs to the batch of the failed one, though its
+        /// client knows of the failure. Clients number the parts of a batch before they send them, and send
+        /// the first one last; what they send because of the failure has a higher number.
+        boolean isPartOf(long seq) {
+            return until.isPresent() && pass.filter(failed -> seq < failed).isPresent();
         }
 
         boolean blocks(long later) {
@@ -195,6 +212,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         executedUpTo = executedUpTo == null ? Optional.empty() : executedUpTo;
         setAside = setAside == null ? Optional.empty() : setAside;
         usage = usage == null ? Optional.empty() : usage; // absent in snapshots of earlier builds
+        storage = storage == null ? Optional.empty() : storage; // the same
     }
 
     // Decisions
@@ -251,9 +269,12 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             return new Decision.Refuse(Reason.LIMIT, "the run has " + settings.maxCheckpoints()
                     + " checkpoints, which is the limit (bios.run.max-checkpoints); delete some, give them an"
                     + " expiry, or save under a name that exists");
+        boolean rest = operation.kind() == OperationKind.FORWARD_BACKWARD
+                && blocking.filter(failure -> failure.isPartOf(seq)).isPresent();
         return new Decision.Accept(
                 List.of(new OperationAccepted(accepted + 1, seq, operation, digest, nowMillis,
-                        Optional.of(executedNow).filter(at -> at > executed()))));
+                        Optional.of(executedNow).filter(at -> at > executed()),
+                        Optional.of(rest).filter(yes -> yes))));
     }
 
     /// Whether a save would need one more checkpoint than a run may have. Snapshots and replaced versions
@@ -274,9 +295,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///
     /// @param submittedMillis the time of the submission, by the clock that named the blob
     boolean isLate(StoredOperation operation, long submittedMillis, RunSettings settings) {
-        return operation instanceof StoredOperation.InBlob(_, var blob) && (garbage.contains(blob.id())
+        return StoredOperations.input(operation).filter(blob -> garbage.contains(blob.id())
                 || BlobScope.sentMillis(blob.id()).filter(sent ->
-                        sent < submittedMillis - settings.sweepAfter().toMillis() / 2).isPresent());
+                        sent < submittedMillis - settings.sweepAfter().toMillis() / 2).isPresent())
+                .isPresent();
     }
 
     /// Why a number is refused that another operation had.
@@ -289,7 +311,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     RunEvent load(long position, CheckpointManifest manifest, boolean optimizer) {
         RunConfig own = config.orElseThrow();
         String path = manifest.path().map(Object::toString).orElse("the snapshot " + manifest.contentId());
-        if (manifest.run().equals(own.run()) && !checkpoints.holds(manifest))
+        boolean uploaded = BlobScope.isInput(manifest.adapter().id());
+        if (manifest.run().equals(own.run()) && !uploaded && !checkpoints.holds(manifest))
             return refuse(position, "checkpoint_not_found", path + " was deleted");
         if (!manifest.baseModel().equals(own.baseModel()))
             return refuse(position, "base_model_mismatch",
@@ -483,9 +506,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 recovery.allPages().stream().map(ResultsPage::blob));
         Stream.concat(weights, state).forEach(ref -> bytes.put(ref.id(), ref.bytes()));
         for (PendingOperation operation : pending)
-            if (operation.needsInput()
-                    && operation.operation() instanceof StoredOperation.InBlob(_, var blob))
-                bytes.put(blob.id(), blob.bytes());
+            if (operation.needsInput())
+                StoredOperations.input(operation.operation())
+                        .ifPresent(blob -> bytes.put(blob.id(), blob.bytes()));
         checkpoints.current(nowMillis).stream().flatMap(Checkpoints::blobs).forEach(bytes::remove);
         return inlineBytes() + bytes.values().stream().mapToLong(Long::longValue).sum();
     }
@@ -515,8 +538,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private Stream<BlobId> blobs(PendingOperation operation) {
         Stream<BlobId> payload = operation.needsInput()
-                && operation.operation() instanceof StoredOperation.InBlob(_, var blob)
-                ? Stream.of(blob.id()) : Stream.empty();
+                ? StoredOperations.input(operation.operation()).map(BlobRef::id).stream() : Stream.empty();
         Stream<BlobId> loaded = switch (operation.outcome()) {
             case Outcome.Resolved(var manifest) -> ownBlobs(manifest);
             case Outcome.Applied(var manifest) -> ownBlobs(manifest);
@@ -542,6 +564,35 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// The run after an event, with an unchanged history.
     TrainingRun apply(RunEvent event) {
+        Optional<StorageUse> stored = storageAfter(event);
+        TrainingRun next = applyAlone(event);
+        return stored.equals(storage) ? next : next.with(run -> run.storage = stored);
+    }
+
+    /// What was stored up to an event that changes named checkpoints. Events of builds without stamps say no
+    /// time.
+    private Optional<StorageUse> storageAfter(RunEvent event) {
+        StorageUse now = storage.orElse(StorageUse.NONE);
+        return switch (event) {
+            case CheckpointCommitted(_, var manifest, _, var stamp) when manifest.name().isPresent() -> {
+                long at = stamp.map(RunEvent.Stamp::timeMillis).orElse(manifest.createdAtMillis());
+                yield Optional.of(now.until(at, checkpoints.current(now.untilMillis())).saved(at));
+            }
+            case CheckpointDeleted(_, _, var stamp) -> storedUntil(stamp);
+            case ExpirySet(_, _, _, var stamp) -> storedUntil(stamp);
+            case CheckpointsExpired(var time, _) ->
+                Optional.of(now.until(time, checkpoints.current(now.untilMillis())));
+            default -> storage;
+        };
+    }
+
+    private Optional<StorageUse> storedUntil(Optional<RunEvent.Stamp> stamp) {
+        StorageUse now = storage.orElse(StorageUse.NONE);
+        return stamp.map(s -> now.until(s.timeMillis(), checkpoints.current(now.untilMillis())))
+                .or(() -> storage);
+    }
+
+    private TrainingRun applyAlone(RunEvent event) {
         return switch (event) {
             case RunCreated(var created, _) -> applyCreated(created);
             case OperationAccepted e -> applyAccepted(e);
@@ -607,6 +658,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             run.pending = longer;
             run.lastRequestMillis = e.timeMillis();
             run.executedUpTo = later(e.executed().orElse(0L));
+            if (e.rest().isPresent()) run.blocking = blocking.map(b -> b.nextStep(e.rest()));
         });
     }
 
@@ -645,10 +697,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             Optional<Boolean> lacks = Optional.of(operation.kind() == OperationKind.FORWARD_BACKWARD || rest)
                     .filter(yes -> yes);
             next = next.withBlocking(Optional.of(
-                    new BlockingFailure(position, why, Optional.empty(), part, lacks)));
+                    new BlockingFailure(position, why, Optional.empty(), part, lacks,
+                            Optional.of(operation.seq()).filter(_ -> lacks.isPresent()))));
         } else if (operation.kind() == OperationKind.OPTIM_STEP) {
-            next = next.withBlocking(blocking.map(b ->
-                    new BlockingFailure(b.position(), b.why(), b.until(), Optional.empty(), b.lacksPart())));
+            next = next.withBlocking(blocking.map(b -> b.nextStep(Optional.empty())));
         }
         return next.collectGarbage(this);
     }

@@ -10,14 +10,17 @@ import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.run.AdamParams;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
@@ -666,6 +669,12 @@ public final class TrainingRunEntity
     private void resolve(TrainingRun run, RunEffect.ResolveLoad effect) {
         long epoch = effect.epoch();
         long position = effect.operation().position();
+        Optional<Operation.LoadUpload> upload = StoredOperations.upload(effect.operation().operation());
+        if (upload.isPresent()) {
+            deliver(new RunInput.LoadFound(epoch, position, false,
+                    uploaded(run, upload.get(), effect.operation().acceptedAtMillis())));
+            return;
+        }
         if (!(effect.operation().operation() instanceof StoredOperation.Inline(var kind, var encoded)
                 && StoredOperations.decode(kind, encoded)
                         instanceof Operation.LoadState(var path, var optimizer))) {
@@ -687,6 +696,15 @@ public final class TrainingRunEntity
                     return new SelfMessage.Step(answered ? loadInput(epoch, position, optimizer, reply)
                             : new RunInput.LoadUnanswered(epoch, position, effect.attempt(), unavailable));
                 });
+    }
+
+    /// The manifest of an uploaded adapter, which is no checkpoint of the run.
+    private static CheckpointManifest uploaded(TrainingRun run, Operation.LoadUpload upload, long atMillis) {
+        RunConfig config = run.config().orElseThrow();
+        return new CheckpointManifest(config.run(), CheckpointKind.SAMPLER, Optional.of(upload.name()),
+                config.baseModel(), upload.lora(), upload.adapter().id().sha256(), upload.adapter(),
+                Optional.empty(), 0, AdamParams.DEFAULT, "adamw", "{}", Optional.empty(), atMillis,
+                Optional.empty(), config.fingerprint());
     }
 
     private static RunInput loadInput(long epoch, long position, boolean optimizer, RunReply reply) {

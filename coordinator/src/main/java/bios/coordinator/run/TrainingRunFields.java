@@ -5,6 +5,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunUsage;
+import bios.protocol.run.StorageUse;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -29,6 +30,7 @@ final class TrainingRunFields {
     Map<String, TrainingRun.WorkerDeath> deaths;
     Optional<TrainingRun.SetAside> setAside;
     Optional<RunUsage> usage;
+    Optional<StorageUse> storage;
 
     TrainingRunFields(TrainingRun original) {
         config = original.config();
@@ -49,12 +51,13 @@ final class TrainingRunFields {
         deaths = original.deaths();
         setAside = original.setAside();
         usage = original.usage();
+        storage = original.storage();
     }
 
     /// The copy.
     TrainingRun run() {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside, usage);
+                setAside, usage, storage);
     }
 }

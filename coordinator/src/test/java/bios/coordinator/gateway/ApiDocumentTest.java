@@ -124,6 +124,9 @@ class ApiDocumentTest {
         assertSame("save_weights", operation("'path': 'x'"));
         assertSame("save_weights_for_sampler", operation("'path': 'x'"));
         assertSame("load_weights", operation("'path': 'bios://" + run + "/a'"));
+        assertSame("save_weights_external", operation("'path': 'x'"));
+        assertSame("external_weights_upload_start", "{'base_model': 'ultrasafe/usf-tiny'}");
+        assertSame("external_weights_upload_finish", "{'upload_id': 'x'}");
         assertSame("retrieve_future", "{'request_id': 'x'}");
         assertSame("create_sampling_session", "{'session_id': '" + SESSION
                 + "', 'sampling_session_seq_id': 7, 'base_model': 'ultrasafe/usf-tiny'}");
@@ -265,7 +268,8 @@ class ApiDocumentTest {
         for (String path : List.of("training_runs", "training_runs/" + run, "checkpoints?public=false",
                 "training_runs/" + run + "/checkpoints", "training_runs/" + run + "/timings",
                 "training_runs/" + run + "/history", "sessions?access_scope=accessible",
-                "sessions/" + SESSION, "audit", "billing/usage/events"))
+                "sessions/" + SESSION, "audit", "billing/usage/events",
+                "billing/usage/checkpoints/current"))
             assertEquals(200, checked("GET", path, "").status(), path);
         Answer trace = checked("GET", "sessions/" + SESSION + "/trace_export", "");
         checked("GET", trace.text("url").replaceFirst(".*/api/v1/", ""), "");

@@ -195,6 +195,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
             case Operation.SaveSamplerWeights(var name, _, _) ->
                     save(id, run, CheckpointKind.SAMPLER, name, "{}", now);
             case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.biosUri(), 7);
+            case Operation.LoadUpload(var name, _, _) -> new OperationResult.Loaded("bios://" + id
+                    + "/sampler_weights/" + name, 0);
         };
     }
 
@@ -232,7 +234,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
     @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
-                        r.checkpoints, r.closed, r.corrupted, Optional.empty(), Optional.empty())).toList();
+                        r.checkpoints, r.closed, r.corrupted, Optional.empty(), Optional.empty(),
+                        Optional.empty())).toList();
         return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 

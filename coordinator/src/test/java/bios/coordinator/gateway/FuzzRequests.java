@@ -62,7 +62,8 @@ final class FuzzRequests {
 
     /// Remembers the ids in an answer.
     void learn(JsonNode answer) {
-        for (String field : List.of("session_id", "model_id", "request_id", "sampling_session_id", "path"))
+        for (String field : List.of("session_id", "model_id", "request_id", "sampling_session_id", "path",
+                "upload_id"))
             if (answer.path(field).isTextual()) remember(field, answer.get(field).asText());
     }
 
@@ -139,6 +140,8 @@ final class FuzzRequests {
             case "kind" -> pick(List.of("weights", "sampler_weights"));
             case "name" -> pick(List.of("a", "b"));
             case "request_id" -> one("request_id");
+            case "upload", "upload_id" -> one("upload_id");
+            case "file" -> pick(Uploads.FILES);
             case "path", "model_path", "tinker_path" -> chance(0.2) ? pick(List.of("a", "b"))
                     : one("path");
             case "base_model" -> "ultrasafe/usf-tiny";

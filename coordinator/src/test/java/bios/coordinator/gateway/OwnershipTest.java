@@ -159,6 +159,11 @@ class OwnershipTest {
         cases.put("GET sessions", new Case.Listing("sessions"));
         cases.put("GET audit", new Case.Listing("audit"));
         cases.put("GET billing/usage/events", new Case.Without());
+        cases.put("GET billing/usage/checkpoints/current", new Case.Without());
+        // UploadsTest has the ids of uploads.
+        for (String upload : List.of("POST external_weights_upload_start",
+                "PUT external_weights_uploads/*/*", "POST external_weights_upload_finish"))
+            cases.put(upload, new Case.Without());
         cases.put("GET usage", new Case.Listing("usage"));
         cases.put("GET whoami", new Case.Without());
         cases.put("POST auth/token", new Case.Without());
@@ -240,8 +245,15 @@ class OwnershipTest {
                         "{'model_id': '" + ids.run() + "', 'seq_id': 15, 'path': 's'}"),
                 ids -> call("save_weights_for_sampler",
                         "{'model_id': '" + ids.run() + "', 'seq_id': 16, 'sampling_session_seq_id': 5}")));
-        cases.put("POST load_weights", owned(ids -> call("load_weights", "{'model_id': '" + ids.run()
-                + "', 'seq_id': 17, 'path': 'bios://" + own(ids).run() + "/a'}")));
+        cases.put("POST save_weights_external", owned(ids -> call("save_weights_external",
+                "{'model_id': '" + ids.run() + "', 'seq_id': 18, 'path': 'e'}")));
+        cases.put("POST load_weights", owned(
+                ids -> call("load_weights", "{'model_id': '" + ids.run() + "', 'seq_id': 17, 'path': 'bios://"
+                        + own(ids).run() + "/a'}"),
+                ids -> call("load_weights", "{'session_id': '" + ids.session()
+                        + "', 'model_seq_id': 5, 'path': 'bios://" + own(ids).run() + "/a'}"),
+                ids -> call("load_weights", "{'session_id': '" + own(ids).session()
+                        + "', 'model_seq_id': 6, 'path': 'bios://" + ids.run() + "/a'}")));
     }
 
     private static String large(String run, long seq) {
@@ -290,6 +302,11 @@ class OwnershipTest {
                 ids -> new Request("GET", checkpoint(ids) + "/archive", "", "Accept", "application/gzip")));
         cases.put("GET archives/*/*/*", owned(ids -> get("archives/" + ids.run() + "/weights/a?token="
                 + signed(ids.run() + "/weights/a", ids))));
+        cases.put("GET " + pattern + "/external_weights_urls", owned(ids ->
+                get(checkpoint(ids) + "/external_weights_urls")));
+        String file = "/weights/a/adapter_config.json";
+        cases.put("GET external_weights/*/*/*/*", owned(ids -> get("external_weights/" + ids.run() + file
+                + "?token=" + signed(ids.run() + file, ids))));
         cases.put("POST " + pattern + "/publish", owned(ids ->
                 new Request("POST", checkpoint(ids) + "/publish", "")));
         // It was published by its owner above: that does not let others change it.

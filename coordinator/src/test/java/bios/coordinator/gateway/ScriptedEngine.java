@@ -125,22 +125,27 @@ final class ScriptedEngine {
             }
             case Operation.OptimStep _ -> new OperationResult.Stepped(1,
                     Map.of("grad_norm", (double) Optional.ofNullable(summed.remove(c.run())).orElse(0)));
-            case Operation.SaveState(var name, var metadata, _) ->
-                saved(c, CheckpointKind.TRAINING, Optional.of(name), metadata);
-            case Operation.SaveSamplerWeights(var name, _, _) ->
-                saved(c, CheckpointKind.SAMPLER, name, "{}");
+            case Operation.SaveState(var name, var metadata, var ttl) ->
+                saved(c, CheckpointKind.TRAINING, Optional.of(name), metadata, ttl);
+            case Operation.SaveSamplerWeights(var name, var ttl, _) ->
+                saved(c, CheckpointKind.SAMPLER, name, "{}", ttl);
             case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.biosUri(), 0);
+            case Operation.LoadUpload(_, var adapter, _) -> {
+                blobs.readSmall(adapter, 1 << 30);
+                yield new OperationResult.Loaded("bios://" + c.run() + "/sampler_weights/upload", 0);
+            }
         };
     }
 
     private OperationResult saved(EngineCommand.Execute c, CheckpointKind kind, Optional<CheckpointName> name,
-            String metadata) {
+            String metadata, Optional<Long> ttl) {
         RunConfig config = runs.get(c.run());
         BlobRef adapter = put(BlobScope.checkpoints(c.run(), 0), "adapter of " + c.run());
         Optional<BlobRef> optimizer = kind == CheckpointKind.SAMPLER ? Optional.empty()
                 : Optional.of(put(BlobScope.checkpoints(c.run(), 0), "optimizer of " + c.run()));
         return new OperationResult.Saved(new CheckpointManifest(c.run(), kind, name, config.baseModel(),
                 config.lora(), adapter.id().sha256(), adapter, optimizer, 0, AdamParams.DEFAULT, "adamw",
-                metadata, config.parent(), c.acceptedAtMillis(), Optional.empty()));
+                metadata, config.parent(), c.acceptedAtMillis(), ttl.map(seconds ->
+                        c.acceptedAtMillis() + 1000 * seconds)));
     }
 }

@@ -136,6 +136,14 @@ class UsageTest {
         assertTrue(text(service.get("audit?owner=alice")).contains("create_model"));
     }
 
+    /// The events, but for what grows with the time.
+    private static List<JsonNode> withoutStorage(JsonNode hours) {
+        var events = new ArrayList<JsonNode>();
+        hours.get("data").forEach(events::add);
+        events.removeIf(event -> event.at("/event_info/type").asText().equals("storage"));
+        return events;
+    }
+
     private void exported() {
         as("alice");
         String csv = text(ok(service.get("usage?format=csv")));
@@ -151,7 +159,8 @@ class UsageTest {
         assertEquals(0, ok(service.get("billing/usage/events?ending_before=2020-01-01T00:00:00Z")).json()
                 .get("data").size());
         for (String same : List.of("2020-01-01T00:00:00", "2020-01-01T02:00:00%2B02:00"))
-            assertEquals(hours, ok(service.get("billing/usage/events?starting_on=" + same)).json());
+            assertEquals(withoutStorage(hours),
+                    withoutStorage(ok(service.get("billing/usage/events?starting_on=" + same)).json()));
         assertEquals(400, service.get("billing/usage/events?starting_on=now").status());
         assertEquals(1, ok(service.get("usage?project_id=p%2C1")).json().get("runs").size());
         assertEquals(0, ok(service.get("usage?project_id=q")).json().get("runs").size());

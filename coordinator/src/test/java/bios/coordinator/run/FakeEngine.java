@@ -210,6 +210,11 @@ final class FakeEngine {
                 runs.put(c.run(), new State(s.config(), m.lora(), weights, "", m.step()));
                 yield done(c, new OperationResult.Loaded(path.biosUri(), m.step()));
             }
+            case Operation.LoadUpload(var name, var adapter, var lora) -> {
+                String weights = new String(blobs.readSmall(adapter, 1 << 30), StandardCharsets.UTF_8);
+                runs.put(c.run(), new State(s.config(), lora, weights, "", 0));
+                yield done(c, new OperationResult.Loaded(name.value(), 0));
+            }
         };
     }
 

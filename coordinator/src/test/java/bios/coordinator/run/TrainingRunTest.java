@@ -27,6 +27,7 @@ import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
 import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
+import bios.protocol.run.StorageUse;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import com.typesafe.config.ConfigFactory;
@@ -243,6 +244,91 @@ class TrainingRunTest {
         }
     }
 
+    @Test void anUploadedAdapterIsKeptFromItsAcceptanceUntilItIsInARecoveryPoint() {
+        BlobRef weights = new BlobRef(new BlobId(BlobScope.operation(RunHarness.RUN, 1, 1_000, "r"),
+                "ab".repeat(32)), 500);
+        var load = StoredOperations.inline(new Operation.LoadUpload(new CheckpointName("mine"), weights,
+                RunHarness.LORA));
+        TrainingRun run = accept(created(true), 1, load);
+        assertTrue(run.abandoned(List.of(weights.id())).isEmpty(), "no sweep deletes it");
+        assertTrue(run.stateBytes(1) >= 500, "it counts");
+        var manifest = new CheckpointManifest(RunHarness.RUN, CheckpointKind.SAMPLER,
+                Optional.of(new CheckpointName("mine")), RunHarness.config(true).baseModel(), RunHarness.LORA,
+                "ab".repeat(32), weights, Optional.empty(), 0, AdamParams.DEFAULT, "adamw", "{}",
+                Optional.empty(), 1, Optional.empty());
+        RunEvent resolved = assertInstanceOf(LoadResolved.class, run.load(1, manifest, false));
+        TrainingRun applied = run.apply(resolved).apply(new LoadApplied(1));
+        assertTrue(applied.abandoned(List.of(weights.id())).isEmpty());
+        TrainingRun behind = applied.apply(new RecoveryPointReached(1, blob("x", 2), 0, RunHarness.LORA,
+                Optional.empty()));
+        assertEquals(List.of(weights.id()), behind.garbage());
+        assertTrue(run.isLate(load, 1_000 + SETTINGS.sweepAfter().toMillis(), SETTINGS));
+        assertFalse(run.isLate(load, 1_001, SETTINGS));
+        TrainingRun failed = run.apply(run.failed(1, Fault.user("bad", "why")));
+        assertEquals(List.of(weights.id()), failed.garbage());
+    }
+
+    @Test void whatIsStoredIsCountedByTheHourUntilItIsDeletedOrExpires() {
+        long hour = 3_600_000;
+        var name = new CheckpointName("a");
+        CheckpointManifest saved = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 1,
+                RunHarness.LORA);
+        long bytes = saved.bytes();
+        TrainingRun run = accept(created(true), 1, inline(OperationKind.SAVE_STATE));
+        long at = 10 * hour + hour / 2;
+        run = run.apply(new CheckpointCommitted(1, at(saved, at), Optional.empty(),
+                Optional.of(new RunEvent.Stamp(at, "n"))));
+        StorageUse open = run.storage().orElseThrow().until(12 * hour, run.checkpoints().current(at));
+        assertEquals(List.of(new StorageUse.Hour(10, 1, bytes / 2.0), new StorageUse.Hour(11, 0, bytes)),
+                open.hours());
+        TrainingRun gone = run.apply(new CheckpointDeleted(CheckpointKind.TRAINING, name,
+                Optional.of(new RunEvent.Stamp(11 * hour, "n"))));
+        assertEquals(List.of(new StorageUse.Hour(10, 1, bytes / 2.0)),
+                gone.storage().orElseThrow().until(20 * hour, gone.checkpoints().current(at)).hours());
+        TrainingRun expiring = run.apply(new ExpirySet(CheckpointKind.TRAINING, name,
+                Optional.of(11 * hour + hour / 4), Optional.of(new RunEvent.Stamp(11 * hour, "n"))));
+        assertEquals(List.of(new StorageUse.Hour(10, 1, bytes / 2.0),
+                new StorageUse.Hour(11, 0, bytes / 4.0)),
+                expiring.apply(new CheckpointsExpired(40 * hour)).storage().orElseThrow().hours());
+    }
+
+    private static CheckpointManifest at(CheckpointManifest m, long millis) {
+        return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(),
+                m.adapter(), m.optimizer(), m.step(), m.settings(), m.optimizerType(), m.userMetadata(),
+                m.parent(), millis, m.expiresAtMillis());
+    }
+
+    /// The parts of a batch are numbered before they are sent, and the first one is sent last.
+    @Test void aPartThatComesAfterTheFailureOfAnotherWasToldDoesNotReachAStepAlone() {
+        var bad = Fault.user("non_finite", "bad");
+        TrainingRun run = accept(created(true), 12, inline(OperationKind.FORWARD_BACKWARD));
+        run = run.apply(run.failed(1, bad)).apply(new ErrorSeen(1));
+        TrainingRun part = take(run, 10, OperationKind.FORWARD_BACKWARD);
+        assertTrue(part.blockedBy(2).isEmpty(), "it is executed, as the others");
+        TrainingRun step = take(part, 13, OperationKind.OPTIM_STEP);
+        assertEquals(Optional.of(bad), step.blockedBy(3));
+        OperationFailed failed = step.blocked(3, bad);
+        assertTrue(failed.drops().isPresent(), "what the part has added is dropped");
+        TrainingRun after = take(take(step.apply(failed), 14, OperationKind.FORWARD_BACKWARD), 15,
+                OperationKind.OPTIM_STEP);
+        assertTrue(after.blockedBy(5).isEmpty(), "one step fails");
+        // A corrected batch has a higher number, and is applied.
+        TrainingRun corrected = take(take(run, 13, OperationKind.FORWARD_BACKWARD), 14,
+                OperationKind.OPTIM_STEP);
+        assertTrue(corrected.blockedBy(3).isEmpty());
+        // Steps of earlier builds are replayed as they were: their events do not say it.
+        TrainingRun earlier = run.apply(new OperationAccepted(2, 10,
+                inline(OperationKind.FORWARD_BACKWARD), "d", 1));
+        assertTrue(take(earlier, 13, OperationKind.OPTIM_STEP).blockedBy(3).isEmpty());
+    }
+
+    /// The run with an operation that it has decided to accept.
+    private static TrainingRun take(TrainingRun run, long seq, OperationKind kind) {
+        var decision = assertInstanceOf(Decision.Accept.class, run.submit(seq, inline(kind), "d" + seq, 1,
+                Optional.empty(), IDLE, 0, SETTINGS));
+        return run.apply(decision.events().getFirst());
+    }
+
     @Test void aRefusedPartFailsOneStepHoweverManyWait() {
         Fault wrong = Fault.user("invalid_request", "no token");
         TrainingRun run = accept(created(true), 0, new StoredOperation.Refused(OperationKind.FORWARD_BACKWARD,
@@ -451,10 +537,21 @@ class TrainingRunTest {
     private static TrainingRun unnumbered(TrainingRun run) {
         List<HistoryEntry> history = run.history().stream().map(e -> new HistoryEntry(e.timeMillis(),
                 e.node(), e.kind(), e.position(), e.seq(), e.detail())).toList();
-        return new TrainingRun(run.config(), run.lora(), run.accepted(), run.known(), run.pending(),
+        return earlier(new TrainingRun(run.config(), run.lora(), run.accepted(), run.known(), run.pending(),
                 run.recovery(), run.trained(), run.checkpoints(), run.blocking(), run.suspect(),
                 run.garbage(), run.lastRequestMillis(), run.closed(), history, run.executedUpTo(),
-                run.deaths(), run.setAside(), run.usage());
+                run.deaths(), run.setAside(), run.usage(), Optional.empty()));
+    }
+
+    /// A run as builds have stored it that did not count what is stored, nor know the number of a pass that
+    /// has failed.
+    private static TrainingRun earlier(TrainingRun run) {
+        return new TrainingRun(run.config(), run.lora(), run.accepted(), run.known(), run.pending(),
+                run.recovery(), run.trained(), run.checkpoints(), run.blocking().map(b ->
+                        new TrainingRun.BlockingFailure(b.position(), b.why(), b.until(), b.nextStep(),
+                                b.lacksPart(), Optional.empty())), run.suspect(), run.garbage(),
+                run.lastRequestMillis(), run.closed(), run.history(), run.executedUpTo(), run.deaths(),
+                run.setAside(), run.usage(), Optional.empty());
     }
 
     static List<Object> stored() {
@@ -476,7 +573,7 @@ class TrainingRunTest {
         run = run.apply(new LoadResolved(1, manifest)).apply(new OperationFailed(1, Fault.user("bad", "why")))
                 .apply(new CheckpointCommitted(2, manifest, Optional.empty()))
                 .apply(new OperationAttempted(2));
-        all.add(run);
+        all.add(earlier(run));
         all.add(new EntityBegan(7));
         all.add(new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
                 List.of(new ResultsPage(blob("x", 4), 1, 1, 3, 3, 1, 640, true))));
@@ -498,9 +595,9 @@ class TrainingRunTest {
                         Optional.of(2L)),
                 new WorkerDied(report, Optional.of(stamp)), new OperationSetAside(2, Fault.server(
                         "worker_lost", "why"), Optional.of(stamp)), new OperationRetried(2,
-                        Optional.of(stamp)), accept(run, 12, inline(OperationKind.OPTIM_STEP))
+                        Optional.of(stamp)), earlier(accept(run, 12, inline(OperationKind.OPTIM_STEP))
                         .apply(new WorkerDied(new DeathReport(RunHarness.RUN, "worker-1", 3, 1, 3, 2, "")))
-                        .apply(new OperationSetAside(3, Fault.server("worker_lost", "why")))));
+                        .apply(new OperationSetAside(3, Fault.server("worker_lost", "why"))))));
         all.add(new BlobsAbandoned(List.of(blob("x", 1).id())));
         all.add(new WeightsReleased(List.of(new Unnamed(blob("x", 1).id(), Optional.of("s")),
                 new Unnamed(blob("x", 2).id(), Optional.empty()))));
@@ -510,8 +607,8 @@ class TrainingRunTest {
                 OperationKind.FORWARD_BACKWARD, wrong)), 4, inline(OperationKind.OPTIM_STEP))
                 .apply(new OperationFailed(1, wrong));
         all.addAll(List.of(new OperationAccepted(1, 5, new StoredOperation.Refused(
-                OperationKind.FORWARD_BACKWARD, wrong), "ab", 9), refused, refused.blocked(2, wrong),
-                refused.apply(refused.blocked(2, wrong))));
+                OperationKind.FORWARD_BACKWARD, wrong), "ab", 9), earlier(refused),
+                refused.blocked(2, wrong), earlier(refused.apply(refused.blocked(2, wrong)))));
         all.addAll(List.of(new PublicationSet(CheckpointKind.TRAINING, name, true, Optional.of(stamp)),
                 new ProjectSet(Optional.of("p")), new CheckpointCommitted(1, manifest.published(true),
                         Optional.empty()), new RunCreated(RunHarness.config(true).in(Optional.of("p"))),
@@ -520,8 +617,13 @@ class TrainingRunTest {
         // Failures that leave the rest of a batch.
         TrainingRun rest = accept(accept(created(true), 3, inline(OperationKind.FORWARD_BACKWARD)), 4,
                 inline(OperationKind.FORWARD_BACKWARD));
-        all.addAll(List.of(rest.failed(2, wrong), rest.apply(new RecoveryPointReached(1, blob("x", 2), 0,
-                RunHarness.LORA, Optional.empty())).apply(rest.failed(2, wrong))));
+        all.addAll(List.of(rest.failed(2, wrong), earlier(rest.apply(new RecoveryPointReached(1,
+                blob("x", 2), 0, RunHarness.LORA, Optional.empty())).apply(rest.failed(2, wrong)))));
+        // Parts that come after the failure of another was told, and what is stored by the hour.
+        var later = new OperationAccepted(3, 2, inline(OperationKind.FORWARD_BACKWARD), "ab", 9,
+                Optional.empty(), Optional.of(true));
+        all.addAll(List.of(later, rest.apply(rest.failed(2, wrong)).apply(new ErrorSeen(2)).apply(later),
+                run));
         return all;
     }
 }

@@ -93,6 +93,7 @@ final class ModelEngine {
                         : new State(from.weights(), "", "", s.step(), from.manifest().lora());
                 yield done(next, new OperationResult.Loaded(path.biosUri(), next.step()));
             }
+            case Operation.LoadUpload upload -> throw new IllegalStateException("not simulated: " + upload);
             case Operation.SaveState _, Operation.SaveSamplerWeights _ ->
                     new Done(s, Optional.empty(), Optional.empty());
         };

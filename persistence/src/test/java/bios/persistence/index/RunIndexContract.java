@@ -15,6 +15,7 @@ import bios.protocol.run.AdamParams;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.run.RunUsage;
+import bios.protocol.run.StorageUse;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -53,7 +54,8 @@ abstract class RunIndexContract {
         return new RunSummary(config, LORA, step, 5, List.of(checkpoints), false,
                 number % 3 == 0 ? Optional.of("tensor a has NaN") : Optional.empty(), number % 2 == 0
                 ? Optional.of(RunUsage.NONE.plus(number, 5, 6, 7, 8)) : Optional.empty(), number % 2 == 0
-                ? Optional.of(7L + number) : Optional.empty());
+                ? Optional.of(7L + number) : Optional.empty(), number % 2 == 0
+                ? Optional.of(StorageUse.NONE.saved(number)) : Optional.empty());
     }
 
     static RunId id(int number) {

@@ -42,6 +42,12 @@ public final class BlobScope {
         return parts.length == 5 ? Optional.of(Long.parseLong(parts[4].split("[.]")[0])) : Optional.empty();
     }
 
+    /// Whether a blob is the input of an operation: the operation itself, or an adapter that it loads.
+    public static boolean isInput(BlobId blob) {
+        String[] parts = blob.scope().split("/");
+        return parts.length > 2 && parts[2].equals("operations");
+    }
+
     /// Adapters and optimizer states of checkpoints and snapshots.
     public static String checkpoints(RunId run, long home) {
         return of(run, "checkpoints", home);

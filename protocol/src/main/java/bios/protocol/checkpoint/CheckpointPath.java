@@ -31,8 +31,7 @@ public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, Checkpoin
     }
 
     private static CheckpointKind kind(String segment, String text) {
-        for (CheckpointKind kind : CheckpointKind.values()) if (kind.segment().equals(segment)) return kind;
-        throw malformed(text);
+        return CheckpointKind.of(segment).orElseThrow(() -> malformed(text));
     }
 
     private static Invalid malformed(String text) {

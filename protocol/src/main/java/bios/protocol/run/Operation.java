@@ -1,7 +1,9 @@
 package bios.protocol.run;
 
+import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.LoraSpec;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -33,4 +35,12 @@ public sealed interface Operation {
     /// Replaces weights (and, with `optimizer`, moments, step and settings) by a checkpoint's; drops the
     /// gradient sum.
     record LoadState(CheckpointPath path, boolean optimizer) implements Operation {}
+
+    /// Replaces the weights by an adapter that was made elsewhere and uploaded; drops the gradient sum. The
+    /// moments and the steps are zero then.
+    ///
+    /// @param name what the adapter is called
+    /// @param adapter safetensors with PEFT's names of tensors: input of this operation, as a large batch is
+    /// @param lora its shape
+    record LoadUpload(CheckpointName name, BlobRef adapter, LoraSpec lora) implements Operation {}
 }

@@ -12,7 +12,7 @@ public enum OperationKind {
             case Operation.OptimStep _ -> OPTIM_STEP;
             case Operation.SaveState _ -> SAVE_STATE;
             case Operation.SaveSamplerWeights _ -> SAVE_SAMPLER_WEIGHTS;
-            case Operation.LoadState _ -> LOAD_STATE;
+            case Operation.LoadState _, Operation.LoadUpload _ -> LOAD_STATE;
         };
     }
 

@@ -60,6 +60,9 @@ public final class Samples {
                 new Operation.LoadState(CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/a"), true));
         all.put("load-state-sampler", new Operation.LoadState(
                 CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/sampler_weights/a"), false));
+        all.put("load-upload", new Operation.LoadUpload(new CheckpointName("mine"), new BlobRef(new BlobId(
+                "runs/usf-finance-9f2c4be01a77/operations/1/1700000000000.r", "0f".repeat(32)), 1L << 33),
+                new LoraSpec(8, 16, 0, List.of(TargetModule.Q, TargetModule.HEAD))));
         return all;
     }
 

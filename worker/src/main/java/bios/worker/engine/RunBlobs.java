@@ -6,6 +6,7 @@ import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.Execute;
 import bios.protocol.run.AdamParams;
@@ -61,6 +62,8 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
             case Operation.SaveSamplerWeights save ->
                     new DeviceTask.Copy(new DeviceTask.Purpose.Sampler(save, command.acceptedAtMillis()));
             case Operation.LoadState load -> load(load, command.loaded());
+            case Operation.LoadUpload(var name, _, _) -> load(new Operation.LoadState(new CheckpointPath(
+                    command.run(), Optional.of(CheckpointKind.SAMPLER), name), false), command.loaded());
         };
     }
 

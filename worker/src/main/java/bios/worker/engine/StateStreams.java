@@ -1,5 +1,7 @@
 package bios.worker.engine;
 
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
@@ -11,7 +13,9 @@ import bios.worker.adapter.StateSnapshot;
 import bios.worker.adapter.StateSource;
 import bios.worker.adapter.TrainingState;
 import bios.worker.load.ModelRefused;
+import bios.worker.load.NotFinite;
 import bios.worker.load.TensorStream;
+import bios.worker.train.Refused;
 import java.util.concurrent.Callable;
 
 /// Moves states and adapters between the blob store and the device, block by block, while the device works
@@ -26,8 +30,19 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
         }
     }
 
-    /// Replaces the state of a run by a checkpoint.
+    /// Replaces the state of a run by a checkpoint, or by an adapter that was uploaded: what an engine has
+    /// written fits, or the store is at fault, but an upload may be anything.
     TaskOutcome load(ResidentRun run, DeviceTask.Load load) throws Exception {
+        try {
+            return loaded(run, load);
+        } catch (ModelRefused refused) {
+            boolean uploaded = BlobScope.isInput(load.manifest().adapter().id());
+            if (!uploaded || refused instanceof NotFinite) throw refused;
+            throw new Refused(Fault.user("lora_mismatch", refused.getMessage()));
+        }
+    }
+
+    private TaskOutcome loaded(ResidentRun run, DeviceTask.Load load) throws Exception {
         var settings = device.await(() -> executor.optimizerSettings(run));
         try (StateSource source = blobs.source(load, settings)) {
             verified(source::verify, () -> replace(run, source));

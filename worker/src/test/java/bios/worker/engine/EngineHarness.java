@@ -4,6 +4,7 @@ import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.FileBlobStore;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.engine.EngineCommand;
@@ -233,6 +234,11 @@ final class EngineHarness implements AutoCloseable {
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }
+    }
+
+    /// A blob as the uploaded adapter that an operation of a run loads.
+    BlobRef uploaded(BlobRef ref, RunId run) {
+        return store.put(BlobScope.operation(run, 1, 0, "upload"), store.open(ref));
     }
 
     /// A copy of a blob of tensors in which the first number of one is NaN.

@@ -238,6 +238,32 @@ class EngineTest {
         }
     }
 
+    @Test void anUploadedAdapterIsLoadedAndOneOfAnotherShapeIsItsUsersFault() {
+        try (var harness = EngineHarness.open(folder)) {
+            Run own = harness.run(1, SMALL);
+            own.all(EngineHarness.operations(6, 2, 0));
+            CheckpointManifest saved = own.save(EngineHarness.saveState("made"));
+            Run other = harness.run(2, SMALL);
+            BlobRef file = harness.uploaded(saved.adapter(), other.id());
+            var upload = new Operation.LoadUpload(saved.name().orElseThrow(), file, SMALL);
+            assertEquals(new OperationResult.Loaded("bios://" + other.id() + "/sampler_weights/made", 0),
+                    other.result(upload, Optional.of(uploaded(saved, file, SMALL))));
+            assertEquals(saved.contentId(), other.save(EngineHarness.saveState("copy")).contentId());
+            Fault wide = other.fault(upload, Optional.of(uploaded(saved, file, LARGE)));
+            assertEquals(List.of(Fault.Kind.USER, "lora_mismatch"), List.of(wide.kind(), wide.code()));
+            assertTrue(wide.message().contains("tensor 'base_model."), wide.message());
+            // What an engine has written itself fits: if it does not, the store is at fault, and it waits.
+            assertEquals(Fault.Kind.SERVER, other.fault(upload, Optional.of(uploaded(saved,
+                    saved.adapter(), LARGE))).kind());
+        }
+    }
+
+    private static CheckpointManifest uploaded(CheckpointManifest m, BlobRef adapter, LoraSpec lora) {
+        return new CheckpointManifest(m.run(), CheckpointKind.SAMPLER, m.name(), m.baseModel(), lora,
+                m.contentId(), adapter, Optional.empty(), 0, m.settings(), m.optimizerType(), "{}",
+                Optional.empty(), 0, Optional.empty());
+    }
+
     /// A run of an earlier build may have such a state: it is not saved, and a load mends it.
     @Test void aStateThatIsNotFiniteIsRefusedByNameWhereItIsSavedLoadedOrSampled() {
         String tensor = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";

@@ -1,0 +1,332 @@
+package bios.coordinator.gateway;
+
+import bios.coordinator.gateway.ApiRequest.BodyStream;
+import bios.coordinator.gateway.Uploads.Upload;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.SessionReply;
+import java.io.FilterInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Optional;
+import java.util.Set;
+import java.util.UUID;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.function.Function;
+import java.util.function.Supplier;
+import java.util.stream.Collectors;
+
+/// Adapters that were made elsewhere: started, sent file by file to signed URLs, and finished, which makes
+/// sampler weights of them. For that a run of its own loads the adapter, by which an engine checks every
+/// shape and number, saves it, and is unloaded.
+final class UploadEndpoints {
+    private static final long LOAD = 1;
+    private static final long SAVE = 2;
+    private static final String ID = "upload_id";
+    private static final String DEFAULT_NAME = "uploaded";
+    private final GatewayServices services;
+    private final RunEndpoints creation;
+    private final RunClient runs;
+    private final AuditLog audit;
+    private final Quotas quotas;
+    private final SignedUrls urls;
+    private final PublicUrl publicUrl;
+    private final Supplier<UUID> ids;
+    private final Uploads uploads;
+    private final JsonReader reader;
+
+    UploadEndpoints(GatewayServices services, RunEndpoints creation, RunClient runs, AuditLog audit,
+            Quotas quotas, SignedUrls urls, PublicUrl publicUrl, Supplier<UUID> ids) {
+        this.services = services;
+        this.creation = creation;
+        this.runs = runs;
+        this.audit = audit;
+        this.quotas = quotas;
+        this.urls = urls;
+        this.publicUrl = publicUrl;
+        this.ids = ids;
+        this.uploads = new Uploads(services.blobs());
+        this.reader = new JsonReader(services.settings().maxNesting(), services.settings().maxBodyBytes());
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(Endpoint.post("external_weights_upload_start", this::start),
+                Endpoint.put("external_weights_uploads/*/*", this::put).streaming().withoutKey(),
+                Endpoint.post("external_weights_upload_finish", this::finish));
+    }
+
+    /// What an upload was started for.
+    ///
+    /// @param rank of the adapter, if the caller has said it
+    private record Asked(ModelInfo model, Optional<Integer> rank, Optional<String> project,
+            CheckpointName name, Optional<Long> ttl, String metadata) {}
+
+    /// Reads what is asked for, from the request that starts an upload and from what was stored of it.
+    private Asked asked(Fields fields) {
+        ModelInfo model = services.model(fields.at("base_model"), fields.string("base_model"), true);
+        Optional<Integer> rank = fields.optionalObject("lora_config").flatMap(lora -> {
+            Optional<Long> given = lora.optionalInteger("rank", 1, LoraSpec.MAX_RANK);
+            // The adapter itself says the rest.
+            for (String ignored : List.of("seed", "train_mlp", "train_attn", "train_unembed", "alpha",
+                    "target_modules")) lora.optional(ignored);
+            lora.requireAllRead();
+            return given.map(Math::toIntExact);
+        });
+        Optional<String> project = ServiceEndpoints.project(fields, "destination_project_id");
+        String name = fields.optionalString("name").orElse(DEFAULT_NAME);
+        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, TrainingEndpoints.MAX_TTL_SECONDS);
+        String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
+                .orElse("{}");
+        fields.requireAllRead();
+        return new Asked(model, rank, project, Fields.reportAt(fields.at("name"), () ->
+                new CheckpointName(name)), ttl, metadata);
+    }
+
+    private CompletionStage<ApiResponse> start(ApiRequest call) {
+        asked(call.bodyFields());
+        var text = new StringBuilder();
+        call.body().orElseThrow().writeTo(text);
+        long now = services.clock().millis();
+        var id = new Uploads.Id(now + services.settings().uploadAge().toMillis(), ids.get());
+        return quotas.checkStored(call.account(), 0).thenCompose(_ -> services.runBlocking(() -> {
+            int most = services.settings().maxUploads();
+            if (uploads.pending(call.account(), now).uploads() >= most)
+                throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + call.account() + "' has " + most
+                        + " uploads that are not over, which is the limit (bios.gateway.max-uploads); wait"
+                        + " until some are");
+            uploads.start(call.account(), id, text.toString().getBytes(StandardCharsets.UTF_8));
+            return ApiResponse.ok(ID, id.toString(), "urls", signed(call, id), "expires",
+                    ResponseBodies.time(id.endsMillis()));
+        }));
+    }
+
+    /// The URL of each file. Tinker's clients from 0.40 on expect an object with the headers to be sent.
+    private LinkedHashMap<String, Object> signed(ApiRequest call, Uploads.Id id) {
+        String root = publicUrl.root(call.headers().getOrDefault("host", ""));
+        var all = new LinkedHashMap<String, Object>();
+        for (String file : Uploads.FILES) {
+            String url = root + "/api/v1/external_weights_uploads/" + id + "/" + file + "?token="
+                    + urls.sign(path(id, file), call.account(), id.endsMillis());
+            all.put(file, call.tinkerVersionIsAtLeast(0, 40)
+                    ? ApiResponse.object("url", url, "headers", new LinkedHashMap<String, Object>()) : url);
+        }
+        return all;
+    }
+
+    /// The part of a URL that the signature covers.
+    private static String path(Uploads.Id id, String file) {
+        return "upload " + id + "/" + file;
+    }
+
+    private CompletionStage<ApiResponse> put(ApiRequest call) {
+        String file = call.pathParameters().get(1);
+        long now = services.clock().millis();
+        Uploads.Id id = Uploads.Id.parse(call.pathParameters().get(0)).orElseThrow(UploadEndpoints::expired);
+        String account = urls.verify(path(id, file), call.query().getOrDefault("token", ""), now)
+                .orElseThrow(UploadEndpoints::expired);
+        BodyStream body = call.stream().orElseThrow();
+        long most = file.equals(Uploads.CONFIG) ? UploadedAdapter.MOST_CONFIG_BYTES
+                : services.settings().maxUploadBytes();
+        if (body.bytes().orElse(0) > most) throw tooLarge(file, most);
+        return services.runBlocking(() -> uploads.pending(account, now).bytes())
+                .thenCompose(pending -> quotas.checkStored(account, pending + body.bytes().orElse(0)))
+                .thenCompose(_ -> services.runBlocking(() -> {
+                    BlobRef stored;
+                    try (InputStream in = new UploadStream(body.open().get(), file, most)) {
+                        stored = uploads.put(account, id, file, in::transferTo);
+                    }
+                    return ApiResponse.ok("file", file, "size_bytes", stored.bytes(), "sha256",
+                            stored.id().sha256());
+                }));
+    }
+
+    private static ApiException expired() {
+        return new ApiException(ErrorCode.LINK_EXPIRED,
+                "the link is invalid or has expired; start the upload again");
+    }
+
+    private static ApiException tooLarge(String file, long most) {
+        return new ApiException(ErrorCode.BODY_TOO_LARGE, file, "is larger than " + most + " bytes");
+    }
+
+    /// The body of an upload: not longer than it may be, and with failures of the connection told from those
+    /// of the store.
+    private static final class UploadStream extends FilterInputStream {
+        private final String file;
+        private final long most;
+        private long read;
+
+        UploadStream(InputStream in, String file, long most) {
+            super(in);
+            this.file = file;
+            this.most = most;
+        }
+
+        @Override public int read() {
+            byte[] one = new byte[1];
+            return read(one, 0, 1) < 0 ? -1 : one[0] & 0xff;
+        }
+
+        @Override public int read(byte[] into, int offset, int count) {
+            try {
+                int n = in.read(into, offset, count);
+                read += Math.max(0, n);
+                if (read > most) throw tooLarge(file, most);
+                return n;
+            } catch (IOException broken) {
+                throw new ApiException(ErrorCode.INVALID, file,
+                        "the connection ended before the file did; send it again");
+            }
+        }
+    }
+
+    private CompletionStage<ApiResponse> finish(ApiRequest call) {
+        Fields fields = call.bodyFields();
+        String id = fields.string(ID);
+        fields.requireAllRead();
+        return services.runBlocking(() -> Uploads.Id.parse(id)
+                .flatMap(parsed -> uploads.find(call.account(), parsed, services.clock().millis()))
+                .orElseThrow(() -> new ApiException(ErrorCode.NOT_FOUND, ID, "there is no upload '" + id
+                        + "', or it is over; start it again"))).thenCompose(upload -> {
+                            Asked asked = asked(Fields.ofRequest(
+                                    reader.read(upload.start(), call.heap())));
+                            return finish(call, upload, asked);
+                        });
+    }
+
+    /// Finds the run of the upload, which an earlier request may have begun, and goes on from there.
+    private CompletionStage<ApiResponse> finish(ApiRequest call, Upload upload, Asked asked) {
+        RunId run = DerivedIds.run(asked.model().name(), upload.id().uuid().toString(), 0);
+        return services.describe(run, call.account()).handle((described, failed) ->
+                failed == null || isMissing(failed)
+                        ? finish(call, upload, asked, run, Optional.ofNullable(described))
+                        : CompletableFuture.<ApiResponse>failedStage(failed))
+                .thenCompose(Function.identity());
+    }
+
+    private CompletionStage<ApiResponse> finish(ApiRequest call, Upload upload, Asked asked, RunId run,
+            Optional<RunReply.Described> begun) {
+        Optional<CheckpointManifest> made = begun.flatMap(described -> described.checkpoints().stream()
+                .filter(c -> c.name().filter(asked.name()::equals).isPresent()).findFirst());
+        if (made.isPresent()) return made(call, upload, made.get());
+        if (begun.filter(RunReply.Described::closed).isPresent())
+            throw new ApiException(ErrorCode.CONFLICT, ID, "this upload was finished: the adapter was"
+                    + " refused, or its checkpoint was deleted since; start another upload");
+        CompletionStage<RunReply> outcome = begun.isEmpty() ? submitted(call, upload, asked, run)
+                : outcome(call, run).exceptionallyCompose(failed -> isMissing(failed)
+                        ? submitted(call, upload, asked, run) : CompletableFuture.failedStage(failed));
+        return outcome.thenCompose(reply -> finished(call, upload, run, reply));
+    }
+
+    private static boolean isMissing(Throwable failed) {
+        return GatewayServices.cause(failed) instanceof ApiException error
+                && error.code() == ErrorCode.NOT_FOUND;
+    }
+
+    private CompletionStage<RunReply> outcome(ApiRequest call, RunId run) {
+        var wait = services.settings().longPoll();
+        return services.run(call.account(), run, replyTo -> new RunCommand.Retrieve(call.account(), SAVE,
+                wait.toMillis(), replyTo), wait.plus(services.settings().askTimeout()));
+    }
+
+    /// Checks the files, and submits the operations that make a checkpoint of them.
+    private CompletionStage<RunReply> submitted(ApiRequest call, Upload upload, Asked asked, RunId run) {
+        String session = upload.id().uuid().toString();
+        return services.runBlocking(() -> checked(call, upload, asked)).thenCompose(adapter -> {
+            var config = new RunConfig(run, call.account(), asked.model().name(), adapter.lora(), true,
+                    Optional.empty(), asked.metadata(), session, services.clock().millis(),
+                    asked.model().fingerprint());
+            BlobRef weights = upload.file(Uploads.WEIGHTS);
+            return quotas.checkStored(call.account(), weights.bytes())
+                    .thenCompose(_ -> services.session(session, SessionReply.Described.class, replyTo ->
+                            new SessionCommand.Open(call.account(), List.of(), "{}", "upload",
+                                    services.clock().millis(), asked.project(), replyTo)))
+                    .thenCompose(_ -> creation.create(call, config))
+                    .thenCompose(_ -> services.runBlocking(() -> copied(run, adapter, weights)))
+                    .thenCompose(copy -> runs.submitOnce(call, run, LOAD, new Operation.LoadUpload(
+                            asked.name(), copy, adapter.lora()), weights.id().sha256() + adapter.lora()))
+                    .thenCompose(_ -> runs.submit(call, run, SAVE, new Operation.SaveSamplerWeights(
+                            Optional.of(asked.name()), asked.ttl(), Optional.empty()), ""))
+                    .thenCompose(_ -> outcome(call, run));
+        });
+    }
+
+    private UploadedAdapter checked(ApiRequest call, Upload upload, Asked asked) throws IOException {
+        byte[] config = services.blobs().readSmall(upload.file(Uploads.CONFIG),
+                UploadedAdapter.MOST_CONFIG_BYTES);
+        BlobRef weights = upload.file(Uploads.WEIGHTS);
+        Set<String> served = services.directory().servedModels().stream().map(m -> m.name().value())
+                .collect(Collectors.toSet());
+        try (InputStream tensors = services.blobs().open(weights)) {
+            UploadedAdapter adapter = UploadedAdapter.read(config, tensors, weights.bytes(), asked.model(),
+                    served, call.heap());
+            asked.rank().filter(rank -> rank != adapter.lora().rank()).ifPresent(rank -> {
+                throw new ApiException(ErrorCode.INVALID, Uploads.CONFIG + ".r", "is " + adapter.lora().rank()
+                        + ", but the upload was started with lora_config.rank = " + rank);
+            });
+            return adapter;
+        }
+    }
+
+    /// A copy in the scope of the run, which deletes it when it has loaded it.
+    private BlobRef copied(RunId run, UploadedAdapter adapter, BlobRef weights) {
+        String scope = BlobScope.operation(run, LOAD, services.clock().millis(), ids.get().toString());
+        return services.blobs().put(scope, out -> {
+            try (InputStream in = services.blobs().open(weights)) {
+                adapter.writeTo(in, out);
+            }
+        });
+    }
+
+    private CompletionStage<ApiResponse> finished(ApiRequest call, Upload upload, RunId run,
+            RunReply outcome) {
+        return switch (outcome) {
+            case RunReply.Completed(_, OperationResult.Saved(var manifest)) -> made(call, upload, manifest);
+            case RunReply.Failed(_, var why) when why.kind() == Fault.Kind.USER ->
+                unload(call, run).<ApiResponse>thenApply(_ -> {
+                    throw new ApiException(ErrorCode.INVALID, Uploads.WEIGHTS, why.message());
+                });
+            case RunReply.Failed(_, var why) -> throw ApiException.of(why);
+            case RunReply.Stalled(_, var why) -> throw new ApiException(ErrorCode.UNAVAILABLE,
+                    "the adapter is not loaded yet: " + why.message() + "; finish the upload again");
+            default -> throw new ApiException(ErrorCode.UNAVAILABLE,
+                    "the adapter is being loaded; finish the upload again for its path");
+        };
+    }
+
+    private CompletionStage<RunReply.Done> unload(ApiRequest call, RunId run) {
+        return services.run(call.account(), run, RunReply.Done.class,
+                replyTo -> new RunCommand.Unload(call.account(), replyTo));
+    }
+
+    private CompletionStage<ApiResponse> made(ApiRequest call, Upload upload, CheckpointManifest manifest) {
+        var path = new CheckpointPath(manifest.run(), Optional.of(CheckpointKind.SAMPLER),
+                manifest.name().orElseThrow());
+        return unload(call, manifest.run())
+                .thenCompose(audit.record(call, "upload_weights", Optional.of(manifest.run()),
+                        Optional.of(path), "upload " + upload.id()))
+                .thenCompose(_ -> services.runBlocking(() -> {
+                    uploads.finished(call.account(), upload.id());
+                    return ApiResponse.ok("tinker_path", path.tinkerUri(), "path", path.biosUri(),
+                            "lora_rank", manifest.lora().rank(), "size_bytes", manifest.bytes());
+                }));
+    }
+}
