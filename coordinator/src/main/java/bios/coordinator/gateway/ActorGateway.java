@@ -54,8 +54,9 @@ record ActorGateway(Settings settings, ActorCalls calls, RequestMemory memory, G
         static Settings of(Config block) {
             return new Settings(block.getBoolean("enabled"), block.getString("host"), block.getInt("port"),
                     text(block, "bind-host"), certificates(block), block.getInt("max-sessions"),
-                    block.getInt("max-requests"), block.getBytes("unread-bytes"), block.getDuration("silence"),
-                    block.getString("log-level"), new BoundedAcceptor.Limits(block.getInt("max-connections"),
+                    block.getInt("max-requests"), block.getBytes("unread-bytes"),
+                    block.getDuration("silence"), block.getString("log-level"),
+                    new BoundedAcceptor.Limits(block.getInt("max-connections"),
                             block.getInt("max-connections-per-address"), block.getDuration("header-timeout"),
                             ClientTransport.FRAME_BYTES));
         }

@@ -219,7 +219,8 @@ final class UsageEndpoints {
                     .sorted(Comparator.comparingLong(Event::hour)).toList();
             return new ApiResponse.Typed(() -> new Answer.HourlyUsage(events.stream()
                     .filter(Event::countsTokens).map(Event::typed).toList()), () -> new ApiResponse.JsonBody(
-                            200, ApiResponse.object("data", events.stream().map(e -> e.body(account)).toList(),
+                            200, ApiResponse.object("data",
+                                    events.stream().map(event -> event.body(account)).toList(),
                                     "sessions", sessions), true));
         }));
     }

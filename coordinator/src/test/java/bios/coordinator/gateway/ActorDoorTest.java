@@ -57,8 +57,8 @@ class ActorDoorTest {
     @BeforeAll static void start() throws Exception {
         port = DoorsTest.freePort();
         service = new RealService(folder, Accounts.fromLines("keys", List.of("alice tml-alice-key")),
-                "long-poll = 2 s, max-body-bytes = 1 MiB, actors { enabled = on, max-sessions = 4, unread-bytes = 16 KiB, port = "
-                        + port + " }");
+                "long-poll = 2 s, max-body-bytes = 1 MiB, actors { enabled = on, max-sessions = 4,"
+                        + " unread-bytes = 16 KiB, port = " + port + " }");
         stranger = ActorTestKit.create("stranger", new ClientTransport("127.0.0.1", 0, Optional.empty(),
                 Optional.empty(), List.of(), "ERROR").over(ConfigFactory.load()));
         Config remote = ConfigFactory.parseString("""
@@ -240,7 +240,8 @@ class ActorDoorTest {
         session.tell(new ClientMessage.Fetched(offered.getLast()));
         while (ids.size() < REQUESTS) {
             ClientMessage message = probe.receiveMessage(Duration.ofSeconds(20));
-            if (message instanceof ClientMessage.Offer(long id, _)) session.tell(new ClientMessage.Fetched(id));
+            if (message instanceof ClientMessage.Offer(long id, _))
+                session.tell(new ClientMessage.Fetched(id));
             if (message instanceof ClientMessage.Payload(long id, _)) assertTrue(ids.add(id));
         }
         session.tell(new ClientMessage.Close());

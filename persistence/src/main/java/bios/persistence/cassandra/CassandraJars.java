@@ -25,14 +25,14 @@ public final class CassandraJars {
 
     private CassandraJars() {}
 
-    /// The folder of the jars in the installation `root`; downloads them with Maven if they are missing, while
-    /// other processes that need them wait. [IllegalStateException] with the end of Maven's output if that
-    /// fails.
+    /// The folder of the jars in the installation `root`; downloads them with Maven if they are missing,
+    /// while other processes that need them wait. [IllegalStateException] with the end of Maven's output if
+    /// that fails.
     public static Path in(Path root) {
         Path project = root.resolve("deploy/cassandra");
         Path jars = project.resolve("target/lib");
         Path lock = project.resolve("target/fetch.lock");
-        if (complete(jars) && !Files.exists(lock)) return jars; // the folder may be one that cannot be written
+        if (complete(jars) && !Files.exists(lock)) return jars; // also of a read-only folder
         try {
             Files.createDirectories(lock.getParent());
             try (var channel = FileChannel.open(lock, StandardOpenOption.CREATE, StandardOpenOption.WRITE);

@@ -12,8 +12,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
 
-/// One Cassandra for all tests of this process: started by the first test and stopped with the process. Classes
-/// that use it lock it, because their tables are the same.
+/// One Cassandra for all tests of this process: started by the first test and stopped with the process.
+/// Classes that use it lock it, because their tables are the same.
 public final class TestCassandra {
     /// Name of the lock of [org.junit.jupiter.api.parallel.ResourceLock].
     public static final String LOCK = "the Cassandra of all tests";
