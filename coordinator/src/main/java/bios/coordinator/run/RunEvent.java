@@ -39,8 +39,8 @@ public sealed interface RunEvent {
     /// @param seq the client's sequence number
     /// @param digest SHA-256 of the encoded operation
     /// @param executed operations up to this position had been executed to their end; empty: not known
-    /// @param rest present: it is a part of the batch of which a part has failed before, so the next optimizer
-    ///     step fails. Absent in events of earlier builds, whose steps applied the rest
+    /// @param rest present: it is a part of the batch of which a part has failed before, so the next
+    ///     optimizer step fails. Absent in events of earlier builds, whose steps applied the rest
     record OperationAccepted(long position, long seq, StoredOperation operation, String digest,
             long timeMillis, @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> executed,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> rest)
