@@ -224,9 +224,9 @@ final class UploadEndpoints {
 
     private CompletionStage<ApiResponse> finish(ApiRequest call, Upload upload, Asked asked, RunId run,
             Optional<RunReply.Described> begun) {
-        Optional<CheckpointManifest> made = begun.flatMap(described -> described.checkpoints().stream()
+        Optional<CheckpointManifest> checkpoint = begun.flatMap(described -> described.checkpoints().stream()
                 .filter(c -> c.name().filter(asked.name()::equals).isPresent()).findFirst());
-        if (made.isPresent()) return made(call, upload, made.get());
+        if (checkpoint.isPresent()) return made(call, upload, checkpoint.get());
         if (begun.filter(RunReply.Described::closed).isPresent())
             throw new ApiException(ErrorCode.CONFLICT, ID, "this upload was finished: the adapter was"
                     + " refused, or its checkpoint was deleted since; start another upload");

@@ -218,10 +218,9 @@ final class UsageEndpoints {
                     && e.hour() * HOUR_MILLIS >= from && e.hour() * HOUR_MILLIS < to)
                     .sorted(Comparator.comparingLong(Event::hour)).toList();
             return new ApiResponse.Typed(() -> new Answer.HourlyUsage(events.stream()
-                    .filter(Event::countsTokens).map(Event::typed).toList()), () -> new ApiResponse.JsonBody(
-                            200, ApiResponse.object("data",
-                                    events.stream().map(event -> event.body(account)).toList(),
-                                    "sessions", sessions), true));
+                    .filter(Event::countsTokens).map(Event::typed).toList()), () ->
+                            new ApiResponse.JsonBody(200, ApiResponse.object("data", events.stream().map(e ->
+                                    e.body(account)).toList(), "sessions", sessions), true));
         }));
     }
 
