@@ -221,6 +221,13 @@ final class RunOracle {
                 + operations.size());
         check(!positions.containsKey(e.seq()), "accepts seq " + e.seq() + " twice");
         check(!closed, "accepts seq " + e.seq() + " although it is closed");
+        // A part with a lower number than a failed one whose failure was told belongs to its batch.
+        boolean rest = e.operation().kind() == OperationKind.FORWARD_BACKWARD && blocking.filter(failure ->
+                failure.lacks() && failure.until() != Long.MAX_VALUE
+                        && e.seq() < op(failure.position()).seq).isPresent();
+        check(rest == e.rest().isPresent(), "accepts seq " + e.seq() + " as a rest: " + e.rest());
+        if (rest) blocking = blocking.map(failure -> new BlockingFailure(failure.position(), failure.why(),
+                failure.until(), true, failure.lacks()));
         operations.add(new Accepted(e, cluster.operation(e.digest())));
         positions.put(e.seq(), operations.size());
     }
