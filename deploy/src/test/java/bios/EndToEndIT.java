@@ -12,7 +12,7 @@ import org.junit.jupiter.api.parallel.Execution;
 import org.junit.jupiter.api.parallel.ExecutionMode;
 
 /// End-to-end checks: server processes, used through the Python package. Each check is a script in
-/// `src/test/python` (or the demo, or the package's own tests) that exits 0 when all checks pass. Three run
+/// `src/test/python` (or the demo, or the package's own tests) that exits 0 when all checks pass. Two run
 /// at a time: each has servers, ports and folders of its own, and most wait for processes that start.
 @Execution(ExecutionMode.CONCURRENT)
 final class EndToEndIT {
