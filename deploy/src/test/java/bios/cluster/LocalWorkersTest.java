@@ -6,8 +6,6 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.CommandFailed;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -58,20 +56,11 @@ final class LocalWorkersTest {
     private ProcessHandle child(CompletableFuture<Void> run) throws InterruptedException {
         while (!run.isDone()) {
             var found = ProcessHandle.current().descendants().filter(ProcessHandle::isAlive)
-                    .filter(process -> commandOf(process).contains(data.toString())).findFirst();
+                    .filter(process -> ProcessCommand.of(process).contains(data.toString())).findFirst();
             if (found.isPresent()) return found.get();
             Thread.sleep(10); // edge: waits for another process
         }
         run.join();
         throw new AssertionError("the workers have ended");
-    }
-
-    /// The command of a process (Linux), however long it is.
-    private static String commandOf(ProcessHandle process) {
-        try {
-            return Files.readString(Path.of("/proc", "" + process.pid(), "cmdline"));
-        } catch (IOException _) {
-            return ""; // it has ended
-        }
     }
 }

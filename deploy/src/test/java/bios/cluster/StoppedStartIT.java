@@ -31,7 +31,7 @@ final class StoppedStartIT {
         Process cluster = cluster(log);
         Set<ProcessHandle> started = new HashSet<>();
         try {
-            while (started.stream().noneMatch(process -> commandOf(process).contains(command))) {
+            while (started.stream().noneMatch(process -> ProcessCommand.of(process).contains(command))) {
                 assertTrue(cluster.isAlive(), () -> read(log));
                 cluster.descendants().forEach(started::add);
                 Thread.sleep(5); // edge: waits for another process
@@ -44,16 +44,11 @@ final class StoppedStartIT {
             for (ProcessHandle process : started) // edge: those that were killed end a little later
                 process.onExit().completeOnTimeout(process, 30, TimeUnit.SECONDS).get(); // edge: waits
             assertEquals(List.of(), started.stream().filter(ProcessHandle::isAlive).map(process ->
-                    process.pid() + " " + commandOf(process)).toList(), () -> read(log));
+                    process.pid() + " " + ProcessCommand.of(process)).toList(), () -> read(log));
         } finally {
             cluster.destroyForcibly();
             started.forEach(ProcessHandle::destroyForcibly);
         }
-    }
-
-    /// The command of a process (Linux), however long it is.
-    private static String commandOf(ProcessHandle process) {
-        return read(Path.of("/proc", "" + process.pid(), "cmdline")).replace('\0', ' ');
     }
 
     private Process cluster(Path log) throws Exception {

@@ -16,40 +16,29 @@ sealed interface FutureId {
     /// The unloading of a run.
     record Unloading(RunId run) implements FutureId {}
 
-    /// An operation.
-    record Operation(RequestId request) implements FutureId {
-        @Override public RunId run() {
-            return request.run();
+    /// A form of the response to an operation.
+    sealed interface OfOperation extends FutureId {
+        RequestId request();
+
+        @Override default RunId run() {
+            return request().run();
         }
     }
+
+    /// An operation.
+    record Operation(RequestId request) implements OfOperation {}
 
     /// A forward pass without gradient.
-    record Forward(RequestId request) implements FutureId {
-        @Override public RunId run() {
-            return request.run();
-        }
-    }
+    record Forward(RequestId request) implements OfOperation {}
 
     /// A load that made its run.
-    record Load(RequestId request) implements FutureId {
-        @Override public RunId run() {
-            return request.run();
-        }
-    }
+    record Load(RequestId request) implements OfOperation {}
 
     /// Sampler weights that were saved for use elsewhere.
-    record External(RequestId request) implements FutureId {
-        @Override public RunId run() {
-            return request.run();
-        }
-    }
+    record External(RequestId request) implements OfOperation {}
 
     /// A snapshot that becomes the sampler of that number.
-    record Snapshot(RequestId request, String session, long sampler) implements FutureId {
-        @Override public RunId run() {
-            return request.run();
-        }
-    }
+    record Snapshot(RequestId request, String session, long sampler) implements OfOperation {}
 
     /// Parses a request id; throws an [ApiException] if it is not one.
     static FutureId parse(String text) {
