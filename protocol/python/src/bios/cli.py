@@ -26,7 +26,7 @@ from .service import ServiceClient
 from .types import SamplingParams
 
 #: Commands of the server's launcher.
-SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check",
+SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check", "aot-cache",
                    "keys", "audit")
 CALL_SECONDS = 30.0
 

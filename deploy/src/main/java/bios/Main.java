@@ -1,5 +1,6 @@
 package bios;
 
+import bios.command.AotCacheCommand;
 import bios.command.AuditCommand;
 import bios.command.BenchCommand;
 import bios.command.CheckpointsCommand;
@@ -29,7 +30,8 @@ import picocli.CommandLine.Command;
         subcommands = {UpCommand.class, ClusterCommand.class, NodeCommand.class, DemoCommand.class,
                 ModelsCommand.class, RunsCommand.class, CheckpointsCommand.class, SchemaCommand.class,
                 UsageCommand.class, AuditCommand.class, KeysCommand.class, FsckCommand.class,
-                RestoreCommand.class, BenchCommand.class, DoctorCommand.class, GpuCheckCommand.class})
+                RestoreCommand.class, BenchCommand.class, DoctorCommand.class, GpuCheckCommand.class,
+                AotCacheCommand.class})
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 

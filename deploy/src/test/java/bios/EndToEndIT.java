@@ -52,6 +52,10 @@ final class EndToEndIT {
         python("deploy/src/test/python/adapter_upload.py");
     }
 
+    @Test void aServerStartsWithAnAheadOfTimeCacheAndWithoutOne() throws Exception {
+        python("deploy/src/test/python/aot_cache.py");
+    }
+
     @Test void badRequestsAreRefusedByFieldAndLoseNothing() throws Exception {
         python("deploy/src/test/python/bad_requests.py");
     }
@@ -142,6 +146,7 @@ final class EndToEndIT {
         Path target = ROOT.resolve("deploy/target");
         return String.join(" ", Path.of(System.getProperty("java.home"), "bin/java").toString(),
                 "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow", "-Xmx1g",
+                "-XX:AOTCache=" + target.resolve("bios.aot"), "-Xlog:aot*=off", "-Xlog:cds*=off",
                 "-cp", target.resolve("bios.jar") + ":" + target.resolve("lib") + "/*", "bios.Main");
     }
 

@@ -200,7 +200,7 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         HttpProtocol(HttpClient client, String url) {
             this.client = client;
             this.url = url;
-            post("create_session", Report.JSON.createObjectNode().put("session_id", session))
+            api("create_session", Report.JSON.createObjectNode().put("session_id", session))
                     .toCompletableFuture().join();
         }
 
@@ -208,7 +208,7 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
             ObjectNode body = Report.JSON.createObjectNode().put("session_id", session)
                     .put("model_seq_id", number).put("base_model", MODEL);
             body.putObject("lora_config").put("rank", 8);
-            return post("create_model", body).thenApply(answer -> answer.get("model_id").asText());
+            return api("create_model", body).thenApply(answer -> answer.get("model_id").asText());
         }
 
         @Override public CompletionStage<JsonNode> submit(String run, long seq, Operation operation) {
@@ -218,7 +218,12 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
                 call = pass.forwardOnly() ? "forward" : "forward_backward";
                 fill(body.putObject(call + "_input"), pass);
             }
-            return post(call, body).thenCompose(answer -> answer.has("request_id") && !answer.has("error")
+            return call(call, body);
+        }
+
+        /// Submits an operation; its result, or an answer with `error`.
+        CompletionStage<JsonNode> call(String call, ObjectNode body) {
+            return api(call, body).thenCompose(answer -> answer.has("request_id") && !answer.has("error")
                     ? result(answer.get("request_id").asText()) : CompletableFuture.completedStage(answer));
         }
 
@@ -245,13 +250,18 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         }
 
         private CompletionStage<JsonNode> result(String request) {
-            return post("retrieve_future", Report.JSON.createObjectNode().put("request_id", request))
+            return api("retrieve_future", Report.JSON.createObjectNode().put("request_id", request))
                     .thenCompose(answer -> answer.path("type").asText().equals("try_again")
                             ? result(request) : CompletableFuture.completedStage(answer));
         }
 
-        private CompletionStage<JsonNode> post(String call, ObjectNode body) {
-            return client.sendAsync(HttpRequest.newBuilder(URI.create(url + "/api/v1/" + call))
+        private CompletionStage<JsonNode> api(String call, ObjectNode body) {
+            return post("/api/v1/" + call, body);
+        }
+
+        /// Posts a body; the answer's.
+        CompletionStage<JsonNode> post(String path, ObjectNode body) {
+            return client.sendAsync(HttpRequest.newBuilder(URI.create(url + path))
                     .header("Content-Type", "application/json")
                     .header("Accept", "application/vnd.bios+json, application/json")
                     .POST(HttpRequest.BodyPublishers.ofByteArray(bytes(body))).build(),

@@ -10,6 +10,7 @@ import java.lang.management.ManagementFactory;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
@@ -133,6 +134,29 @@ final class Child implements AutoCloseable {
             last = failure.getMessage();
         }
         return new CommandFailed(how + ": " + String.join(" ", command) + "\n" + last.strip());
+    }
+
+    /// Asks it to end and waits until it has; what it still writes is dropped.
+    ///
+    /// @throws CommandFailed if it has not ended after `limit`; it is ended by force then
+    void end(Duration limit) {
+        process.destroy();
+        Thread.ofVirtual().start(this::drain);
+        try {
+            if (process.waitFor(limit)) return;
+            kill();
+            throw failed("has not ended in " + limit.toSeconds() + " s");
+        } catch (InterruptedException _) {
+            throw new CommandFailed("interrupted");
+        }
+    }
+
+    private void drain() {
+        try {
+            while (lines.readLine() != null) continue;
+        } catch (IOException _) {
+            // closed, as it has ended
+        }
     }
 
     @Override public void close() {
