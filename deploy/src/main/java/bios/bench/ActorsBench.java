@@ -25,6 +25,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -48,13 +49,14 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
     private static final int LARGE_SEQUENCES = 1000;
     private static final int LARGE_TOKENS = 250;
     private static final int LARGE_TIMES = 10;
+    private static final int ROUNDS = 3;
 
     /// The calls that are measured, over one of the two protocols.
     interface Protocol extends AutoCloseable {
         CompletionStage<String> createRun(long number);
 
-        /// Completes with the result, or with the refusal.
-        CompletionStage<?> submit(String run, long seq, Operation operation);
+        /// Completes when the operation is done, or refused; whether it is done.
+        CompletionStage<Boolean> submit(String run, long seq, Operation operation);
 
         @Override void close();
     }
@@ -73,73 +75,131 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         try (Child server = Child.bios(List.of("up", "--port", "0", "--data", data.toString(), "--model",
                 MODEL + "=" + Installation.tinyModel(), "--config", settings.toString()))) {
             String url = server.await("bios ready on ");
-            ObjectNode http = measured(new HttpProtocol(url));
-            ObjectNode actors = measured(new ActorProtocol("127.0.0.1:" + port));
-            report.line().set("http", http);
-            report.line().set("actors", actors);
-            report.line().put("ratio", Report.two(actors.get("operations_s").asDouble()
-                    / http.get("operations_s").asDouble()));
+            try (var http = new Measured(new HttpProtocol(url));
+                    var actors = new Measured(new ActorProtocol("127.0.0.1:" + port))) {
+                List<Measured> both = List.of(http, actors);
+                both.forEach(Measured::warmUp);
+                for (int i = 0; i < ROUNDS; i++)
+                    (i % 2 == 0 ? both : both.reversed()).forEach(Measured::round);
+                report.line().set("http", http.json());
+                report.line().set("actors", actors.json());
+                report.line().put("ratio", Report.two(actors.operations() / http.operations()));
+            }
         } finally {
             Setup.delete(data);
         }
         return report;
     }
 
-    private ObjectNode measured(Protocol protocol) {
-        try (protocol) {
-            String run = protocol.createRun(1).toCompletableFuture().join();
-            List<Double> millis = new ArrayList<>();
-            for (int i = 0; i < warmUp + pairs; i++) {
+    /// One protocol and what has been measured over it: the medians of the rounds count.
+    private final class Measured implements AutoCloseable {
+        private final Protocol protocol;
+        private final String run;
+        private final List<String> many = new ArrayList<>();
+        private final List<Double> millis = new ArrayList<>();
+        private final List<Double> perSecond = new ArrayList<>();
+        private final List<Double> megabytes = new ArrayList<>();
+        private int steps;
+        private long seq = 1;
+
+        Measured(Protocol protocol) {
+            this.protocol = protocol;
+            run = protocol.createRun(1).toCompletableFuture().join();
+            for (int i = 0; i < runs; i++)
+                many.add(protocol.createRun(10L + i).toCompletableFuture().join());
+        }
+
+        /// Until Java has compiled what counts, in the server and here.
+        void warmUp() {
+            for (int i = 0; i < warmUp; i++) step();
+            operationsPerSecond();
+        }
+
+        void round() {
+            for (int i = 0; i < pairs / ROUNDS; i++) {
                 long begin = System.nanoTime();
-                CompletionStage<?> pass = protocol.submit(run, 2L * i + 1, pass(1, TOKENS, false));
-                CompletionStage<?> step = protocol.submit(run, 2L * i + 2,
-                        new Operation.OptimStep(Optional.empty()));
-                pass.toCompletableFuture().join();
-                step.toCompletableFuture().join();
-                if (i >= warmUp) millis.add((System.nanoTime() - begin) / 1e6);
+                step();
+                millis.add((System.nanoTime() - begin) / 1e6);
             }
+            perSecond.add(operationsPerSecond());
+            megabytes.add(largeMegabytesPerSecond(protocol, run));
+        }
+
+        private void step() {
+            CompletionStage<Boolean> pass = protocol.submit(run, 2L * steps + 1, pass(small(), false));
+            CompletionStage<Boolean> step = protocol.submit(run, 2L * steps++ + 2,
+                    new Operation.OptimStep(Optional.empty()));
+            mustBe(true, pass.toCompletableFuture().join());
+            mustBe(true, step.toCompletableFuture().join());
+        }
+
+        private double operationsPerSecond() {
+            var done = new AtomicLong();
+            long begin = System.nanoTime();
+            List<CompletableFuture<Long>> last = many.stream()
+                    .map(id -> loop(id, seq, begin + seconds * 1_000_000_000L, done)).toList();
+            seq = last.stream().mapToLong(CompletableFuture::join).max().orElseThrow();
+            return done.get() / ((System.nanoTime() - begin) * 1e-9);
+        }
+
+        /// One `forward` after another; the number of the next.
+        private CompletableFuture<Long> loop(String id, long next, long end, AtomicLong done) {
+            if (System.nanoTime() > end) return CompletableFuture.completedFuture(next);
+            return protocol.submit(id, next, pass(small(), true)).toCompletableFuture()
+                    .thenComposeAsync(good -> {
+                        mustBe(true, good);
+                        done.incrementAndGet();
+                        return loop(id, next + 1, end, done);
+                    });
+        }
+
+        double operations() {
+            return Percentiles.of(perSecond).median();
+        }
+
+        ObjectNode json() {
             Percentiles all = Percentiles.of(millis);
             return Report.JSON.createObjectNode().put("p50_ms", Report.three(all.median()))
                     .put("p99_ms", Report.three(all.at(99)))
-                    .put("operations_s", Report.round(operationsPerSecond(protocol)))
-                    .put("large_mb_s", Report.round(largeMegabytesPerSecond(protocol, run)));
+                    .put("operations_s", Report.round(operations()))
+                    .put("large_mb_s", Report.round(Percentiles.of(megabytes).median()));
+        }
+
+        @Override public void close() {
+            protocol.close();
         }
     }
 
-    private double operationsPerSecond(Protocol protocol) {
-        List<CompletableFuture<Void>> all = new ArrayList<>();
-        var done = new AtomicLong();
-        List<String> ids = new ArrayList<>();
-        for (int i = 0; i < runs; i++) ids.add(protocol.createRun(10L + i).toCompletableFuture().join());
-        long begin = System.nanoTime();
-        for (String id : ids) all.add(loop(protocol, id, 1, begin + seconds * 1_000_000_000L, done));
-        CompletableFuture.allOf(all.toArray(CompletableFuture[]::new)).join();
-        return done.get() / ((System.nanoTime() - begin) * 1e-9);
-    }
-
-    private static CompletableFuture<Void> loop(Protocol protocol, String run, long seq, long end,
-            AtomicLong done) {
-        if (System.nanoTime() > end) return CompletableFuture.completedFuture(null);
-        return protocol.submit(run, seq, pass(1, TOKENS, false)).toCompletableFuture().thenComposeAsync(_ -> {
-            done.incrementAndGet();
-            return loop(protocol, run, seq + 1, end, done);
-        });
-    }
-
     private static double largeMegabytesPerSecond(Protocol protocol, String run) {
-        Operation.ForwardBackward batch = pass(LARGE_SEQUENCES, LARGE_TOKENS, true);
-        long bytes = batch.data().stream().mapToLong(d -> 4L * d.tokens().length
+        List<Datum> data = batch(LARGE_SEQUENCES, LARGE_TOKENS);
+        data.add(new Datum(new int[] {Integer.MAX_VALUE}, Map.of("target_tokens", TensorData.of(1L))));
+        Operation.ForwardBackward batch = pass(data, false);
+        long bytes = data.stream().mapToLong(d -> 4L * d.tokens().length
                 + d.lossInputs().values().stream().mapToLong(t -> t.data().length).sum()).sum();
         long begin = 0;
         for (int i = 0; i <= LARGE_TIMES; i++) { // the first one is not measured
             if (i == 1) begin = System.nanoTime();
-            protocol.submit(run, 1_000_000, batch).toCompletableFuture().join();
+            mustBe(false, protocol.submit(run, 1_000_000, batch).toCompletableFuture().join());
         }
         return LARGE_TIMES * bytes / 1e6 / ((System.nanoTime() - begin) * 1e-9);
     }
 
-    /// A batch of equal sequences; a wrong one ends with an unknown token.
-    static Operation.ForwardBackward pass(int sequences, int length, boolean wrong) {
+    /// A sequence of a few tokens.
+    static List<Datum> small() {
+        return batch(1, TOKENS);
+    }
+
+    /// With cross-entropy.
+    static Operation.ForwardBackward pass(List<Datum> data, boolean forwardOnly) {
+        return new Operation.ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), forwardOnly);
+    }
+
+    private static void mustBe(boolean done, boolean was) {
+        if (was != done) throw new CommandFailed("an operation was " + (was ? "done" : "refused"));
+    }
+
+    /// Equal sequences.
+    private static List<Datum> batch(int sequences, int length) {
         var tokens = new int[length];
         for (int i = 0; i < length; i++) tokens[i] = 7 + i % 100;
         var weights = new float[length];
@@ -147,11 +207,7 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         var datum = new Datum(tokens, Map.of("target_tokens", TensorData.of(
                 LongStream.range(0, length).map(i -> 7 + i % 100).toArray()), "weights",
                 TensorData.of(weights)));
-        List<Datum> all = new ArrayList<>();
-        for (int i = 0; i < sequences; i++) all.add(datum);
-        if (wrong) all.add(new Datum(new int[] {Integer.MAX_VALUE}, Map.of("target_tokens",
-                TensorData.of(1L))));
-        return new Operation.ForwardBackward(all, LossFunction.CROSS_ENTROPY, Map.of(), !wrong);
+        return new ArrayList<>(Collections.nCopies(sequences, datum));
     }
 
     private static final class ActorProtocol implements Protocol {
@@ -169,10 +225,11 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
                             ((Answer.Submitted) answer).run().orElseThrow());
         }
 
-        @Override public CompletionStage<Answer> submit(String run, long seq, Operation operation) {
+        @Override public CompletionStage<Boolean> submit(String run, long seq, Operation operation) {
             return client.request(new Request.Submit(run, seq, operation)).thenCompose(answer ->
                     answer instanceof Answer.Submitted(var request, _) ? result(request)
-                            : CompletableFuture.completedStage(answer));
+                            : CompletableFuture.completedStage(answer)).thenApply(answer ->
+                            answer instanceof Answer.Evaluated || answer instanceof Answer.Stepped);
         }
 
         private CompletionStage<Answer> result(String request) {
@@ -211,7 +268,11 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
             return api("create_model", body).thenApply(answer -> answer.get("model_id").asText());
         }
 
-        @Override public CompletionStage<JsonNode> submit(String run, long seq, Operation operation) {
+        @Override public CompletionStage<Boolean> submit(String run, long seq, Operation operation) {
+            return answer(run, seq, operation).thenApply(answer -> !answer.has("error"));
+        }
+
+        private CompletionStage<JsonNode> answer(String run, long seq, Operation operation) {
             ObjectNode body = Report.JSON.createObjectNode().put("model_id", run).put("seq_id", seq);
             String call = "optim_step";
             if (operation instanceof Operation.ForwardBackward pass) {

@@ -2,7 +2,6 @@ package bios.bench;
 
 import bios.CommandFailed;
 import bios.command.Installation;
-import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
@@ -13,8 +12,8 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.time.Duration;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CompletionStage;
 
 /// Java's ahead-of-time cache of this program (JEP 483, 514, 515): its classes loaded and linked, and the
 /// profiles of its methods, in one file that later processes map. A start then takes half the processor time.
@@ -50,12 +49,10 @@ public record AotCache(Path file) {
     private static void use(String url) {
         try (var client = new ActorsBench.HttpProtocol(HttpClient.newHttpClient(), url)) {
             String run = client.createRun(1).toCompletableFuture().join();
-            var data = ActorsBench.pass(1, TOKENS, false).data();
+            Operation.ForwardBackward pass = ActorsBench.pass(ActorsBench.small(), false);
             for (int step = 0; step < STEPS; step++) {
-                done(client.submit(run, 2 * step + 1, new Operation.ForwardBackward(data,
-                        LossFunction.CROSS_ENTROPY, Map.of(), false)).toCompletableFuture().join());
-                done(client.submit(run, 2 * step + 2, new Operation.OptimStep(Optional.empty()))
-                        .toCompletableFuture().join());
+                mustBeDone(client.submit(run, 2 * step + 1, pass));
+                mustBeDone(client.submit(run, 2 * step + 2, new Operation.OptimStep(Optional.empty())));
             }
             int seq = 2 * STEPS;
             JsonNode saved = call(client, "save_weights", body(run, ++seq).put("path", "cache"));
@@ -75,6 +72,11 @@ public record AotCache(Path file) {
 
     private static ObjectNode body(String run, long seq) {
         return Report.JSON.createObjectNode().put("model_id", run).put("seq_id", seq);
+    }
+
+    private static void mustBeDone(CompletionStage<Boolean> operation) {
+        if (!operation.toCompletableFuture().join())
+            throw new CommandFailed("the server that fills the cache refused an operation");
     }
 
     private static JsonNode done(JsonNode answer) {
