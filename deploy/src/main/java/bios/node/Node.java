@@ -3,6 +3,11 @@ package bios.node;
 import bios.CommandFailed;
 import bios.Logs;
 import bios.coordinator.gateway.Accounts;
+import bios.coordinator.gateway.GatewaySettings;
+import bios.coordinator.owner.OwnerSettings;
+import bios.coordinator.run.RunSettings;
+import bios.coordinator.sampling.SamplingSettings;
+import bios.coordinator.session.SessionSettings;
 import bios.persistence.Storage;
 import bios.persistence.embedded.DatabaseInUse;
 import bios.protocol.model.ModelName;
@@ -10,6 +15,7 @@ import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
+import bios.worker.engine.EngineSettings;
 import bios.worker.load.ModelFolders;
 import bios.worker.load.ModelRefused;
 import bios.worker.model.BaseModel;
@@ -85,6 +91,7 @@ public final class Node {
         Set<ModelName> servable = servable(settings.models());
         Accounts accounts = settings.keys().map(Node::accounts).orElseGet(Accounts::open);
         Config config = NodeConfig.of(settings, servable);
+        readAll(settings, config);
         refuseStrangers(settings, config);
         Logs.node(NodeConfig.name(config));
         Storage storage = open(config);
@@ -196,6 +203,26 @@ public final class Node {
                 + " without --keys everybody there could use the service: make keys with 'bios keys create'"
                 + " and name their file with --keys, or set bios.gateway.open-to-all = true where a proxy or"
                 + " a network lets in only those who may");
+    }
+
+    /// Reads the settings of every part once, so that a wrong one is refused before anything is opened,
+    /// loaded or waited for.
+    private static void readAll(Settings settings, Config config) {
+        try {
+            RunSettings.from(config);
+            if (settings.has(Role.WORKER)) {
+                EngineSettings.of(config);
+                DeviceSettings.of(config, 1);
+            }
+            if (settings.has(Role.COORDINATOR)) {
+                SessionSettings.from(config);
+                OwnerSettings.from(config);
+                SamplingSettings.of(config.getConfig("bios.sampling"));
+                GatewaySettings.of(config.getConfig("bios.gateway"));
+            }
+        } catch (ConfigException | IllegalArgumentException wrong) {
+            throw new CommandFailed(wrong.getMessage());
+        }
     }
 
     private static Storage open(Config config) {
