@@ -277,7 +277,8 @@ def frozen(seed: int) -> None:
 
 
 PLACE_LOG_LINES = 400
-JOURNAL_CONFIG = "bios.run.recovery-point.steps = 4\n"
+#: No recovery point behind the last steps, however slow the machine is: they are executed again from the journal.
+JOURNAL_CONFIG = "bios.run { recovery-point.steps = 4, rest-after = 1 hour, idle-after = 1 hour }\n"
 
 
 def damage(file: Path, kind: str, chance: random.Random, event: bytes) -> str:
