@@ -2,6 +2,7 @@ package bios.coordinator.owner;
 
 import bios.coordinator.DamagedEntities;
 import bios.coordinator.Metrics;
+import bios.coordinator.SnapshotInterval;
 import bios.coordinator.owner.OwnerEvent.Recorded;
 import bios.persistence.journal.JournalPruning;
 import bios.protocol.owner.OwnerCommand;
@@ -72,7 +73,8 @@ public final class OwnerEntity
     }
 
     @Override public boolean shouldSnapshot(OwnerRecords owner, OwnerEvent event, long sequenceNr) {
-        return sequenceNr % SNAPSHOT_EVERY == 0;
+        return SnapshotInterval.isOver(sequenceNr, SNAPSHOT_EVERY,
+                owner.audit().size() + owner.totals().size() + owner.hours().size());
     }
 
     @Override public SignalHandler<OwnerRecords> signalHandler() {

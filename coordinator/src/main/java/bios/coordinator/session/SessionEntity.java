@@ -2,6 +2,7 @@ package bios.coordinator.session;
 
 import bios.coordinator.DamagedEntities;
 import bios.coordinator.Metrics;
+import bios.coordinator.SnapshotInterval;
 import bios.coordinator.session.Session.Decision;
 import bios.coordinator.session.SessionEvent.SessionEnded;
 import bios.coordinator.session.SessionEvent.SessionOpened;
@@ -95,7 +96,8 @@ public final class SessionEntity
     }
 
     @Override public boolean shouldSnapshot(Session session, SessionEvent event, long sequenceNr) {
-        return event instanceof SessionEnded || sequenceNr % settings.snapshotEvery() == 0;
+        return event instanceof SessionEnded || SnapshotInterval.isOver(sequenceNr, settings.snapshotEvery(),
+                session.samplers().size() + session.runs().size());
     }
 
     @Override public SignalHandler<Session> signalHandler() {
