@@ -227,6 +227,13 @@ final class ApiDocument {
                 "checkpoint_type", oneOf("training", "sampler")).asking("name", string().described(
                 "how the name begins")).asking("public", bool()).answering(object(
                 must("checkpoints", array(ref("Checkpoint"))), must("cursor", ref("Cursor")))));
+        all.add(post("search_checkpoints", "Checkpoints that have all that is given, newest first").taking(
+                may("project_ids", array(string())), may("user_metadata", map(string())),
+                may("checkpoint_type", oneOf("training", "sampler")), may("owner", ref("SearchOwner")),
+                may("base_models", array(string())), may("limit", integer(1, 200)),
+                may("cursor", ref("SearchCursor").described("next_cursor of the page before")), type())
+                .answering(object(must("checkpoints", array(ref("Checkpoint"))),
+                        nullable("next_cursor", ref("SearchCursor")))));
     }
 
     private static void checkpoints(List<ApiOperation> all) {

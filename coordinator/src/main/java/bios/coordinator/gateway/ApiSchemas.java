@@ -98,6 +98,10 @@ final class ApiSchemas {
                 nullable("project_id", string()), nullable("parent_path", string())));
         all.put("Cursor", object(must("offset", integer()), must("limit", integer()),
                 must("total_count", integer())));
+        all.put("SearchOwner", object(may("type", oneOf("own", "accessible", "user")),
+                may("owner_urns", array(string()).described("accounts, for the type user"))));
+        all.put("SearchCursor", object(must("last_created_at", time()),
+                must("last_checkpoint_uuid", string())));
         all.put("HistoryEntry", object(must("time", time()), nullable("node", string()),
                 must("kind", oneOf(Arrays.stream(HistoryEntry.Kind.values()).map(kind ->
                         kind.name().toLowerCase(Locale.ROOT)).toArray(String[]::new))),

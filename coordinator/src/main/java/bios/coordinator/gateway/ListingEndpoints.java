@@ -48,6 +48,7 @@ final class ListingEndpoints {
                 Endpoint.post("training_runs/*/give_up", call -> aboutSetAside(call, replyTo ->
                         new RunCommand.GiveUp(call.account(), replyTo))),
                 Endpoint.get("checkpoints", this::checkpoints),
+                Endpoint.post("search_checkpoints", this::search).thatReads(),
                 Endpoint.get("training_runs/*/checkpoints/*/*", this::checkpoint),
                 Endpoint.delete("training_runs/*/checkpoints/*/*", this::delete),
                 Endpoint.put("training_runs/*/checkpoints/*/*/ttl", this::ttl),
@@ -86,6 +87,15 @@ final class ListingEndpoints {
                         ResponseBodies.checkpoints(page.items()), page.total()), () ->
                         ResponseBodies.listing("checkpoints", page.items(), c ->
                                 ResponseBodies.checkpoint(call, c), cursor(offset, limit, page.total()))));
+    }
+
+    private CompletionStage<ApiResponse> search(ApiRequest call) {
+        CheckpointSearch search = CheckpointSearch.of(call);
+        long now = services.clock().millis();
+        return services.runBlocking(() -> search.page(services.index(), call.account(), now))
+                .thenApply(page -> ResponseBodies.listing("checkpoints", page.checkpoints(), c ->
+                        ResponseBodies.checkpoint(call, c), "next_cursor",
+                        page.next().map(CheckpointSearch.Position::body).orElse(null)));
     }
 
     private CompletionStage<ApiResponse> run(ApiRequest call) {

@@ -117,11 +117,17 @@ final class ResponseBodies {
     /// metadata.
     static <T> ApiResponse listing(String name, List<T> items, Function<T, Map<String, Object>> body,
             Map<String, Object> cursor) {
+        return listing(name, items, body, "cursor", cursor);
+    }
+
+    /// The same with another name for the field that tells of other pages.
+    static <T> ApiResponse listing(String name, List<T> items, Function<T, Map<String, Object>> body,
+            String cursorName, Map<String, Object> cursor) {
         Stream<Map<String, Object>> bodies = items.stream().map(body);
         return items.size() > MANY_ITEMS
-                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), "cursor", cursor))
+                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), cursorName, cursor))
                 : new ApiResponse.JsonBody(200,
-                        ApiResponse.object(name, bodies.toList(), "cursor", cursor), true);
+                        ApiResponse.object(name, bodies.toList(), cursorName, cursor), true);
     }
 
     /// @param columns 0: a vector

@@ -57,7 +57,7 @@ class OwnershipTest {
         record Refusing(Probe request) implements Case {}
 
         /// The endpoint lists objects: only those of the caller.
-        record Listing(String path) implements Case {}
+        record Listing(Request request) implements Case {}
 
         /// The endpoint creates an object if it does not exist: an id of another account is refused.
         record Making(Probe request) implements Case {}
@@ -154,17 +154,19 @@ class OwnershipTest {
         for (String free : List.of("GET healthz", "POST client/config", "POST client/dynamic_config",
                 "GET get_server_capabilities", "POST telemetry", "POST tokenize", "POST detokenize"))
             cases.put(free, new Case.Without());
-        cases.put("GET training_runs", new Case.Listing("training_runs"));
-        cases.put("GET checkpoints", new Case.Listing("checkpoints"));
-        cases.put("GET sessions", new Case.Listing("sessions"));
-        cases.put("GET audit", new Case.Listing("audit"));
+        cases.put("GET training_runs", new Case.Listing(get("training_runs")));
+        cases.put("GET checkpoints", new Case.Listing(get("checkpoints")));
+        cases.put("POST search_checkpoints", new Case.Listing(call("search_checkpoints",
+                "{'owner': {'type': 'accessible'}}")));
+        cases.put("GET sessions", new Case.Listing(get("sessions")));
+        cases.put("GET audit", new Case.Listing(get("audit")));
         cases.put("GET billing/usage/events", new Case.Without());
         cases.put("GET billing/usage/checkpoints/current", new Case.Without());
         // UploadsTest has the ids of uploads.
         for (String upload : List.of("POST external_weights_upload_start",
                 "PUT external_weights_uploads/*/*", "POST external_weights_upload_finish"))
             cases.put(upload, new Case.Without());
-        cases.put("GET usage", new Case.Listing("usage"));
+        cases.put("GET usage", new Case.Listing(get("usage")));
         cases.put("GET whoami", new Case.Without());
         cases.put("POST auth/token", new Case.Without());
         cases.put("POST create_session", new Case.Making(ids ->
@@ -212,7 +214,7 @@ class OwnershipTest {
     }
 
     private static void openAi(Map<String, Case> cases) {
-        cases.put("GET /v1/models", new Case.Listing("/v1/models"));
+        cases.put("GET /v1/models", new Case.Listing(get("/v1/models")));
         cases.put("GET /v1/models/**", owned(
                 ids -> get("/v1/models/bios://" + ids.run() + "/sampler_weights/s"),
                 ids -> get("/v1/models/tinker:%2F%2F" + ids.run() + "%2Fsampler_weights%2Fs")));
@@ -361,7 +363,7 @@ class OwnershipTest {
                     as("alice");
                     expect(endpoint, 200, send(request.apply(alice)), wrong);
                 }
-                case Case.Listing(var path) -> listed(endpoint, path, wrong);
+                case Case.Listing(var request) -> listed(endpoint, request, wrong);
                 case Case.Without _ -> { }
             }
         });
@@ -389,11 +391,11 @@ class OwnershipTest {
             wrong.add(endpoint + ": expected " + status + ", got " + answer.status() + " " + text(answer));
     }
 
-    private static void listed(String endpoint, String path, List<String> wrong) {
+    private static void listed(String endpoint, Request request, List<String> wrong) {
         for (OwnedIds owner : List.of(alice, bob)) {
             OwnedIds other = owner == alice ? bob : alice;
             as(owner.reader());
-            String list = text(service.get(path));
+            String list = text(send(request));
             boolean shows = list.contains(owner.run()) || list.contains(owner.session());
             if (!shows) wrong.add(endpoint + " does not show the caller's own: " + list);
             if (list.contains(other.run()) || list.contains(other.session()))

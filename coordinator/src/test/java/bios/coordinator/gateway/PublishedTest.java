@@ -259,6 +259,58 @@ class PublishedTest {
         assertEquals(400, service.get("checkpoints?public=perhaps").status());
     }
 
+    private static List<String> found(String body) {
+        return StreamSupport.stream(ok(service.post("search_checkpoints", body)).json().path("checkpoints")
+                .spliterator(), false).map(each -> each.path("path").asText()).toList();
+    }
+
+    @Test void checkpointsAreSearchedByAllThatIsGivenPageByPage() {
+        as("alice");
+        String session = "0a1b2c3d-0000-4000-8000-0000000000a4";
+        ok(service.post("create_session", "{'session_id': '" + session + "', 'project_id': 'fourth'}"));
+        String other = model(session, 9);
+        String mine = "{'model_id': '" + other + "', 'seq_id': ";
+        done(service.post("save_weights", mine + "1, 'path': 'a', 'metadata': {'loss': 'low'}}"));
+        done(service.post("save_weights", mine + "2, 'path': 'b', 'metadata': {'kind': 'own'}}"));
+        done(service.post("save_weights_for_sampler", mine + "3, 'path': 's'}"));
+        String a = "bios://" + other + "/a";
+        String b = "bios://" + other + "/b";
+        String s = "bios://" + other + "/sampler_weights/s";
+        String in = "{'project_ids': ['fourth', 'nothing']";
+        until(() -> found(in + "}").size() == 3);
+        assertEquals(List.of(s, b, a), found(in + "}"));
+        assertEquals(List.of(s), found(in + ", 'checkpoint_type': 'sampler'}"));
+        assertEquals(List.of(s, b, a), found(in + ", 'base_models': ['none', 'ultrasafe/usf-tiny']}"));
+        assertEquals(List.of(), found(in + ", 'base_models': []}"));
+        // of the run, unless the checkpoint says otherwise
+        assertEquals(List.of(s, a), found("{'user_metadata': {'kind': 'n9'}}"));
+        assertEquals(List.of(b), found(in + ", 'user_metadata': {'kind': 'own'}}"));
+        assertEquals(List.of(a), found("{'user_metadata': {'kind': 'n9', 'loss': 'low'}}"));
+        assertEquals(List.of(), found(in + ", 'user_metadata': {'kind': 'n9', 'loss': 'high'}}"));
+        Answer first = ok(service.post("search_checkpoints", in + ", 'limit': 2}"));
+        assertEquals("ultrasafe/usf-tiny", first.json().at("/checkpoints/0/base_model").asText());
+        String rest = in + ", 'limit': 2, 'cursor': " + first.json().get("next_cursor") + "}";
+        ok(send("DELETE", "training_runs/" + other + "/checkpoints/weights/b", ""));
+        until(() -> found(in + "}").equals(List.of(s, a)));
+        Answer second = ok(service.post("search_checkpoints", rest));
+        assertEquals(a, second.json().at("/checkpoints/0/path").asText());
+        assertTrue(second.json().get("next_cursor").isNull() && second.json().at("/checkpoints/1")
+                .isMissingNode(), () -> text(second));
+    }
+
+    @Test void aSearchShowsWhatTheCallerOwns() {
+        as("alice");
+        until(() -> found("{'owner': {'type': 'own'}}").contains("bios://" + run + "/sampler_weights/s"));
+        for (String owner : List.of("{'type': 'accessible'}", "{}",
+                "{'type': 'user', 'owner_urns': ['bob', 'alice']}"))
+            assertTrue(found("{'owner': " + owner + "}").contains("bios://" + run + "/sampler_weights/s"));
+        assertEquals(List.of(), found("{'owner': {'type': 'user', 'owner_urns': ['bob']}}"));
+        as("bob");
+        for (String owner : List.of("{'type': 'own'}", "{'type': 'accessible'}",
+                "{'type': 'user', 'owner_urns': ['alice']}"))
+            assertEquals(List.of(), found("{'owner': " + owner + "}"));
+    }
+
     private static void until(BooleanSupplier condition) {
         for (var deadline = Instant.now().plusSeconds(60); !condition.getAsBoolean(); Thread.onSpinWait())
             assertTrue(Instant.now().isBefore(deadline), "it did not happen");
