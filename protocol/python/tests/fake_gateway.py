@@ -335,6 +335,8 @@ class State:
         for i in range(body["num_samples"]):
             tokens = [(params["seed"] + 7 * k + 31 * i + sampler["step"]) % 96 + 32 for k in range(count)]
             sequences.append({"tokens": tokens, "logprobs": [-0.5] * count, "stop_reason": "length"})
+            if body.get("topk_sample_logprobs"):
+                sequences[-1]["topk_logprobs"] = [[[t, -0.5], [1, -2]][:body["topk_sample_logprobs"]] for t in tokens]
         result = {"type": "sample", "sequences": sequences}
         if body.get("prompt_logprobs"):
             result["prompt_logprobs"] = [None] + [-1.0 / (1 + sampler["step"])] * (len(prompt) - 1)

@@ -691,25 +691,32 @@ class TrainingResult:
         return _notebook.facts(f"step {self.step}", [("loss", self.loss), *sorted(self.metrics.items())])
 
 
+def _likeliest(rows: Optional[List[Any]]) -> Optional[List[Optional[List[Tuple[int, float]]]]]:
+    """At each place the likeliest tokens with their log-probabilities; None where there are none."""
+    return None if rows is None else [None if row is None else [(int(t), float(p)) for t, p in row] for row in rows]
+
+
 @dataclass(frozen=True)
 class SampledSequence:
     """Sampled tokens (with the one that ended them), the log-probability of each under the distribution it was sampled
     from (temperature, then ``top_k`` and ``top_p``; at temperature 0 the model's own), and why it ended: ``stop`` or
     ``length``. ``model_logprobs``: under the model itself, as training computes them. ``sequence_id``: distinct for each
-    sequence."""
+    sequence. ``topk_logprobs``: at the place of each token the likeliest tokens under the model itself with their
+    log-probabilities, best first; None if they were not asked for."""
 
     tokens: List[int]
     logprobs: Optional[List[float]] = None
     stop_reason: Optional[StopReason] = None
     model_logprobs: Optional[List[float]] = None
     sequence_id: Optional[str] = None
+    topk_logprobs: Optional[List[Optional[List[Tuple[int, float]]]]] = None
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SampledSequence":
         """Parses the JSON object of the protocol, which leaves ``model_logprobs`` out where ``logprobs`` are these."""
         drawn = wire.get("logprobs")
         return cls(list(wire["tokens"]), drawn, wire.get("stop_reason"), wire.get("model_logprobs", drawn),
-                   wire.get("sequence_id"))
+                   wire.get("sequence_id"), _likeliest(wire.get("topk_logprobs")))
 
     def _repr_html_(self) -> str:
         return self._html(None)
@@ -732,10 +739,8 @@ class SampleResult:
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SampleResult":
         """Parses the JSON object of the protocol."""
-        top = wire.get("topk_prompt_logprobs")
-        if top is not None:
-            top = [None if row is None else [(int(t), float(p)) for t, p in row] for row in top]
-        return cls([SampledSequence.from_wire(s) for s in wire["sequences"]], wire.get("prompt_logprobs"), top)
+        return cls([SampledSequence.from_wire(s) for s in wire["sequences"]], wire.get("prompt_logprobs"),
+                   _likeliest(wire.get("topk_prompt_logprobs")))
 
     def _shown_with(self, pieces: Pieces) -> "SampleResult":
         """Takes what a notebook gets the tokens' text from. No field: copies and pickles go without it."""

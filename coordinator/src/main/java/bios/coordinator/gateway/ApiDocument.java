@@ -181,8 +181,8 @@ final class ApiDocument {
                 must("seq_id", integer(0, Long.MAX_VALUE)), must("prompt", ref("ModelInput")),
                 may("sampling_params", ref("SamplingParams")), may("num_samples", integer(1, 1024)),
                 may("prompt_logprobs", bool()), may("topk_prompt_logprobs", integer(0, 100)),
+                may("topk_sample_logprobs", integer(0, 100)),
                 may("record_stability_info", bool().described("changes nothing")),
-                may("topk_sample_logprobs", any().described(UNSUPPORTED)),
                 may("target_prompt_logprobs", any().described(UNSUPPORTED)),
                 may("prompt_alt_tokens_k", any().described(UNSUPPORTED)), type())
                 .answering(ref("Future")));

@@ -77,7 +77,9 @@ final class ApiSchemas {
         all.put("SampleResult", object(must("type", oneOf("sample")), must("sequences", array(object(
                 must("tokens", array(integer())), must("logprobs", array(number().orNull())),
                 must("stop_reason", oneOf("stop", "length")),
-                sometimes("model_logprobs", array(number().orNull())), must("sequence_id", string())))),
+                sometimes("model_logprobs", array(number().orNull())),
+                sometimes("topk_logprobs", array(array(array(number().orNull())).orNull())),
+                must("sequence_id", string())))),
                 nullable("prompt_logprobs", array(number().orNull())),
                 nullable("topk_prompt_logprobs", array(array(array(number().orNull())).orNull()))));
     }

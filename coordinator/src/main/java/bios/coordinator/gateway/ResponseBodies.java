@@ -181,8 +181,9 @@ final class ResponseBodies {
 
     private static ApiResponse sampleBody(ApiRequest call, String request, SampleResult result) {
         long numbers = FEW_NUMBERS + 1
-                + 3L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
-                + 2L * result.topkPromptLogprobs().stream().flatMap(List::stream).mapToLong(List::size).sum();
+                + result.sequences().stream().mapToLong(s ->
+                        3L * s.tokens().length + numbers(s.topkLogprobs())).sum()
+                + numbers(result.topkPromptLogprobs());
         if (call.acceptsProtobuf()) return protobuf(numbers, () -> ProtoResults.sample(result));
         Stream<Map<String, Object>> sequences =
                 IntStream.range(0, result.sequences().size()).mapToObj(i ->
@@ -192,11 +193,17 @@ final class ResponseBodies {
                 result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row))));
     }
 
+    private static long numbers(Optional<List<List<SampleResult.TokenLogprob>>> rows) {
+        return 2L * rows.stream().flatMap(List::stream).mapToLong(List::size).sum();
+    }
+
     /// @param id distinct for each sequence, the same each time it is asked for
     private static Map<String, Object> sequence(String id, SampleResult.Sequence s) {
         Map<String, Object> all = new LinkedHashMap<>(ApiResponse.object("tokens", s.tokens(), "logprobs",
                 s.logprobs(), "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)));
         s.modelLogprobs().ifPresent(own -> all.put("model_logprobs", own));
+        s.topkLogprobs().ifPresent(rows -> all.put("topk_logprobs",
+                rows.stream().map(ResponseBodies::row).toList()));
         all.put("sequence_id", id);
         return all;
     }

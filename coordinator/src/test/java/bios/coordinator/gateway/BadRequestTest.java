@@ -359,6 +359,8 @@ class BadRequestTest {
                 row(400, "prompt_logprobs", "'prompt_logprobs': false", "'prompt_logprobs': 'no'"),
                 row(400, "topk_prompt_logprobs", "'topk_prompt_logprobs': 0", "'topk_prompt_logprobs': -1"),
                 row(400, "topk_prompt_logprobs", "'topk_prompt_logprobs': 0", "'topk_prompt_logprobs': 101"),
+                row(400, "topk_sample_logprobs", "'num_samples': 1", "'topk_sample_logprobs': 101"),
+                row(400, "topk_sample_logprobs", "'num_samples': 1", "'topk_sample_logprobs': -1"),
                 row(400, "base_model", "'num_samples': 1", "'base_model': 'x'")));
         rows.addAll(List.of(row(400, "sampling_params",
                 "{'max_tokens': 4, 'temperature': 1, 'top_k': -1, 'top_p': 1, 'seed': 1, 'stop': ['x']}",

@@ -185,6 +185,26 @@ class ProtobufTest {
                 HexFormat.of().formatHex(result.bytes()));
     }
 
+    @Test void theLikeliestTokensOfDrawnPositionsAreFieldFourOfASequence() {
+        String sampler = service.post("create_sampling_session", "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 91, 'base_model': 'ultrasafe/usf-tiny'}")
+                .text("sampling_session_id");
+        Answer future = service.post("asample", "{'sampling_session_id': '" + sampler + "', 'seq_id': 1,"
+                + " 'prompt': {'chunks': [{'tokens': [1, 2]}]}, 'topk_sample_logprobs': 2,"
+                + " 'sampling_params': {'max_tokens': 2}}");
+        // 1: sequence {1: LENGTH, 2: 5 6, 3: -0.25 -1, 4: {1: 5 7 6 0, 2: logprobs, 3: k, 4: length}}
+        assertEquals("0a40" + "0801" + "12080500000006000000" + "1a08000080be000080bf" + "2228"
+                + "0a10" + "05000000" + "07000000" + "06000000" + "00000000"
+                + "1210" + "000080be" + "000000c0" + "000080bf" + "804fc3c7" + "18022002",
+                HexFormat.of().formatHex(service.result(future, "Accept", PROTOBUF).bytes()));
+        Answer most = service.post("asample", "{'sampling_session_id': '" + sampler + "', 'seq_id': 2,"
+                + " 'prompt': {'chunks': [{'tokens': [1, 2]}]}, 'topk_sample_logprobs': 100,"
+                + " 'num_samples': 1024, 'sampling_params': {'max_tokens': 60}}");
+        assertEquals("topk_sample_logprobs", most.text("field"));
+        assertEquals("[[[5,-0.25],[7,-2.0]],[[6,-1.0]]]",
+                service.result(future).json().at("/sequences/0/topk_logprobs").toString());
+    }
+
     @Test void aForwardPassIsMarkedInTheMessage() {
         String run = service.run(3);
         byte[] forward = ofRun(run, HexFormat.of().parseHex(OF_SDK + "3001"));
