@@ -154,13 +154,12 @@ public final class Gateway {
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
         all.addAll(new OpenAiEndpoints(services, runs).endpoints());
         all.addAll(new ListingEndpoints(services, audit).endpoints());
-        var urls = new SignedUrls(secret);
-        all.addAll(new UploadEndpoints(services, creation, runs, audit, quotas, urls, publicUrl,
-                parts.ids()).endpoints());
+        var urls = new SignedUrls(secret, publicUrl);
+        all.addAll(new UploadEndpoints(services, creation, runs, audit, quotas, urls, parts.ids())
+                .endpoints());
         all.addAll(new UsageEndpoints(services).endpoints());
-        all.addAll(new AuditAndTraceEndpoints(services, urls, publicUrl).endpoints());
-        all.addAll(new ArchiveEndpoints(services, runs, audit, urls, publicUrl,
-                blockingExecutor).endpoints());
+        all.addAll(new AuditAndTraceEndpoints(services, urls).endpoints());
+        all.addAll(new ArchiveEndpoints(services, runs, audit, urls, blockingExecutor).endpoints());
         return List.copyOf(all);
     }
 

@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeSet;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -21,6 +22,7 @@ import org.junit.jupiter.api.io.TempDir;
 /// an id that does not exist. Runs, sessions, samplers and stores are real.
 class OwnershipTest {
     private static final String SECRET = "the secret of signed URLs";
+    private static final PublicUrl NOWHERE = new PublicUrl(Optional.empty(), "127.0.0.1", () -> 0);
     private static final Accounts ACCOUNTS = Accounts.fromLines("keys",
             List.of("alice tml-alice-key", "bob tml-bob-key"));
 
@@ -303,12 +305,12 @@ class OwnershipTest {
                 ids -> get(checkpoint(ids) + "/archive"),
                 ids -> new Request("GET", checkpoint(ids) + "/archive", "", "Accept", "application/gzip")));
         cases.put("GET archives/*/*/*", owned(ids -> get("archives/" + ids.run() + "/weights/a?token="
-                + signed(ids.run() + "/weights/a", ids))));
+                + signed("archives/" + ids.run() + "/weights/a", ids))));
         cases.put("GET " + pattern + "/external_weights_urls", owned(ids ->
                 get(checkpoint(ids) + "/external_weights_urls")));
         String file = "/weights/a/adapter_config.json";
         cases.put("GET external_weights/*/*/*/*", owned(ids -> get("external_weights/" + ids.run() + file
-                + "?token=" + signed(ids.run() + file, ids))));
+                + "?token=" + signed("external_weights/" + ids.run() + file, ids))));
         cases.put("POST " + pattern + "/publish", owned(ids ->
                 new Request("POST", checkpoint(ids) + "/publish", "")));
         // It was published by its owner above: that does not let others change it.
@@ -321,7 +323,7 @@ class OwnershipTest {
 
     /// A token with which the reader may download.
     private static String signed(String path, OwnedIds ids) {
-        return new SignedUrls(SECRET.getBytes(StandardCharsets.UTF_8)).sign(path, ids.reader(),
+        return new SignedUrls(SECRET.getBytes(StandardCharsets.UTF_8), NOWHERE).sign(path, ids.reader(),
                 service.clock.millis() + 60_000);
     }
 
