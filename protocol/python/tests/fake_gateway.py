@@ -287,6 +287,11 @@ class State:
         path = f"tiny-abc/sampler_weights/{made['asked'].get('name', 'uploaded')}"
         return {"path": "bios://" + path, "tinker_path": "tinker://" + path, "lora_rank": 4, "size_bytes": 9}
 
+    def post_copy_weights(self, body):
+        found = self.find(body["source_path"])
+        path = f"tiny-copy{body['model_seq_id']}/{found['kind']}/{found['name']}"
+        return {"path": "bios://" + path, "tinker_path": "tinker://" + path}
+
     def post_search_checkpoints(self, body):
         every = [self.checkpoint_view(c) for c in reversed(list(self.checkpoints.values()))]
         found = [c for c in every if body.get("checkpoint_type") in (None, c["checkpoint_type"])]

@@ -196,6 +196,17 @@ class RestTest(GatewayCase):
         info = self.rest.get_weights_info_by_bios_path(self.state_path).result()
         self.assertEqual((info.kind, info.step, info.lora_rank, info.metadata), ("training", 1, 8, {"a": 1}))
 
+    def test_a_checkpoint_is_copied(self):
+        client = self.service(project_id="archive")
+        self.assertTrue(client.copy_weights(self.state_path, ttl_seconds=60).result().endswith("/final"))
+        session = self.state.sessions[self.state.calls[-1][2]["session_id"]]["body"]
+        self.assertEqual((self.state.calls[-1][2]["ttl_seconds"], session["project_id"]), (60, "archive"))
+        first = self.state.calls[-1][2]["model_seq_id"]
+        asyncio.run(client.copy_weights_async(self.sampler_path))
+        self.assertEqual(self.state.calls[-1][2]["model_seq_id"], first + 1)
+        with self.assertRaises(bios.InvalidPathError):
+            client.copy_weights("final")
+
     def test_checkpoints_are_searched_page_by_page(self):
         types = bios.types
         asked = types.CheckpointSearchRequest(

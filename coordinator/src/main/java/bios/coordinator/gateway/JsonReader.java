@@ -45,6 +45,7 @@ final class JsonReader {
             "name", "prompt_alt_tokens_k", "record_stability_info", "target_prompt_logprobs",
             "topk_sample_logprobs", "upload_id", "base_models", "checkpoint_type", "cursor",
             "last_checkpoint_uuid", "last_created_at", "limit", "owner", "owner_urns", "project_ids",
+            "source_path",
             "num_samples", "optimizer", "overwrite", "part", "path", "presence_penalty", "project_id",
             "prompt", "prompt_logprobs", "rank", "request_id", "response_format", "sampling_params",
             "sampling_session_id", "sampling_session_seq_id", "sdk_version", "seed", "seq_id", "session_id",

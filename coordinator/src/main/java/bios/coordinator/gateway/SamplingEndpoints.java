@@ -11,8 +11,10 @@ import bios.protocol.session.SessionCommand.Sampler;
 import bios.protocol.session.SessionCommand.SessionReply;
 import java.util.List;
 import java.util.Optional;
+import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.function.Supplier;
 
 /// Samplers and sampling requests.
 final class SamplingEndpoints {
@@ -20,8 +22,10 @@ final class SamplingEndpoints {
     private final RunClient runs;
     private final SampleReader reader;
     private final KnownSamplers samplers;
+    private final Supplier<UUID> ids;
 
-    SamplingEndpoints(GatewayServices services, RunClient runs) {
+    SamplingEndpoints(GatewayServices services, RunClient runs, Supplier<UUID> ids) {
+        this.ids = ids;
         this.services = services;
         this.runs = runs;
         this.samplers = new KnownSamplers(services);
@@ -31,6 +35,7 @@ final class SamplingEndpoints {
     List<Endpoint> endpoints() {
         return List.of(Endpoint.post("create_sampling_session", this::createSampler),
                 Endpoint.get("samplers/*", this::describe),
+                Endpoint.post("join_sampling_session", this::join),
                 Endpoint.post("asample", this::sample));
     }
 
@@ -72,6 +77,18 @@ final class SamplingEndpoints {
                 ApiResponse.ok("sampler_id", id, "base_model", sampler.baseModel().value(),
                         "model_path", sampler.path()
                         .map(path -> call.clientPath(CheckpointPath.parse(path)))));
+    }
+
+    /// A number for another client of a sampler, drawn from 1 to 2^32: a client counts its requests from a
+    /// billion times this number. Nothing is stored, and clients that meet by chance do no harm: a request is
+    /// the one of before only if its content is the same, too.
+    private CompletionStage<ApiResponse> join(ApiRequest call) {
+        Fields fields = call.bodyFields();
+        String id = fields.string("sampling_session_id");
+        fields.requireAllRead();
+        return samplers.use(call, "sampling_session_id", id).thenApply(_ -> ApiResponse.ok("type",
+                "join_sampling_session", "client_counter",
+                1 + (ids.get().getMostSignificantBits() >>> Integer.SIZE)));
     }
 
     private CompletionStage<ApiResponse> sample(ApiRequest call) {

@@ -212,6 +212,12 @@ class OwnershipTest {
                         + "', 'sampling_session_seq_id': 3, 'model_path': 'bios://" + ids.run()
                         + "/sampler_weights/s'}")));
         cases.put("GET samplers/*", owned(ids -> get("samplers/" + ids.sampler())));
+        cases.put("POST join_sampling_session", owned(ids -> call("join_sampling_session",
+                "{'sampling_session_id': '" + ids.sampler() + "'}")));
+        cases.put("POST copy_weights", owned(ids -> call("copy_weights", "{'session_id': '"
+                + own(ids).session() + "', 'model_seq_id': 1, 'source_path': 'bios://" + ids.run() + "/a'}"),
+                ids -> call("copy_weights", "{'session_id': '" + ids.session()
+                + "', 'model_seq_id': 2, 'source_path': 'bios://" + own(ids).run() + "/a'}")));
         cases.put("POST asample", owned(ids -> call("asample", sample(ids.sampler(), 1))));
     }
 
