@@ -54,7 +54,8 @@ final class ApiSchemas {
     }
 
     private static void passes(Map<String, Schema> all) {
-        all.put("Future", object(must("request_id", string()), nullable("model_id", string())));
+        all.put("Future", object(must("request_id", string()), nullable("model_id", string()),
+                sometimes("sample_sequence_ids", array(string()))));
         all.put("Logprobs", object(must("dtype", oneOf("float32")), must("shape", array(integer())),
                 sometimes("data", array(number())), sometimes("data_base64", base64())));
         all.put("PassResult", object(must("type", oneOf("forward", "forward_backward")),

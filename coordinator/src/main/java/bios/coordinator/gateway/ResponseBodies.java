@@ -185,12 +185,17 @@ final class ResponseBodies {
                         3L * s.tokens().length + numbers(s.topkLogprobs())).sum()
                 + numbers(result.topkPromptLogprobs());
         if (call.acceptsProtobuf()) return protobuf(numbers, () -> ProtoResults.sample(result));
-        Stream<Map<String, Object>> sequences =
-                IntStream.range(0, result.sequences().size()).mapToObj(i ->
-                        sequence(request + ":" + i, result.sequences().get(i)));
+        List<String> ids = sequenceIds(request, result.sequences().size());
+        Stream<Map<String, Object>> sequences = IntStream.range(0, ids.size()).mapToObj(i ->
+                sequence(ids.get(i), result.sequences().get(i)));
         return numbers(numbers, ApiResponse.object("type", "sample", "sequences", sequences,
                 "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs",
                 result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row))));
+    }
+
+    /// The ids of the sequences that a sampling request gives.
+    static List<String> sequenceIds(String request, int samples) {
+        return IntStream.range(0, samples).mapToObj(i -> request + ":" + i).toList();
     }
 
     private static long numbers(Optional<List<List<SampleResult.TokenLogprob>>> rows) {

@@ -100,17 +100,22 @@ final class SamplingEndpoints {
                     false);
             SampleTask task = reader.task(fields, id, seq, sampler, model);
             return services.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
-                    services.settings().askTimeout());
-        }).thenApply(reply -> switch (reply) {
+                    services.settings().askTimeout()).thenApply(reply -> accepted(reply, task.numSamples()));
+        });
+    }
+
+    private static ApiResponse accepted(SamplingReply reply, int samples) {
+        return switch (reply) {
             case SamplingReply.Accepted(var request) ->
                     ApiResponse.typed(new Answer.Submitted(request, Optional.empty()), "request_id", request,
-                            "model_id", null);
+                            "model_id", null, "sample_sequence_ids",
+                            ResponseBodies.sequenceIds(request, samples));
             case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
             case SamplingReply.Completed _, SamplingReply.Drawn _, SamplingReply.Failed _,
                     SamplingReply.Pending _,
                     SamplingReply.Foreign _, SamplingReply.Gone _ ->
                     throw new IllegalStateException("unexpected reply to a sampling request: "
                             + reply.getClass().getSimpleName());
-        });
+        };
     }
 }

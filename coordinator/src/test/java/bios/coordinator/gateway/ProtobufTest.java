@@ -235,6 +235,28 @@ class ProtobufTest {
         assertEquals(1.2, operation(run, 1).settings().get("clip_high_threshold"));
     }
 
+    @Test void settingsOfNewerClientsCountAndTextsAreRefused() {
+        String run = service.run(14);
+        byte[] body = request(run, 1, "ppo", datum(new int[] {1}, "target_tokens", tensor(2, longs(1)),
+                "logprobs", tensor(1, TensorData.of(0f).data()), "advantages",
+                tensor(1, TensorData.of(0f).data())));
+        byte[] number = new ProtoWriter().message(5, new ProtoWriter().string(1, "clip_high_threshold")
+                .fixed64(2, 1.4)).message(7, new ProtoWriter().string(1, "clip_high_threshold")
+                .message(2, new ProtoWriter().fixed64(1, 1.5))).toBytes();
+        assertEquals(200, send("forward_backward", joined(body, number)).status());
+        assertEquals(1.5, operation(run, 1).settings().get("clip_high_threshold"));
+        byte[] text = new ProtoWriter().message(7, new ProtoWriter().string(1, "clip_high_threshold")
+                .message(2, new ProtoWriter().string(2, "token"))).toBytes();
+        Answer refused = send("forward_backward", joined(body, text));
+        assertEquals("forward_backward_input.loss_fn_config.clip_high_threshold", refused.text("field"));
+    }
+
+    private static byte[] joined(byte[] first, byte[] second) {
+        byte[] both = Arrays.copyOf(first, first.length + second.length);
+        System.arraycopy(second, 0, both, first.length, second.length);
+        return both;
+    }
+
     @Test void whatIsWrongIsNamedAsInJson() {
         String run = service.run(5);
         Answer text = send("forward_backward", request(run, 1, "cross_entropy", new ProtoWriter().message(1,

@@ -375,6 +375,9 @@ class UploadsTest {
         assertTrue(first.path(0).path("sequence_id").asText().length() > 10, first::toString);
         assertNotEquals(first.path(0).path("sequence_id"), first.path(1).path("sequence_id"));
         assertEquals(first, service.result(future).json().path("sequences"));
+        JsonNode told = future.json().path("sample_sequence_ids");
+        assertEquals(2, told.size());
+        for (int i = 0; i < 2; i++) assertEquals(told.get(i), first.path(i).path("sequence_id"));
         assertEquals("prompt_alt_tokens_k", service.post("asample", body + ", 'prompt_alt_tokens_k': 2}")
                 .text("field"));
     }
