@@ -287,6 +287,19 @@ class State:
         path = f"tiny-abc/sampler_weights/{made['asked'].get('name', 'uploaded')}"
         return {"path": "bios://" + path, "tinker_path": "tinker://" + path, "lora_rank": 4, "size_bytes": 9}
 
+    def post_copy_weights(self, body):
+        found = self.find(body["source_path"])
+        path = f"tiny-copy{body['model_seq_id']}/{found['kind']}/{found['name']}"
+        return {"path": "bios://" + path, "tinker_path": "tinker://" + path}
+
+    def post_search_checkpoints(self, body):
+        every = [self.checkpoint_view(c) for c in reversed(list(self.checkpoints.values()))]
+        found = [c for c in every if body.get("checkpoint_type") in (None, c["checkpoint_type"])]
+        begin = int(body["cursor"]["last_checkpoint_uuid"]) if body.get("cursor") else 0
+        end = begin + body["limit"]
+        return {"checkpoints": found[begin:end], "next_cursor": None if end >= len(found) else {
+            "last_created_at": "2026-01-02T03:04:05.120Z", "last_checkpoint_uuid": str(end)}}
+
     def find(self, path):
         parts = path.split("://")[1].split("/")
         kinds = {"weights": ["training"], "sampler_weights": ["sampler"]}.get(parts[1]) if len(parts) == 3 \
@@ -327,6 +340,8 @@ class State:
         for i in range(body["num_samples"]):
             tokens = [(params["seed"] + 7 * k + 31 * i + sampler["step"]) % 96 + 32 for k in range(count)]
             sequences.append({"tokens": tokens, "logprobs": [-0.5] * count, "stop_reason": "length"})
+            if body.get("topk_sample_logprobs"):
+                sequences[-1]["topk_logprobs"] = [[[t, -0.5], [1, -2]][:body["topk_sample_logprobs"]] for t in tokens]
         result = {"type": "sample", "sequences": sequences}
         if body.get("prompt_logprobs"):
             result["prompt_logprobs"] = [None] + [-1.0 / (1 + sampler["step"])] * (len(prompt) - 1)
@@ -426,7 +441,8 @@ class State:
         segment = "sampler_weights" if c["kind"] == "sampler" else "weights"
         return {"checkpoint_id": f"{segment}/{c['name']}", "checkpoint_type": c["kind"], "path": c["path"],
                 "time": "2026-01-02T03:04:05Z", "tinker_path": f"tinker://{c['run']}/{segment}/{c['name']}",
-                "size_bytes": 10, "public": c.get("public", False), "step": c["step"], "metadata": c["metadata"]}
+                "size_bytes": 10, "public": c.get("public", False), "step": c["step"], "metadata": c["metadata"],
+                "base_model": c["base_model"]}
 
 
 def ints(model_input):

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import datetime
 import io
 import os
@@ -194,6 +195,40 @@ class RestTest(GatewayCase):
         self.assertEqual(len(self.rest.list_user_checkpoints().result().checkpoints), 3)
         info = self.rest.get_weights_info_by_bios_path(self.state_path).result()
         self.assertEqual((info.kind, info.step, info.lora_rank, info.metadata), ("training", 1, 8, {"a": 1}))
+
+    def test_a_checkpoint_is_copied(self):
+        client = self.service(project_id="archive")
+        self.assertTrue(client.copy_weights(self.state_path, ttl_seconds=60).result().endswith("/final"))
+        session = self.state.sessions[self.state.calls[-1][2]["session_id"]]["body"]
+        self.assertEqual((self.state.calls[-1][2]["ttl_seconds"], session["project_id"]), (60, "archive"))
+        first = self.state.calls[-1][2]["model_seq_id"]
+        asyncio.run(client.copy_weights_async(self.sampler_path))
+        self.assertEqual(self.state.calls[-1][2]["model_seq_id"], first + 1)
+        with self.assertRaises(bios.InvalidPathError):
+            client.copy_weights("final")
+
+    def test_checkpoints_are_searched_page_by_page(self):
+        types = bios.types
+        asked = types.CheckpointSearchRequest(
+            project_ids=["p"], user_metadata={"who": "me"}, checkpoint_type="sampler", owner=types.UserSearchOwner(["ann"]),
+            base_models=(MODEL,), limit=1)
+        first = self.rest.search_checkpoints(asked).result()
+        self.assertEqual(self.state.calls[-1][2], {
+            "project_ids": ["p"], "user_metadata": {"who": "me"}, "checkpoint_type": "sampler", "base_models": [MODEL],
+            "owner": {"type": "user", "owner_urns": ["ann"]}, "limit": 1})
+        self.assertEqual([c.path for c in first.checkpoints], [self.only_sampler])
+        second = asyncio.run(self.rest.search_checkpoints_async(dataclasses.replace(asked, cursor=first.next_cursor)))
+        self.assertEqual(self.state.calls[-1][2]["cursor"],
+                         {"last_created_at": "2026-01-02T03:04:05.120000+00:00", "last_checkpoint_uuid": "1"})
+        self.assertEqual([c.path for c in second.checkpoints], [self.sampler_path])
+        self.assertIsNone(second.next_cursor)
+        whole = self.rest.search_checkpoints().result()
+        self.assertEqual((len(whole.checkpoints), whole.checkpoints[0].base_model), (3, MODEL))
+        for field, wrong in (("limit", 201), ("project_ids", "p"), ("user_metadata", {"a": 1}), ("checkpoint_type", "x")):
+            with self.assertRaisesRegex(bios.InvalidArgumentError, field):
+                types.CheckpointSearchRequest(**{field: wrong})
+        with self.assertRaises(bios.InvalidArgumentError):
+            types.UserSearchOwner([])
 
     def test_a_repeated_deletion_deletes_one_thing(self):
         self.state.fault("/checkpoints/weights/final$", "lose")

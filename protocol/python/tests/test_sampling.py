@@ -31,6 +31,14 @@ class SamplingTest(GatewayCase):
         self.assertEqual(sampler.compute_logprobs([5, 6, 7]).result(), [None, -1.0, -1.0])
         found = sampler.sample([5, 6], include_prompt_logprobs=True, topk_prompt_logprobs=1).result()
         self.assertEqual(found.topk_prompt_logprobs, [None, [(1, -0.1)]])
+        self.assertIsNone(found.sequences[0].topk_logprobs)
+        found = sampler.sample([5, 6], bios.types.SamplingParams(max_tokens=2), topk_sample_logprobs=2).result()
+        tokens = found.sequences[0].tokens
+        self.assertEqual(found.sequences[0].topk_logprobs, [[(t, -0.5), (1, -2.0)] for t in tokens])
+        same = asyncio.run(sampler.sample_async([5, 6], topk_sample_logprobs=1))
+        self.assertEqual(len(same.sequences[0].topk_logprobs[0]), 1)
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "topk_sample_logprobs"):
+            sampler.sample([5], topk_sample_logprobs=-1)
         self.assertEqual(asyncio.run(sampler.compute_logprobs_async([5, 6])), [None, -1.0])
         self.assertEqual(sampler.get_base_model(), "tiny")
         self.assertEqual(sampler.get_tokenizer().encode("a"), [97])

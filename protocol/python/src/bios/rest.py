@@ -14,7 +14,8 @@ from .errors import APIError, APIStatusError, InvalidArgumentError
 from .futures import Future, JobFuture
 from .paths import CheckpointPath, checkpoint_name
 from .session import Session
-from .types import (AuditLogResponse, BillingUsageResponse, CheckpointArchiveUrlResponse, CheckpointsListResponse,
+from .types import (AuditLogResponse, BillingUsageResponse, CheckpointArchiveUrlResponse, CheckpointSearchRequest,
+                    CheckpointSearchResponse, CheckpointsListResponse,
                     ExternalWeightsUploadFinishResult, ExternalWeightsUploadStartResult, ExternalWeightsUrlsResponse,
                     GetSamplerResponse, GetSessionResponse, ListSessionsResponse, LoraConfig, RunHistoryResponse, TrainingRun,
                     TrainingRunIds, TrainingRunsResponse, UsageResponse, WeightsInfoResponse, WhoamiResponse, json_object)
@@ -360,6 +361,17 @@ class RestClient:
     async def list_user_checkpoints_async(self, limit: int = 100, offset: int = 0) -> CheckpointsListResponse:
         """``list_user_checkpoints`` for asyncio."""
         return await self.list_user_checkpoints(limit, offset)
+
+    def search_checkpoints(self, request: Optional[CheckpointSearchRequest] = None) -> Future[CheckpointSearchResponse]:
+        """The account's checkpoints that have all that the request gives, newest first. The next page is that of the same
+        request with ``cursor=page.next_cursor``, until that is None; what is saved or deleted meanwhile moves no other
+        checkpoint to another page."""
+        body = (CheckpointSearchRequest() if request is None else request).to_wire()
+        return self._job(lambda: CheckpointSearchResponse.from_wire(self._transport.post("/search_checkpoints", body)))
+
+    async def search_checkpoints_async(self, request: Optional[CheckpointSearchRequest] = None) -> CheckpointSearchResponse:
+        """``search_checkpoints`` for asyncio."""
+        return await self.search_checkpoints(request)
 
     def delete_checkpoint(self, training_run_id: str, checkpoint_id: str) -> Future[None]:
         """Deletes a checkpoint permanently. ``checkpoint_id``: ``weights/<name>`` or ``sampler_weights/<name>``."""

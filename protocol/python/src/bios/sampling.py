@@ -46,15 +46,18 @@ class SamplingClient:
         return self._id
 
     def sample(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None, num_samples: int = 1,
-               include_prompt_logprobs: bool = False, topk_prompt_logprobs: int = 0) -> Future[SampleResult]:
+               include_prompt_logprobs: bool = False, topk_prompt_logprobs: int = 0,
+               topk_sample_logprobs: int = 0) -> Future[SampleResult]:
         """Samples ``num_samples`` continuations of a prompt.
 
         ``prompt``: a :class:`ModelInput` or token ids; ``include_prompt_logprobs``: also the log-probability of each
-        of the prompt's tokens; ``topk_prompt_logprobs``: also that many of the likeliest tokens at each place.
+        of the prompt's tokens; ``topk_prompt_logprobs``: also that many of the likeliest tokens at each place;
+        ``topk_sample_logprobs``: also that many at the place of each sampled token (``topk_logprobs`` of a sequence).
         Without a seed a random one is fixed here, so that a request that the server lost gives the same tokens when
         it is repeated. Raises :class:`InvalidArgumentError` before sending anything.
         """
-        body = request(prompt, sampling_params, num_samples, include_prompt_logprobs, topk_prompt_logprobs)
+        body = request(prompt, sampling_params, num_samples, include_prompt_logprobs, topk_prompt_logprobs,
+                       topk_sample_logprobs)
         return self._sample(body)
 
     def _sample(self, body: Dict[str, Any]) -> RequestFuture[SampleResult]:
@@ -73,9 +76,10 @@ class SamplingClient:
 
     async def sample_async(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None,
                            num_samples: int = 1, include_prompt_logprobs: bool = False,
-                           topk_prompt_logprobs: int = 0) -> SampleResult:
+                           topk_prompt_logprobs: int = 0, topk_sample_logprobs: int = 0) -> SampleResult:
         """``sample`` for asyncio; one ``await`` gives the result."""
-        body = request(prompt, sampling_params, num_samples, include_prompt_logprobs, topk_prompt_logprobs)
+        body = request(prompt, sampling_params, num_samples, include_prompt_logprobs, topk_prompt_logprobs,
+                       topk_sample_logprobs)
         return await (await on_thread(self._sample, body))
 
     def compute_logprobs(self, prompt: Prompt) -> Future[List[Optional[float]]]:
@@ -149,7 +153,8 @@ def source(model_path: Optional[str], base_model: Optional[str]) -> Tuple[Option
     return model_path, base_model
 
 
-def request(prompt: Any, params: Any, num_samples: Any, prompt_logprobs: bool, topk: int) -> Dict[str, Any]:
+def request(prompt: Any, params: Any, num_samples: Any, prompt_logprobs: bool, topk: int, topk_sample: int = 0,
+            ) -> Dict[str, Any]:
     """The body of a sampling request, but for the sampler and the number."""
     if isinstance(num_samples, SamplingParams) and not isinstance(params, SamplingParams):
         # Tinker's order: prompt, num_samples, sampling_params
@@ -160,15 +165,17 @@ def request(prompt: Any, params: Any, num_samples: Any, prompt_logprobs: bool, t
         raise InvalidArgumentError("sampling_params", f"expected SamplingParams, got {type(params).__name__}")
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise InvalidArgumentError("num_samples", f"expected an integer of at least 1, got {num_samples!r}")
-    if isinstance(topk, bool) or not isinstance(topk, int) or topk < 0:
-        raise InvalidArgumentError("topk_prompt_logprobs", f"expected an integer of at least 0, got {topk!r}")
+    for name, count in (("topk_prompt_logprobs", topk), ("topk_sample_logprobs", topk_sample)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise InvalidArgumentError(name, f"expected an integer of at least 0, got {count!r}")
     tokens = ModelInput.of(prompt)
     if not tokens.length:
         raise InvalidArgumentError("prompt", "holds no tokens")
     if params.seed is None:
         params = dataclasses.replace(params, seed=secrets.randbits(63))
     return {"prompt": tokens.to_wire(), "sampling_params": params.to_wire(), "num_samples": num_samples,
-            "prompt_logprobs": bool(prompt_logprobs), "topk_prompt_logprobs": topk}
+            "prompt_logprobs": bool(prompt_logprobs), "topk_prompt_logprobs": topk,
+            **({"topk_sample_logprobs": topk_sample} if topk_sample else {})}
 
 
 def _scoring(prompt: Prompt) -> Dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from . import config
-from ._threads import on_thread
+from ._threads import CALLS, on_thread
 from ._transport import RetryPolicy, Transport
 from .errors import InvalidArgumentError
-from .futures import RequestFuture
+from .futures import Future, JobFuture, RequestFuture
 from .paths import CheckpointPath
 from .rest import RestClient
 from .sampling import SamplingClient, source
@@ -151,6 +151,26 @@ class ServiceClient:
                                            retry_config: Any = None) -> SamplingClient:
         """``create_sampling_client`` for asyncio."""
         return await on_thread(self.create_sampling_client, model_path, base_model)
+
+    def copy_weights(self, path: str, *, ttl_seconds: Optional[int] = None) -> Future[str]:
+        """Copies a checkpoint of one's own, or a published one, into this client's project, and returns the path of the copy: of
+        the same kind and name, in a run of its own that cannot be trained. It stays when its source is deleted.
+        ``ttl_seconds``: until the copy expires; by default never."""
+        CheckpointPath.parse(path)
+        body: Dict[str, Any] = {"source_path": path}
+        if ttl_seconds is not None:
+            body["ttl_seconds"] = ttl_seconds
+        session = self._session
+
+        def copy() -> str:
+            asked = {"session_id": session.id, "model_seq_id": session.next_model(), **body}
+            return str(session.transport.post("/copy_weights", asked)["path"])
+
+        return JobFuture(CALLS, copy, session.transport.policy.clock)
+
+    async def copy_weights_async(self, path: str, *, ttl_seconds: Optional[int] = None) -> str:
+        """``copy_weights`` for asyncio."""
+        return await self.copy_weights(path, ttl_seconds=ttl_seconds)
 
     def create_rest_client(self) -> RestClient:
         """A client for listings, downloads and deletion. Causes no network traffic."""

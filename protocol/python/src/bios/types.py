@@ -20,16 +20,19 @@ from . import _notebook
 from .errors import InvalidArgumentError, MissingExtraError
 
 __all__ = [
-    "AdamParams", "AuditLogResponse", "BillingUsageResponse", "Checkpoint", "CheckpointArchiveUrlResponse",
+    "AccessibleSearchOwner", "AdamParams", "AuditLogResponse", "BillingUsageResponse", "Checkpoint",
+    "CheckpointArchiveUrlResponse", "CheckpointSearchCursor", "CheckpointSearchRequest", "CheckpointSearchResponse",
     "CheckpointsListResponse", "CheckpointType", "Cursor", "Datum", "EncodedTextChunk", "ExternalWeightsUploadFinishResult",
     "ExternalWeightsUploadStartResult", "ExternalWeightsUrlsResponse", "ForwardBackwardOutput",
     "GetInfoResponse", "GetSamplerResponse", "GetServerCapabilitiesResponse", "GetSessionResponse", "HistoryEntry",
     "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnInputs", "LossFnOutput", "LossFnType", "ModelData",
-    "ModelID", "ModelInput", "ModelInputChunk", "OptimStepResponse", "RequestErrorCategory", "RunHistoryResponse",
+    "ModelID", "ModelInput", "ModelInputChunk", "OptimStepResponse", "OwnSearchOwner", "RequestErrorCategory",
+    "RunHistoryResponse",
     "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsExternalResponse",
     "SaveWeightsForSamplerResponse",
-    "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult", "TrainingRun",
+    "SaveWeightsResponse", "SearchOwner", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult", "TrainingRun",
     "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel", "UsageLine", "UsageResponse",
+    "UserSearchOwner",
     "WeightsInfoResponse", "WhoamiResponse",
 ]
 
@@ -115,6 +118,12 @@ def _integer(value: Any, at: str, low: int, high: int = 2 ** 31 - 1) -> int:
     if not low <= number <= high:
         raise InvalidArgumentError(at, f"{value} is out of range; expected {low} to {high}")
     return number
+
+
+def _strings(value: Any, at: str) -> List[str]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(each, str) for each in value):
+        raise InvalidArgumentError(at, f"expected a list of strings, got {_show(value)}")
+    return list(value)
 
 
 def json_object(value: Any, at: str) -> Dict[str, Any]:
@@ -682,25 +691,32 @@ class TrainingResult:
         return _notebook.facts(f"step {self.step}", [("loss", self.loss), *sorted(self.metrics.items())])
 
 
+def _likeliest(rows: Optional[List[Any]]) -> Optional[List[Optional[List[Tuple[int, float]]]]]:
+    """At each place the likeliest tokens with their log-probabilities; None where there are none."""
+    return None if rows is None else [None if row is None else [(int(t), float(p)) for t, p in row] for row in rows]
+
+
 @dataclass(frozen=True)
 class SampledSequence:
     """Sampled tokens (with the one that ended them), the log-probability of each under the distribution it was sampled
     from (temperature, then ``top_k`` and ``top_p``; at temperature 0 the model's own), and why it ended: ``stop`` or
     ``length``. ``model_logprobs``: under the model itself, as training computes them. ``sequence_id``: distinct for each
-    sequence."""
+    sequence. ``topk_logprobs``: at the place of each token the likeliest tokens under the model itself with their
+    log-probabilities, best first; None if they were not asked for."""
 
     tokens: List[int]
     logprobs: Optional[List[float]] = None
     stop_reason: Optional[StopReason] = None
     model_logprobs: Optional[List[float]] = None
     sequence_id: Optional[str] = None
+    topk_logprobs: Optional[List[Optional[List[Tuple[int, float]]]]] = None
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SampledSequence":
         """Parses the JSON object of the protocol, which leaves ``model_logprobs`` out where ``logprobs`` are these."""
         drawn = wire.get("logprobs")
         return cls(list(wire["tokens"]), drawn, wire.get("stop_reason"), wire.get("model_logprobs", drawn),
-                   wire.get("sequence_id"))
+                   wire.get("sequence_id"), _likeliest(wire.get("topk_logprobs")))
 
     def _repr_html_(self) -> str:
         return self._html(None)
@@ -723,10 +739,8 @@ class SampleResult:
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SampleResult":
         """Parses the JSON object of the protocol."""
-        top = wire.get("topk_prompt_logprobs")
-        if top is not None:
-            top = [None if row is None else [(int(t), float(p)) for t, p in row] for row in top]
-        return cls([SampledSequence.from_wire(s) for s in wire["sequences"]], wire.get("prompt_logprobs"), top)
+        return cls([SampledSequence.from_wire(s) for s in wire["sequences"]], wire.get("prompt_logprobs"),
+                   _likeliest(wire.get("topk_prompt_logprobs")))
 
     def _shown_with(self, pieces: Pieces) -> "SampleResult":
         """Takes what a notebook gets the tokens' text from. No field: copies and pickles go without it."""
@@ -857,7 +871,8 @@ class WeightsInfoResponse:
 @dataclass(frozen=True)
 class Checkpoint:
     """A stored checkpoint. ``checkpoint_id``: ``weights/<name>`` or ``sampler_weights/<name>``; ``checkpoint_type``:
-    ``training`` or ``sampler``; ``size_bytes``: what it takes in storage; ``expires_at``: None means never."""
+    ``training`` or ``sampler``; ``size_bytes``: what it takes in storage; ``expires_at``: None means never;
+    ``base_model``: what it was trained on."""
 
     checkpoint_id: str
     checkpoint_type: Literal["training", "sampler"]
@@ -869,6 +884,7 @@ class Checkpoint:
     step: Optional[int] = None
     metadata: Dict[str, Any] = field(default_factory=dict)
     tinker_path: Optional[str] = None
+    base_model: Optional[str] = None
 
     @property
     def name(self) -> str:
@@ -877,7 +893,7 @@ class Checkpoint:
 
     def _repr_html_(self) -> str:
         return _notebook.facts(self.path, [
-            ("kind", self.checkpoint_type), ("step", self.step), ("saved", self.time), ("bytes", self.size_bytes),
+            ("kind", self.checkpoint_type), ("base model", self.base_model), ("step", self.step), ("saved", self.time), ("bytes", self.size_bytes),
             ("expires", self.expires_at or "never"), ("public", self.public), ("metadata", self.metadata)])
 
     @classmethod
@@ -886,7 +902,7 @@ class Checkpoint:
         return cls(wire["checkpoint_id"], wire["checkpoint_type"], wire.get("path") or wire.get("tinker_path") or "",
                    _time(wire.get("time")), wire.get("size_bytes"), bool(wire.get("public")),
                    _time(wire.get("expires_at")), wire.get("step"), dict(wire.get("metadata") or {}),
-                   wire.get("tinker_path"))
+                   wire.get("tinker_path"), wire.get("base_model"))
 
 
 @dataclass(frozen=True)
@@ -1014,6 +1030,118 @@ class CheckpointsListResponse:
     def from_wire(cls, wire: Mapping[str, Any]) -> "CheckpointsListResponse":
         """Parses the JSON object of the protocol."""
         return cls([Checkpoint.from_wire(c) for c in wire["checkpoints"]], Cursor.from_wire(wire.get("cursor")))
+
+
+@dataclass(frozen=True)
+class OwnSearchOwner:
+    """The caller's own checkpoints."""
+
+    type: Literal["own"] = "own"
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The JSON object of the protocol."""
+        return {"type": self.type}
+
+
+@dataclass(frozen=True)
+class AccessibleSearchOwner:
+    """All checkpoints that the caller may list: here his own. What others have published is found by its path."""
+
+    type: Literal["accessible"] = "accessible"
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The JSON object of the protocol."""
+        return {"type": self.type}
+
+
+@dataclass(frozen=True)
+class UserSearchOwner:
+    """The checkpoints of these accounts, 1 to 10, as far as the caller may list them."""
+
+    owner_urns: Sequence[str]
+    type: Literal["user"] = "user"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "owner_urns", _strings(self.owner_urns, "owner.owner_urns"))
+        if not 1 <= len(self.owner_urns) <= 10:
+            raise InvalidArgumentError("owner.owner_urns", f"expected 1 to 10 accounts, got {len(self.owner_urns)}")
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The JSON object of the protocol."""
+        return {"type": self.type, "owner_urns": list(self.owner_urns)}
+
+
+SearchOwner = Union[OwnSearchOwner, AccessibleSearchOwner, UserSearchOwner]
+
+
+@dataclass(frozen=True)
+class CheckpointSearchCursor:
+    """Where the next page of a search begins: the ``next_cursor`` of the page before, unchanged."""
+
+    last_created_at: datetime
+    last_checkpoint_uuid: str
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The JSON object of the protocol."""
+        return {"last_created_at": self.last_created_at.isoformat(), "last_checkpoint_uuid": self.last_checkpoint_uuid}
+
+    @classmethod
+    def from_wire(cls, wire: Optional[Mapping[str, Any]]) -> "Optional[CheckpointSearchCursor]":
+        """Parses the JSON object of the protocol; None for None."""
+        at = None if wire is None else _time(wire["last_created_at"])
+        return None if wire is None or at is None else cls(at, wire["last_checkpoint_uuid"])
+
+
+@dataclass(frozen=True)
+class CheckpointSearchRequest:
+    """A search among checkpoints: all that is given must hold.
+
+    ``project_ids`` and ``base_models``: one of these, None: any; ``user_metadata``: pairs of strings of the checkpoint's
+    metadata or, for a name that these lack, of its run's; ``limit``: of a page, 1 to 200; ``cursor``: the ``next_cursor``
+    of the page before.
+    """
+
+    project_ids: Optional[Sequence[str]] = None
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
+    checkpoint_type: Optional[CheckpointType] = None
+    owner: SearchOwner = field(default_factory=OwnSearchOwner)
+    base_models: Optional[Sequence[str]] = None
+    limit: int = 100
+    cursor: Optional[CheckpointSearchCursor] = None
+
+    def __post_init__(self) -> None:
+        for name in ("project_ids", "base_models"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _strings(getattr(self, name), name))
+        pairs = json_object(self.user_metadata, "user_metadata")
+        for name, value in pairs.items():
+            if not isinstance(value, str):
+                raise InvalidArgumentError(f"user_metadata.{name}", f"expected a string, got {_show(value)}")
+        object.__setattr__(self, "user_metadata", pairs)
+        if self.checkpoint_type not in (None, "training", "sampler"):
+            raise InvalidArgumentError("checkpoint_type", f"expected training or sampler, got {_show(self.checkpoint_type)}")
+        object.__setattr__(self, "limit", _integer(self.limit, "limit", 1, 200))
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The JSON object of the protocol."""
+        every = {"project_ids": self.project_ids, "user_metadata": self.user_metadata, "checkpoint_type": self.checkpoint_type,
+                 "owner": self.owner.to_wire(), "base_models": self.base_models, "limit": self.limit,
+                 "cursor": None if self.cursor is None else self.cursor.to_wire()}
+        return {name: value for name, value in every.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class CheckpointSearchResponse:
+    """A page of a search, newest first. ``next_cursor``: of the next page; None: this is the last one."""
+
+    checkpoints: List[Checkpoint]
+    next_cursor: Optional[CheckpointSearchCursor] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "CheckpointSearchResponse":
+        """Parses the JSON object of the protocol."""
+        return cls([Checkpoint.from_wire(c) for c in wire["checkpoints"]],
+                   CheckpointSearchCursor.from_wire(wire.get("next_cursor")))
 
 
 @dataclass(frozen=True)

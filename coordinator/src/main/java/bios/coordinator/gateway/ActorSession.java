@@ -27,7 +27,7 @@ final class ActorSession {
     private static final Duration TICK = Duration.ofSeconds(1);
     private static final long PART_NANOS = Duration.ofSeconds(3).toNanos();
     private static final long TRANSFER_NANOS = Duration.ofSeconds(30).toNanos();
-    /// After which a client that has not read what was sent to it is given up.
+    /// A client that has not read what was sent to it for so long is given up.
     private static final long READ_NANOS = Duration.ofMinutes(1).toNanos();
     /// Parts that wait until the client has read others; further ones are asked for again.
     private static final int MOST_WAITING_PARTS = 256;
@@ -73,7 +73,7 @@ final class ActorSession {
         this.heardNanos = nanos.getAsLong();
     }
 
-    /// A negative number, which is no request's, of a random name.
+    /// The id of an offer, made from a random name: a negative number, which no request has.
     private static long offerId(String name) {
         return Long.MIN_VALUE | Long.parseUnsignedLong(name.substring(0, 16), 16);
     }

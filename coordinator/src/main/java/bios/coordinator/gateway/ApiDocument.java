@@ -161,6 +161,10 @@ final class ApiDocument {
                 may("model_seq_id", integer(0, Long.MAX_VALUE)), may("base_model", string()),
                 may("user_metadata", RUN_METADATA), may("optimizer", bool()),
                 may("weights_access_token", string()), type()).answering(future));
+        all.add(post("copy_weights", "A copy of a checkpoint in the project of a session").taking(
+                must("session_id", string()), must("model_seq_id", integer(0, Long.MAX_VALUE)),
+                must("source_path", string()), ttl, may("weights_access_token", string()), type())
+                .answering(object(must("tinker_path", string()), must("path", string()))));
         all.add(post("retrieve_future", "The result of an operation or of sampling").taking(
                 must("request_id", string()), may("allow_metadata_only", bool()), type()).answering(anyOf(
                 ref("PassResult"), ref("StepResult"), ref("SaveResult"), ref("SamplerResult"),
@@ -177,12 +181,15 @@ final class ApiDocument {
                 must("type", oneOf("create_sampling_session")), must("sampling_session_id", string()))));
         all.add(get("samplers/{sampler}", "A sampler").answering(object(must("sampler_id", string()),
                 must("base_model", string()), nullable("model_path", string()))));
+        all.add(post("join_sampling_session", "A number for another client of a sampler").taking(
+                must("sampling_session_id", string()), type()).answering(object(
+                must("type", oneOf("join_sampling_session")), must("client_counter", integer()))));
         all.add(post("asample", "Draw sequences").taking(must("sampling_session_id", string()),
                 must("seq_id", integer(0, Long.MAX_VALUE)), must("prompt", ref("ModelInput")),
                 may("sampling_params", ref("SamplingParams")), may("num_samples", integer(1, 1024)),
                 may("prompt_logprobs", bool()), may("topk_prompt_logprobs", integer(0, 100)),
+                may("topk_sample_logprobs", integer(0, 100)),
                 may("record_stability_info", bool().described("changes nothing")),
-                may("topk_sample_logprobs", any().described(UNSUPPORTED)),
                 may("target_prompt_logprobs", any().described(UNSUPPORTED)),
                 may("prompt_alt_tokens_k", any().described(UNSUPPORTED)), type())
                 .answering(ref("Future")));
@@ -227,6 +234,13 @@ final class ApiDocument {
                 "checkpoint_type", oneOf("training", "sampler")).asking("name", string().described(
                 "how the name begins")).asking("public", bool()).answering(object(
                 must("checkpoints", array(ref("Checkpoint"))), must("cursor", ref("Cursor")))));
+        all.add(post("search_checkpoints", "Checkpoints that have all that is given, newest first").taking(
+                may("project_ids", array(string())), may("user_metadata", map(string())),
+                may("checkpoint_type", oneOf("training", "sampler")), may("owner", ref("SearchOwner")),
+                may("base_models", array(string())), may("limit", integer(1, 200)),
+                may("cursor", ref("SearchCursor").described("next_cursor of the page before")), type())
+                .answering(object(must("checkpoints", array(ref("Checkpoint"))),
+                        nullable("next_cursor", ref("SearchCursor")))));
     }
 
     private static void checkpoints(List<ApiOperation> all) {

@@ -54,7 +54,8 @@ final class ApiSchemas {
     }
 
     private static void passes(Map<String, Schema> all) {
-        all.put("Future", object(must("request_id", string()), nullable("model_id", string())));
+        all.put("Future", object(must("request_id", string()), nullable("model_id", string()),
+                sometimes("sample_sequence_ids", array(string()))));
         all.put("Logprobs", object(must("dtype", oneOf("float32")), must("shape", array(integer())),
                 sometimes("data", array(number())), sometimes("data_base64", base64())));
         all.put("PassResult", object(must("type", oneOf("forward", "forward_backward")),
@@ -77,7 +78,9 @@ final class ApiSchemas {
         all.put("SampleResult", object(must("type", oneOf("sample")), must("sequences", array(object(
                 must("tokens", array(integer())), must("logprobs", array(number().orNull())),
                 must("stop_reason", oneOf("stop", "length")),
-                sometimes("model_logprobs", array(number().orNull())), must("sequence_id", string())))),
+                sometimes("model_logprobs", array(number().orNull())),
+                sometimes("topk_logprobs", array(array(array(number().orNull())).orNull())),
+                must("sequence_id", string())))),
                 nullable("prompt_logprobs", array(number().orNull())),
                 nullable("topk_prompt_logprobs", array(array(array(number().orNull())).orNull()))));
     }
@@ -98,6 +101,10 @@ final class ApiSchemas {
                 nullable("project_id", string()), nullable("parent_path", string())));
         all.put("Cursor", object(must("offset", integer()), must("limit", integer()),
                 must("total_count", integer())));
+        all.put("SearchOwner", object(may("type", oneOf("own", "accessible", "user")),
+                may("owner_urns", array(string()).described("accounts, for the type user"))));
+        all.put("SearchCursor", object(must("last_created_at", time()),
+                must("last_checkpoint_uuid", string())));
         all.put("HistoryEntry", object(must("time", time()), nullable("node", string()),
                 must("kind", oneOf(Arrays.stream(HistoryEntry.Kind.values()).map(kind ->
                         kind.name().toLowerCase(Locale.ROOT)).toArray(String[]::new))),

@@ -22,6 +22,7 @@ import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
+import java.util.function.LongSupplier;
 
 /// Checkpoint archive downloads. The route with an API key returns a signed URL, or the archive itself if the
 /// client accepts `application/gzip`. The signed URL needs no API key.
@@ -30,16 +31,14 @@ final class ArchiveEndpoints {
     private final RunClient runs;
     private final AuditLog audit;
     private final SignedUrls urls;
-    private final PublicUrl publicUrl;
     private final Executor blockingExecutor;
 
     ArchiveEndpoints(GatewayServices services, RunClient runs, AuditLog audit, SignedUrls urls,
-            PublicUrl publicUrl, Executor blockingExecutor) {
+            Executor blockingExecutor) {
         this.services = services;
         this.runs = runs;
         this.audit = audit;
         this.urls = urls;
-        this.publicUrl = publicUrl;
         this.blockingExecutor = blockingExecutor;
     }
 
@@ -72,24 +71,31 @@ final class ArchiveEndpoints {
                         ? CompletableFuture.completedStage(Map.of()) : CompletableFuture.failedStage(failed));
     }
 
-    /// The part of the URL that the signature covers.
-    private static String signedPath(CheckpointRef ref) {
-        return ref.run() + "/" + ref.kind().segment() + "/" + ref.name();
+    private static String archivePath(CheckpointRef ref) {
+        return "archives/" + ref.run() + "/" + ref.kind().segment() + "/" + ref.name();
+    }
+
+    private static String filePath(CheckpointRef ref, String file) {
+        return "external_weights/" + ref.run() + "/" + ref.kind().segment() + "/" + ref.name() + "/" + file;
+    }
+
+    private long expiry() {
+        return services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
     }
 
     private ApiResponse link(ApiRequest call, CheckpointRef ref) {
-        long expires = services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
-        String root = publicUrl.root(call.headers().getOrDefault("host", ""));
-        String token = urls.sign(signedPath(ref), call.account(), expires);
-        return ApiResponse.ok(
-                "url", root + "/api/v1/archives/" + signedPath(ref) + "?token=" + token,
+        long expires = expiry();
+        return ApiResponse.ok("url", urls.url(call, archivePath(ref), expires),
                 "expires", ResponseBodies.time(expires));
+    }
+
+    private String signer(ApiRequest call, String path) {
+        return urls.account(call, path, services.clock().millis(), "request a new link");
     }
 
     private CompletionStage<ApiResponse> downloadBySignedUrl(ApiRequest call) {
         CheckpointRef ref = CheckpointRef.of(call.pathParameters());
-        String account = urls.verify(signedPath(ref), call.query().getOrDefault("token", ""),
-                services.clock().millis()).orElseThrow(ArchiveEndpoints::expired);
+        String account = signer(call, archivePath(ref));
         return runs.resolve(account, ref.path()).thenCompose(manifest -> stream(call, ref, manifest, "tinker",
                 adapter -> Archive.inTinkerFormat(manifest, adapter)));
     }
@@ -98,14 +104,10 @@ final class ArchiveEndpoints {
     private CompletionStage<ApiResponse> fileLinks(ApiRequest call) {
         CheckpointRef ref = CheckpointRef.of(call.pathParameters());
         return runs.resolve(call.account(), ref.path()).thenApply(_ -> {
-            long expires = services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
-            String root = publicUrl.root(call.headers().getOrDefault("host", ""));
+            long expires = expiry();
             var links = new TreeMap<String, Object>();
-            for (String file : Uploads.FILES) {
-                String path = signedPath(ref) + "/" + file;
-                links.put(file, root + "/api/v1/external_weights/" + path + "?token="
-                        + urls.sign(path, call.account(), expires));
-            }
+            for (String file : Uploads.FILES)
+                links.put(file, urls.url(call, filePath(ref, file), expires));
             return ApiResponse.ok("urls", links, "expires", ResponseBodies.time(expires));
         }).thenCompose(audit.record(call, "download_checkpoint", ref.path()));
     }
@@ -113,30 +115,38 @@ final class ArchiveEndpoints {
     private CompletionStage<ApiResponse> downloadFile(ApiRequest call) {
         CheckpointRef ref = CheckpointRef.of(call.pathParameters());
         String file = call.pathParameters().get(3);
-        String account = urls.verify(signedPath(ref) + "/" + file, call.query().getOrDefault("token", ""),
-                services.clock().millis()).orElseThrow(ArchiveEndpoints::expired);
+        String account = signer(call, filePath(ref, file));
         return runs.resolve(account, ref.path()).thenCompose(manifest -> services.runBlocking(() -> {
             verifyReadable(manifest.adapter());
             Archive.Member member = Archive.peftFiles(manifest, new Archive.Member(
                     manifest.adapter().bytes(), () -> services.blobs().open(manifest.adapter())))
                     .members().get(file);
-            String tag = tag(manifest, file);
-            Optional<Part> part = call.restFrom(tag).map(from -> new Part(from, member.bytes()))
-                    .filter(rest -> rest.from() < rest.total());
-            long skipped = part.map(Part::from).orElse(0L);
-            return new ApiResponse.ByteStream("application/octet-stream", file, tag, part,
-                    BlockingByteSource.of(blockingExecutor, out -> {
+            return download(call, "application/octet-stream", file, tag(manifest, file), member::bytes,
+                    (skipped, out) -> {
                         try (InputStream in = member.open().get()) {
                             in.skipNBytes(skipped);
                             in.transferTo(out);
                         }
-                    }));
+                    });
         }));
     }
 
-    private static ApiException expired() {
-        return new ApiException(ErrorCode.LINK_EXPIRED,
-                "the link is invalid or has expired; request a new link");
+    /// Writes content without its first bytes.
+    private interface Content {
+        void writeTo(long skipped, OutputStream out) throws IOException;
+    }
+
+    /// A download, or the rest of one that broke off, as the client asks.
+    ///
+    /// @param tag names the content
+    /// @param bytes of the whole content, which are counted only for the rest of a download
+    private ApiResponse download(ApiRequest call, String type, String name, String tag, LongSupplier bytes,
+            Content content) {
+        Optional<Part> part = call.restFrom(tag).map(from -> new Part(from, bytes.getAsLong()))
+                .filter(rest -> rest.from() < rest.total());
+        long skipped = part.map(Part::from).orElse(0L);
+        return new ApiResponse.ByteStream(type, name, tag, part,
+                BlockingByteSource.of(blockingExecutor, out -> content.writeTo(skipped, out)));
     }
 
     private interface ArchiveFactory {
@@ -151,14 +161,9 @@ final class ArchiveEndpoints {
             verifyReadable(manifest.adapter());
             Archive archive = factory.create(new Archive.Member(manifest.adapter().bytes(),
                     () -> services.blobs().open(manifest.adapter())));
-            String tag = tag(manifest, format);
-            Optional<Part> part = call.restFrom(tag).map(from -> new Part(from, bytes(archive)))
-                    .filter(rest -> rest.from() < rest.total());
-            long skipped = part.map(Part::from).orElse(0L);
-            String name = ref.run() + "-" + ref.name() + ".tar.gz";
-            return new ApiResponse.ByteStream("application/gzip", name, tag, part,
-                    BlockingByteSource.of(blockingExecutor,
-                            out -> archive.writeTo(skipped == 0 ? out : new Rest(out, skipped))));
+            return download(call, "application/gzip", ref.run() + "-" + ref.name() + ".tar.gz",
+                    tag(manifest, format), () -> bytes(archive), (skipped, out) ->
+                            archive.writeTo(skipped == 0 ? out : new Rest(out, skipped)));
         });
     }
 

@@ -27,12 +27,10 @@ final class AuditAndTraceEndpoints {
     private static final int MOST_TRACED = 256;
     private final GatewayServices services;
     private final SignedUrls urls;
-    private final PublicUrl publicUrl;
 
-    AuditAndTraceEndpoints(GatewayServices services, SignedUrls urls, PublicUrl publicUrl) {
+    AuditAndTraceEndpoints(GatewayServices services, SignedUrls urls) {
         this.services = services;
         this.urls = urls;
-        this.publicUrl = publicUrl;
     }
 
     List<Endpoint> endpoints() {
@@ -86,9 +84,7 @@ final class AuditAndTraceEndpoints {
         String session = call.pathParameters().getFirst();
         return describe(session, call.account()).thenApply(_ -> {
             long expires = services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
-            String token = urls.sign("traces/" + session, call.account(), expires);
-            return ApiResponse.ok("status", "ready", "url", publicUrl.root(call.headers()
-                    .getOrDefault("host", "")) + "/api/v1/traces/" + session + "?token=" + token,
+            return ApiResponse.ok("status", "ready", "url", urls.url(call, "traces/" + session, expires),
                     "error", null);
         });
     }
@@ -100,9 +96,8 @@ final class AuditAndTraceEndpoints {
 
     private CompletionStage<ApiResponse> trace(ApiRequest call) {
         String id = call.pathParameters().getFirst();
-        String account = urls.verify("traces/" + id, call.query().getOrDefault("token", ""),
-                services.clock().millis()).orElseThrow(() -> new ApiException(ErrorCode.LINK_EXPIRED,
-                        "the link is invalid or has expired; request a new link"));
+        String account = urls.account(call, "traces/" + id, services.clock().millis(),
+                "request a new link");
         return describe(id, account).thenCompose(session -> {
             int count = session.runs().size();
             CompletionStage<SessionTrace> trace = CompletableFuture.completedStage(new SessionTrace());

@@ -117,6 +117,15 @@ final class Fields {
         return optional(name).map(string(at(name)));
     }
 
+    /// A string that is one of these.
+    Optional<String> optionalOneOf(String name, List<String> values) {
+        Optional<String> given = optionalString(name);
+        given.filter(text -> !values.contains(text)).ifPresent(text -> {
+            throw at(name).invalid("'" + text + "' is unknown; expected " + String.join(" or ", values));
+        });
+        return given;
+    }
+
     boolean bool(String name, boolean defaultValue) {
         return optional(name).map(reading(at(name), "true or false",
                 json -> json instanceof Json.Bool(var b) ? Optional.of(b) : Optional.<Boolean>empty()))

@@ -148,19 +148,19 @@ public final class Gateway {
         all.addAll(new ServiceEndpoints(services, parts.ids(), callers(parts, settings)).endpoints());
         var creation = new RunEndpoints(services, runs, audit, quotas);
         all.addAll(creation.endpoints());
-        all.addAll(new TrainingEndpoints(services, runs, audit, quotas, callers(parts, settings),
-                creation).endpoints());
+        var tokens = new WeightsTokens(callers(parts, settings), runs);
+        all.addAll(new TrainingEndpoints(services, runs, audit, quotas, tokens, creation).endpoints());
+        all.addAll(new CopyEndpoints(services, creation, runs, audit, quotas, tokens).endpoints());
         all.addAll(new FutureEndpoints(services).endpoints());
-        all.addAll(new SamplingEndpoints(services, runs).endpoints());
+        all.addAll(new SamplingEndpoints(services, runs, parts.ids()).endpoints());
         all.addAll(new OpenAiEndpoints(services, runs).endpoints());
         all.addAll(new ListingEndpoints(services, audit).endpoints());
-        var urls = new SignedUrls(secret);
-        all.addAll(new UploadEndpoints(services, creation, runs, audit, quotas, urls, publicUrl,
-                parts.ids()).endpoints());
+        var urls = new SignedUrls(secret, publicUrl);
+        all.addAll(new UploadEndpoints(services, creation, runs, audit, quotas, urls, parts.ids())
+                .endpoints());
         all.addAll(new UsageEndpoints(services).endpoints());
-        all.addAll(new AuditAndTraceEndpoints(services, urls, publicUrl).endpoints());
-        all.addAll(new ArchiveEndpoints(services, runs, audit, urls, publicUrl,
-                blockingExecutor).endpoints());
+        all.addAll(new AuditAndTraceEndpoints(services, urls).endpoints());
+        all.addAll(new ArchiveEndpoints(services, runs, audit, urls, blockingExecutor).endpoints());
         return List.copyOf(all);
     }
 

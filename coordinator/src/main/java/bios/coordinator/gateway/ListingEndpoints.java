@@ -7,8 +7,6 @@ import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.client.Answer;
-import bios.protocol.run.HistoryEntry;
-import bios.protocol.run.OperationMetrics;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
@@ -21,8 +19,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
-import java.util.function.BiFunction;
 import java.util.function.Function;
+import java.util.stream.Stream;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// Listings, and management of checkpoints. Listings are read from the index; a single run answers itself.
@@ -48,6 +46,7 @@ final class ListingEndpoints {
                 Endpoint.post("training_runs/*/give_up", call -> aboutSetAside(call, replyTo ->
                         new RunCommand.GiveUp(call.account(), replyTo))),
                 Endpoint.get("checkpoints", this::checkpoints),
+                Endpoint.post("search_checkpoints", this::search).thatReads(),
                 Endpoint.get("training_runs/*/checkpoints/*/*", this::checkpoint),
                 Endpoint.delete("training_runs/*/checkpoints/*/*", this::delete),
                 Endpoint.put("training_runs/*/checkpoints/*/*/ttl", this::ttl),
@@ -86,6 +85,15 @@ final class ListingEndpoints {
                         ResponseBodies.checkpoints(page.items()), page.total()), () ->
                         ResponseBodies.listing("checkpoints", page.items(), c ->
                                 ResponseBodies.checkpoint(call, c), cursor(offset, limit, page.total()))));
+    }
+
+    private CompletionStage<ApiResponse> search(ApiRequest call) {
+        CheckpointSearch search = CheckpointSearch.of(call);
+        long now = services.clock().millis();
+        return services.runBlocking(() -> search.page(services.index(), call.account(), now))
+                .thenApply(page -> ResponseBodies.listing("checkpoints", page.checkpoints(), c ->
+                        ResponseBodies.checkpoint(call, c), "next_cursor",
+                        page.next().map(CheckpointSearch.Position::body).orElse(null)));
     }
 
     private CompletionStage<ApiResponse> run(ApiRequest call) {
@@ -136,29 +144,44 @@ final class ListingEndpoints {
     }
 
     private CompletionStage<ApiResponse> history(ApiRequest call) {
-        int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
-        Optional<Long> after = call.after();
-        return follow(call, after, (wait, replyTo) ->
-                new RunCommand.GetHistory(call.account(), after.orElse(0L), wait, replyTo))
-                .thenApply(reply -> {
-                    List<HistoryEntry> shown = part(((RunReply.History) reply).entries(), limit, after);
-                    return new ApiResponse.Typed(() -> new Answer.History(shown.stream()
-                            .map(ResponseBodies::typedEntry).toList()), () -> ApiResponse.ok("history",
-                            shown.stream().map(ResponseBodies::historyEntry).toList()));
-                });
+        return follow(call, "history", (after, wait, replyTo) ->
+                new RunCommand.GetHistory(call.account(), after, wait, replyTo),
+                reply -> ((RunReply.History) reply).entries(), ResponseBodies::historyEntry,
+                shown -> new Answer.History(shown.map(ResponseBodies::typedEntry).toList()));
     }
 
     private CompletionStage<ApiResponse> metrics(ApiRequest call) {
+        return follow(call, "metrics", (after, wait, replyTo) ->
+                new RunCommand.GetMetrics(call.account(), after, wait, replyTo),
+                reply -> ((RunReply.Metrics) reply).operations(), ResponseBodies::operationMetrics,
+                shown -> new Answer.Metrics(shown.map(ResponseBodies::typedMetrics).toList()));
+    }
+
+    /// Asks a run for its numbered items.
+    private interface Question {
+        /// @param after the number that all of them are above
+        /// @param waitMillis how long the run waits until there is one
+        RunCommand ask(long after, long waitMillis, ActorRef<RunReply> replyTo);
+    }
+
+    /// Asks a run for what is newer than a number, and waits for it as for a result; without a number, for
+    /// what there is.
+    ///
+    /// @param name of the list in the answer
+    /// @param body of an item
+    /// @param typed the answer of the actor protocol
+    private <T> CompletionStage<ApiResponse> follow(ApiRequest call, String name, Question question,
+            Function<RunReply, List<T>> items, Function<T, Map<String, Object>> body,
+            Function<Stream<T>, Answer> typed) {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
         Optional<Long> after = call.after();
-        return follow(call, after, (wait, replyTo) ->
-                new RunCommand.GetMetrics(call.account(), after.orElse(0L), wait, replyTo))
-                .thenApply(reply -> {
-                    List<OperationMetrics> shown = part(((RunReply.Metrics) reply).operations(), limit,
-                            after);
-                    return new ApiResponse.Typed(() -> new Answer.Metrics(shown.stream()
-                            .map(ResponseBodies::typedMetrics).toList()), () -> ApiResponse.ok("metrics",
-                            shown.stream().map(ResponseBodies::operationMetrics).toList()));
+        Duration wait = after.isPresent() ? services.settings().longPoll() : Duration.ZERO;
+        return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()), replyTo ->
+                question.ask(after.orElse(0L), wait.toMillis(), replyTo),
+                wait.plus(services.settings().askTimeout())).thenApply(reply -> {
+                    List<T> shown = part(items.apply(reply), limit, after);
+                    return new ApiResponse.Typed(() -> typed.apply(shown.stream()), () ->
+                            ApiResponse.ok(name, shown.stream().map(body).toList()));
                 });
     }
 
@@ -166,15 +189,6 @@ final class ListingEndpoints {
     private static <T> List<T> part(List<T> items, int limit, Optional<Long> after) {
         return after.isPresent() ? items.subList(0, Math.min(limit, items.size()))
                 : items.subList(Math.max(0, items.size() - limit), items.size());
-    }
-
-    /// Asks a run for what is newer than a number, and waits for it as for a result; without a number, for
-    /// what there is.
-    private CompletionStage<RunReply> follow(ApiRequest call, Optional<Long> after,
-            BiFunction<Long, ActorRef<RunReply>, RunCommand> question) {
-        Duration wait = after.isPresent() ? services.settings().longPoll() : Duration.ZERO;
-        return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()), replyTo ->
-                question.apply(wait.toMillis(), replyTo), wait.plus(services.settings().askTimeout()));
     }
 
     /// Tells a run what to do with the operation that was set aside.

@@ -10,17 +10,22 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.stream.Stream;
 
-/// Which runs and checkpoints of an account a listing shows: those that have every value that the query
+/// Which runs and checkpoints of an account a listing shows: those that have every value that the request
 /// gives.
 ///
-/// @param metadata values of the run's `user_metadata`, by name
+/// @param projects of the run, one of these
+/// @param baseModels one of these
+/// @param metadata values of the run's `user_metadata`, by name; the metadata of a checkpoint go before those
+///     of its run
 /// @param type `training` or `sampler`
 /// @param name how the name of a checkpoint begins
-record ListingFilter(Optional<String> project, Optional<String> baseModel, Optional<String> run,
+record ListingFilter(Optional<Set<String>> projects, Optional<Set<String>> baseModels, Optional<String> run,
         Map<String, String> metadata, Optional<String> type, Optional<String> name,
         Optional<Boolean> published) {
+    static final List<String> TYPES = List.of("training", "sampler");
     private static final String METADATA = "user_metadata.";
 
     /// The filter of a request's query.
@@ -29,9 +34,9 @@ record ListingFilter(Optional<String> project, Optional<String> baseModel, Optio
         call.query().forEach((name, value) -> {
             if (name.startsWith(METADATA)) metadata.put(name.substring(METADATA.length()), value);
         });
-        return new ListingFilter(call.parameter("project_id"), call.parameter("base_model"),
-                call.parameter("training_run_id"), metadata,
-                call.oneOf("checkpoint_type", List.of("training", "sampler")), call.parameter("name"),
+        return new ListingFilter(call.parameter("project_id").map(Set::of),
+                call.parameter("base_model").map(Set::of), call.parameter("training_run_id"), metadata,
+                call.oneOf("checkpoint_type", TYPES), call.parameter("name"),
                 call.oneOf("public", List.of("true", "false")).map(Boolean::valueOf));
     }
 
@@ -41,24 +46,35 @@ record ListingFilter(Optional<String> project, Optional<String> baseModel, Optio
     }
 
     private boolean showsAllRuns() {
-        return project.isEmpty() && baseModel.isEmpty() && run.isEmpty() && metadata.isEmpty();
+        return projects.isEmpty() && baseModels.isEmpty() && run.isEmpty() && metadata.isEmpty();
     }
 
-    private boolean shows(RunSummary summary) {
+    /// Whether it may show the run, or checkpoints of it, by all but metadata.
+    private boolean isAmong(RunSummary summary) {
         var config = summary.config();
-        if (project.isPresent() && !project.equals(config.project())
-                || baseModel.filter(m -> !m.equals(config.baseModel().value())).isPresent()
-                || run.filter(id -> !id.equals(config.run().value())).isPresent()) return false;
-        if (metadata.isEmpty()) return true;
-        Map<String, String> given = JsonWriter.strings(config.userMetadata());
+        return projects.filter(some -> config.project().filter(some::contains).isEmpty()).isEmpty()
+                && baseModels.filter(some -> !some.contains(config.baseModel().value())).isEmpty()
+                && run.filter(id -> !id.equals(config.run().value())).isEmpty();
+    }
+
+    private boolean hasMetadata(Map<String, String> given) {
         return metadata.entrySet().stream().allMatch(e -> e.getValue().equals(given.get(e.getKey())));
     }
 
-    private boolean shows(CheckpointManifest checkpoint) {
-        return type.filter(t -> !t.equals(checkpoint.kind().name().toLowerCase(Locale.ROOT))).isEmpty()
-                && published.filter(p -> p != checkpoint.readableByAll()).isEmpty()
-                && name.filter(n -> !checkpoint.name().map(Object::toString).orElse("").startsWith(n))
-                        .isEmpty();
+    private boolean shows(RunSummary summary) {
+        return isAmong(summary) && (metadata.isEmpty()
+                || hasMetadata(JsonWriter.strings(summary.config().userMetadata())));
+    }
+
+    private boolean shows(RunSummary summary, CheckpointManifest checkpoint) {
+        if (type.filter(t -> !t.equals(checkpoint.kind().name().toLowerCase(Locale.ROOT))).isPresent()
+                || published.filter(p -> p != checkpoint.readableByAll()).isPresent()
+                || name.filter(n -> !checkpoint.name().map(Object::toString).orElse("").startsWith(n))
+                        .isPresent()) return false;
+        if (metadata.isEmpty()) return true;
+        Map<String, String> given = JsonWriter.strings(summary.config().userMetadata());
+        given.putAll(JsonWriter.strings(checkpoint.userMetadata()));
+        return hasMetadata(given);
     }
 
     /// A page of the account's runs, newest first. Blocks.
@@ -71,10 +87,16 @@ record ListingFilter(Optional<String> project, Optional<String> baseModel, Optio
     ListingPage<CheckpointManifest> checkpoints(RunIndex index, String account, int limit, long offset,
             long nowMillis) {
         if (showsAll()) return index.checkpoints(account, limit, offset);
-        return page(runs(index, account).flatMap(summary -> summary.checkpoints().stream())
-                .filter(c -> c.expiresAtMillis().filter(at -> at <= nowMillis).isEmpty()).filter(this::shows)
+        return page(checkpoints(index, account, nowMillis)
                 .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
                 .toList(), limit, offset);
+    }
+
+    /// The account's checkpoints that have not expired, in no order. Blocks.
+    Stream<CheckpointManifest> checkpoints(RunIndex index, String account, long nowMillis) {
+        return index.allRuns(account).filter(this::isAmong).flatMap(summary -> summary.checkpoints().stream()
+                .filter(c -> c.name().isPresent() && shows(summary, c)
+                        && c.expiresAtMillis().filter(at -> at <= nowMillis).isEmpty()));
     }
 
     /// The account's runs, newest first. Blocks.

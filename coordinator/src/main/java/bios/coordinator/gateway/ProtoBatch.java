@@ -45,6 +45,7 @@ final class ProtoBatch {
                 case 5 -> entry(in.message(), config, value ->
                         new Json.Num(Double.toString(value.fixed64())), new Json.Num("0.0"));
                 case 6 -> request.put("forward_only", new Json.Bool(in.varint() != 0));
+                case 7 -> entry(in.message(), config, value -> setting(value.message()), new Json.Null());
                 default -> in.skip();
             }
         }
@@ -72,6 +73,20 @@ final class ProtoBatch {
             }
         }
         map.put(name, value);
+    }
+
+    /// A setting of the loss as newer clients send it, beside the same as a plain number: a number or a text,
+    /// which no loss takes.
+    private Json setting(ProtoReader in) {
+        Json setting = new Json.Null();
+        while (in.next()) {
+            switch (in.field()) {
+                case 1 -> setting = new Json.Num(Double.toString(in.fixed64()));
+                case 2 -> setting = string(in);
+                default -> in.skip();
+            }
+        }
+        return setting;
     }
 
     private Json datum(ProtoReader in) {

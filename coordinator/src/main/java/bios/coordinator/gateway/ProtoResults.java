@@ -48,11 +48,14 @@ final class ProtoResults {
 
     static byte[] sample(SampleResult result) {
         var message = new ProtoWriter();
-        for (SampleResult.Sequence s : result.sequences())
-            message.message(1, new ProtoWriter().varint(1, switch (s.stopReason()) {
+        for (SampleResult.Sequence s : result.sequences()) {
+            var sequence = new ProtoWriter().varint(1, switch (s.stopReason()) {
                 case STOP -> 0;
                 case LENGTH -> 1;
-            }).ints(2, s.tokens()).floats(3, s.logprobs()));
+            }).ints(2, s.tokens()).floats(3, s.logprobs());
+            s.topkLogprobs().ifPresent(rows -> sequence.message(4, topk(rows)));
+            message.message(1, sequence);
+        }
         result.promptLogprobs().ifPresent(logprobs -> message.floats(2, logprobs));
         result.topkPromptLogprobs().ifPresent(rows -> message.message(3, topk(rows)));
         return message.toBytes();

@@ -4,19 +4,25 @@ import bios.coordinator.OwnerLimits;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
+import java.time.Duration;
 import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.function.LongSupplier;
 
 /// Keeps accounts within the limits of their runs and of the bytes that they store, as the index shows them.
 final class Quotas {
     private static final int REMEMBERED = 10_000;
     private final GatewayServices services;
     private final OwnerLimits limits;
-    /// Runs that were created here lately, which the index may not show yet, and their accounts.
-    private final Map<RunId, String> created = LruMap.of(REMEMBERED);
+    /// The index shows a run within this time, if it is listed at all.
+    private static final Duration SHOWN_AFTER = Duration.ofMinutes(1);
+    /// Runs that were created here lately, which the index may not show yet.
+    private final Map<RunId, Created> created = LruMap.of(REMEMBERED);
+
+    private record Created(String account, long atMillis) {}
 
     Quotas(GatewayServices services) {
         this.services = services;
@@ -34,34 +40,36 @@ final class Quotas {
                 listed.add(summary.config().run());
                 if (!summary.closed()) open.add(summary.config().run());
             });
+            long now = services.clock().millis();
             synchronized (created) {
-                created.forEach((id, owner) -> {
-                    if (owner.equals(account) && !listed.contains(id)) open.add(id);
+                created.forEach((id, made) -> {
+                    if (made.account.equals(account) && !listed.contains(id)
+                            && now - made.atMillis < SHOWN_AFTER.toMillis()) open.add(id);
                 });
             }
             open.remove(run);
             if (open.size() >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
                     + "' has " + open.size() + " runs, and " + most + " is its limit"
                     + " (bios.gateway.limits.runs); unload those that are finished, their checkpoints stay");
-            created.put(run, account);
+            created.put(run, new Created(account, now));
             return null;
         });
     }
 
     /// Fails if the account stores as many bytes as it may store.
     CompletionStage<Void> checkStored(String account) {
-        return checkStored(account, 0);
+        return checkStored(account, () -> 0);
     }
 
     /// The same, where it wants to store more.
     ///
-    /// @param more bytes that the index does not show
-    CompletionStage<Void> checkStored(String account, long more) {
+    /// @param more bytes that the index does not show; counted only for an account with a limit, may block
+    CompletionStage<Void> checkStored(String account, LongSupplier more) {
         long most = limits.of(account).storedBytes();
         if (most == 0) return CompletableFuture.completedStage(null);
         return services.<Void>runBlocking(() -> {
             long now = services.clock().millis();
-            long bytes = more
+            long bytes = more.getAsLong()
                     + services.index().allRuns(account).mapToLong(run -> stored(run, now)).sum();
             if (bytes >= most) throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + account
                     + "' stores " + bytes + " bytes of checkpoints and states of runs, and " + most

@@ -117,11 +117,17 @@ final class ResponseBodies {
     /// metadata.
     static <T> ApiResponse listing(String name, List<T> items, Function<T, Map<String, Object>> body,
             Map<String, Object> cursor) {
+        return listing(name, items, body, "cursor", cursor);
+    }
+
+    /// The same with another name for the field that tells of other pages.
+    static <T> ApiResponse listing(String name, List<T> items, Function<T, Map<String, Object>> body,
+            String cursorName, Map<String, Object> cursor) {
         Stream<Map<String, Object>> bodies = items.stream().map(body);
         return items.size() > MANY_ITEMS
-                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), "cursor", cursor))
+                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), cursorName, cursor))
                 : new ApiResponse.JsonBody(200,
-                        ApiResponse.object(name, bodies.toList(), "cursor", cursor), true);
+                        ApiResponse.object(name, bodies.toList(), cursorName, cursor), true);
     }
 
     /// @param columns 0: a vector
@@ -175,15 +181,25 @@ final class ResponseBodies {
 
     private static ApiResponse sampleBody(ApiRequest call, String request, SampleResult result) {
         long numbers = FEW_NUMBERS + 1
-                + 3L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
-                + 2L * result.topkPromptLogprobs().stream().flatMap(List::stream).mapToLong(List::size).sum();
+                + result.sequences().stream().mapToLong(s ->
+                        3L * s.tokens().length + numbers(s.topkLogprobs())).sum()
+                + numbers(result.topkPromptLogprobs());
         if (call.acceptsProtobuf()) return protobuf(numbers, () -> ProtoResults.sample(result));
-        Stream<Map<String, Object>> sequences =
-                IntStream.range(0, result.sequences().size()).mapToObj(i ->
-                        sequence(request + ":" + i, result.sequences().get(i)));
+        List<String> ids = sequenceIds(request, result.sequences().size());
+        Stream<Map<String, Object>> sequences = IntStream.range(0, ids.size()).mapToObj(i ->
+                sequence(ids.get(i), result.sequences().get(i)));
         return numbers(numbers, ApiResponse.object("type", "sample", "sequences", sequences,
                 "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs",
                 result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row))));
+    }
+
+    /// The ids of the sequences that a sampling request gives.
+    static List<String> sequenceIds(String request, int samples) {
+        return IntStream.range(0, samples).mapToObj(i -> request + ":" + i).toList();
+    }
+
+    private static long numbers(Optional<List<List<SampleResult.TokenLogprob>>> rows) {
+        return 2L * rows.stream().flatMap(List::stream).mapToLong(List::size).sum();
     }
 
     /// @param id distinct for each sequence, the same each time it is asked for
@@ -191,6 +207,8 @@ final class ResponseBodies {
         Map<String, Object> all = new LinkedHashMap<>(ApiResponse.object("tokens", s.tokens(), "logprobs",
                 s.logprobs(), "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)));
         s.modelLogprobs().ifPresent(own -> all.put("model_logprobs", own));
+        s.topkLogprobs().ifPresent(rows -> all.put("topk_logprobs",
+                rows.stream().map(ResponseBodies::row).toList()));
         all.put("sequence_id", id);
         return all;
     }

@@ -97,7 +97,7 @@ final class RunEndpoints {
 
     /// A run that begins with a checkpoint.
     ///
-    /// @param optimizer whether with moments and steps
+    /// @param optimizer whether the moments and the step of the checkpoint are loaded too
     /// @param baseModel of the checkpoint, if the caller has said it
     record NewFrom(String session, long seq, CheckpointPath path, boolean optimizer,
             Optional<String> baseModel, String metadata) {}

@@ -17,8 +17,9 @@ final class SampleReader {
     /// Longest stop string; requests travel to a worker as one message.
     private static final int MAX_STOP_CHARACTERS = 1 << 14;
     /// Fields of Tinker's newer clients: more numbers in the result.
-    static final List<String> UNSUPPORTED =
-            List.of("topk_sample_logprobs", "target_prompt_logprobs", "prompt_alt_tokens_k");
+    static final List<String> UNSUPPORTED = List.of("target_prompt_logprobs", "prompt_alt_tokens_k");
+    /// Most likely tokens that one result holds at drawn positions: some 130 MB of the heap.
+    private static final long MAX_SAMPLED_CANDIDATES = 1 << 22;
     private final GatewaySettings settings;
 
     SampleReader(GatewaySettings settings) {
@@ -33,8 +34,8 @@ final class SampleReader {
                 .orElseGet(() -> new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(),
                         1, -1, 1));
         long samples = request.optionalInteger("num_samples", 1, settings.maxSamples()).orElse(1L);
-        long topk = request.optionalInteger("topk_prompt_logprobs", 0,
-                Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize())).orElse(0L);
+        long topk = topk(request, "topk_prompt_logprobs", model);
+        long topkSample = topk(request, "topk_sample_logprobs", model);
         boolean scored = request.bool("prompt_logprobs", false) || topk > 0;
         request.bool("record_stability_info", false); // nothing here that it could record
         for (String name : UNSUPPORTED) request.optional(name).filter(value -> !isZero(value))
@@ -50,12 +51,22 @@ final class SampleReader {
                     .invalid("a prompt of " + prompt.length + " tokens and " + drawn
                             + " drawn ones are more than the context of " + model.name() + ", "
                             + model.contextLength());
-        byte[] digest = digest(prompt, params, samples, scored, topk);
+        long most = params.maxTokens().orElse(Math.max(1, model.contextLength() - prompt.length));
+        if (samples * most * topkSample > MAX_SAMPLED_CANDIDATES)
+            throw request.at("topk_sample_logprobs").invalid(topkSample + " for each of up to "
+                    + samples * most + " drawn tokens are more than the " + MAX_SAMPLED_CANDIDATES
+                    + " of one request; lower it, num_samples or max_tokens");
+        byte[] digest = digest(prompt, params, samples, scored, topk, topkSample);
         String id = samplerId + ":" + seq + ":" + HexFormat.of().formatHex(digest, 0, 8);
         // The default seed is derived from the id, so that every coordinator chooses the same.
         long seed = params.seed().orElseGet(() -> ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
         return new SampleTask(id, sampler.baseModel(), sampler.adapter(), prompt, params, (int) samples,
-                seed, scored, (int) topk);
+                seed, scored, (int) topk, (int) topkSample);
+    }
+
+    private long topk(Fields request, String name, ModelInfo model) {
+        return request.optionalInteger(name, 0,
+                Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize())).orElse(0L);
     }
 
     private static boolean isZero(Json value) {
@@ -63,12 +74,14 @@ final class SampleReader {
     }
 
     private static byte[] digest(int[] prompt, SamplingParams params, long samples, boolean scored,
-            long topk) {
+            long topk, long topkSample) {
         MessageDigest digest = DerivedIds.sha256();
         ByteBuffer bytes = ByteBuffer.allocate(4 * prompt.length);
         bytes.asIntBuffer().put(prompt);
         digest.update(bytes);
-        digest.update((params + ":" + samples + ":" + scored + ":" + topk).getBytes(StandardCharsets.UTF_8));
+        String rest = params + ":" + samples + ":" + scored + ":" + topk
+                + (topkSample == 0 ? "" : ":" + topkSample);
+        digest.update(rest.getBytes(StandardCharsets.UTF_8));
         return digest.digest();
     }
 

@@ -11,8 +11,10 @@ import bios.protocol.session.SessionCommand.Sampler;
 import bios.protocol.session.SessionCommand.SessionReply;
 import java.util.List;
 import java.util.Optional;
+import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.function.Supplier;
 
 /// Samplers and sampling requests.
 final class SamplingEndpoints {
@@ -20,8 +22,10 @@ final class SamplingEndpoints {
     private final RunClient runs;
     private final SampleReader reader;
     private final KnownSamplers samplers;
+    private final Supplier<UUID> ids;
 
-    SamplingEndpoints(GatewayServices services, RunClient runs) {
+    SamplingEndpoints(GatewayServices services, RunClient runs, Supplier<UUID> ids) {
+        this.ids = ids;
         this.services = services;
         this.runs = runs;
         this.samplers = new KnownSamplers(services);
@@ -31,6 +35,7 @@ final class SamplingEndpoints {
     List<Endpoint> endpoints() {
         return List.of(Endpoint.post("create_sampling_session", this::createSampler),
                 Endpoint.get("samplers/*", this::describe),
+                Endpoint.post("join_sampling_session", this::join),
                 Endpoint.post("asample", this::sample));
     }
 
@@ -74,6 +79,18 @@ final class SamplingEndpoints {
                         .map(path -> call.clientPath(CheckpointPath.parse(path)))));
     }
 
+    /// A number for another client of a sampler, drawn from 1 to 2^32: a client counts its requests from a
+    /// billion times this number. Nothing is stored, and clients that meet by chance do no harm: a request is
+    /// the one of before only if its content is the same, too.
+    private CompletionStage<ApiResponse> join(ApiRequest call) {
+        Fields fields = call.bodyFields();
+        String id = fields.string("sampling_session_id");
+        fields.requireAllRead();
+        return samplers.use(call, "sampling_session_id", id).thenApply(_ -> ApiResponse.ok("type",
+                "join_sampling_session", "client_counter",
+                1 + (ids.get().getMostSignificantBits() >>> Integer.SIZE)));
+    }
+
     private CompletionStage<ApiResponse> sample(ApiRequest call) {
         Fields fields = call.bodyFields();
         String id = fields.string("sampling_session_id");
@@ -83,17 +100,22 @@ final class SamplingEndpoints {
                     false);
             SampleTask task = reader.task(fields, id, seq, sampler, model);
             return services.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
-                    services.settings().askTimeout());
-        }).thenApply(reply -> switch (reply) {
+                    services.settings().askTimeout()).thenApply(reply -> accepted(reply, task.numSamples()));
+        });
+    }
+
+    private static ApiResponse accepted(SamplingReply reply, int samples) {
+        return switch (reply) {
             case SamplingReply.Accepted(var request) ->
                     ApiResponse.typed(new Answer.Submitted(request, Optional.empty()), "request_id", request,
-                            "model_id", null);
+                            "model_id", null, "sample_sequence_ids",
+                            ResponseBodies.sequenceIds(request, samples));
             case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
             case SamplingReply.Completed _, SamplingReply.Drawn _, SamplingReply.Failed _,
                     SamplingReply.Pending _,
                     SamplingReply.Foreign _, SamplingReply.Gone _ ->
                     throw new IllegalStateException("unexpected reply to a sampling request: "
                             + reply.getClass().getSimpleName());
-        });
+        };
     }
 }

@@ -12,12 +12,10 @@ import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunId;
 import java.util.List;
 import java.util.Optional;
-import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
 /// The numbered operations of runs.
 final class TrainingEndpoints {
-    private static final String TOKEN = "weights_access_token";
     private static final String RECIPIENTS = "age_encryption_recipients";
     /// The longest TTL of a checkpoint: 100 years.
     static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
@@ -26,17 +24,17 @@ final class TrainingEndpoints {
     private final OperationReader reader;
     private final AuditLog audit;
     private final Quotas quotas;
-    private final Callers callers;
+    private final WeightsTokens tokens;
     private final RunEndpoints creation;
 
     TrainingEndpoints(GatewayServices services, RunClient runs, AuditLog audit, Quotas quotas,
-            Callers callers, RunEndpoints creation) {
+            WeightsTokens tokens, RunEndpoints creation) {
         this.creation = creation;
         this.services = services;
         this.runs = runs;
         this.audit = audit;
         this.quotas = quotas;
-        this.callers = callers;
+        this.tokens = tokens;
         this.reader = new OperationReader(services.settings());
     }
 
@@ -181,12 +179,11 @@ final class TrainingEndpoints {
                 services.settings().maxMetadataBytes());
         CheckpointPath path = RunEndpoints.path(fields, "path");
         boolean optimizer = fields.bool("optimizer", true);
-        Optional<String> token = fields.optionalString(TOKEN);
+        Optional<String> token = fields.optionalString(WeightsTokens.FIELD);
         fields.requireAllRead();
         if (model.isPresent() == session.isPresent()) throw fields.at("model_id").invalid("give model_id and"
                 + " seq_id (to load into a run), or session_id and model_seq_id (into a new one)");
-        CompletionStage<Void> checked = token.map(given -> checkToken(call, path, given))
-                .orElseGet(() -> CompletableFuture.completedStage(null));
+        CompletionStage<Void> checked = tokens.check(call, path, token);
         if (session.isPresent()) {
             var from = new RunEndpoints.NewFrom(session.get(), modelSeq.orElseThrow(() ->
                     fields.at("model_seq_id").invalid("is missing")), path, optimizer, baseModel,
@@ -199,18 +196,5 @@ final class TrainingEndpoints {
         long number = seq.orElseThrow(() -> fields.at("seq_id").invalid("is missing"));
         return checked.thenCompose(_ -> runs.submit(call, run, number,
                 new Operation.LoadState(path, optimizer), ""));
-    }
-
-    /// Checks a key of the account whose checkpoint it is, which Tinker's clients send. A run reads what its
-    /// own account may read, so the checkpoint of another one has to be published.
-    private CompletionStage<Void> checkToken(ApiRequest call, CheckpointPath path, String token) {
-        Accounts.Caller of = callers.of(Optional.of(token)).orElseThrow(() -> new ApiException(
-                ErrorCode.INVALID, TOKEN, "is neither a key nor a token of this service"));
-        if (of.account().equals(call.account())) return CompletableFuture.completedStage(null);
-        return runs.resolve(call.account(), path).<Void>handle((_, failed) -> {
-            if (failed != null) throw new ApiException(ErrorCode.UNSUPPORTED, TOKEN, path + " belongs to"
-                    + " another account: a run loads it only while it is published; ask its owner to");
-            return null;
-        });
     }
 }

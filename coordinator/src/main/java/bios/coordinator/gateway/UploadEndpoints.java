@@ -2,7 +2,6 @@ package bios.coordinator.gateway;
 
 import bios.coordinator.gateway.ApiRequest.BodyStream;
 import bios.coordinator.gateway.Uploads.Upload;
-import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointKind;
@@ -12,9 +11,6 @@ import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.run.Operation;
-import bios.protocol.run.OperationResult;
-import bios.protocol.run.RunCommand;
-import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.session.SessionCommand;
@@ -28,18 +24,14 @@ import java.util.List;
 import java.util.Optional;
 import java.util.Set;
 import java.util.UUID;
-import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
-import java.util.function.Function;
 import java.util.function.Supplier;
 import java.util.stream.Collectors;
 
-/// Adapters that were made elsewhere: started, sent file by file to signed URLs, and finished, which makes
-/// sampler weights of them. For that a run of its own loads the adapter, by which an engine checks every
-/// shape and number, saves it, and is unloaded.
+/// Adapters that were made elsewhere: an upload is started, its files are sent to signed URLs, and it is
+/// finished, which makes sampler weights of them. For that a run of its own loads the adapter, saves it, and
+/// is unloaded; the engine that loads the adapter checks every shape and number.
 final class UploadEndpoints {
-    private static final long LOAD = 1;
-    private static final long SAVE = 2;
     private static final String ID = "upload_id";
     private static final String DEFAULT_NAME = "uploaded";
     private final GatewayServices services;
@@ -48,22 +40,22 @@ final class UploadEndpoints {
     private final AuditLog audit;
     private final Quotas quotas;
     private final SignedUrls urls;
-    private final PublicUrl publicUrl;
     private final Supplier<UUID> ids;
     private final Uploads uploads;
+    private final CheckpointRuns adapters;
     private final JsonReader reader;
 
     UploadEndpoints(GatewayServices services, RunEndpoints creation, RunClient runs, AuditLog audit,
-            Quotas quotas, SignedUrls urls, PublicUrl publicUrl, Supplier<UUID> ids) {
+            Quotas quotas, SignedUrls urls, Supplier<UUID> ids) {
         this.services = services;
         this.creation = creation;
         this.runs = runs;
         this.audit = audit;
         this.quotas = quotas;
         this.urls = urls;
-        this.publicUrl = publicUrl;
         this.ids = ids;
         this.uploads = new Uploads(services.blobs());
+        this.adapters = new CheckpointRuns(services);
         this.reader = new JsonReader(services.settings().maxNesting(), services.settings().maxBodyBytes());
     }
 
@@ -106,7 +98,7 @@ final class UploadEndpoints {
         call.body().orElseThrow().writeTo(text);
         long now = services.clock().millis();
         var id = new Uploads.Id(now + services.settings().uploadAge().toMillis(), ids.get());
-        return quotas.checkStored(call.account(), 0).thenCompose(_ -> services.runBlocking(() -> {
+        return quotas.checkStored(call.account()).thenCompose(_ -> services.runBlocking(() -> {
             int most = services.settings().maxUploads();
             if (uploads.pending(call.account(), now).uploads() >= most)
                 throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + call.account() + "' has " + most
@@ -120,35 +112,27 @@ final class UploadEndpoints {
 
     /// The URL of each file. Tinker's clients from 0.40 on expect an object with the headers to be sent.
     private LinkedHashMap<String, Object> signed(ApiRequest call, Uploads.Id id) {
-        String root = publicUrl.root(call.headers().getOrDefault("host", ""));
         var all = new LinkedHashMap<String, Object>();
         for (String file : Uploads.FILES) {
-            String url = root + "/api/v1/external_weights_uploads/" + id + "/" + file + "?token="
-                    + urls.sign(path(id, file), call.account(), id.endsMillis());
+            String url = urls.url(call, "external_weights_uploads/" + id + "/" + file, id.endsMillis());
             all.put(file, call.tinkerVersionIsAtLeast(0, 40)
                     ? ApiResponse.object("url", url, "headers", new LinkedHashMap<String, Object>()) : url);
         }
         return all;
     }
 
-    /// The part of a URL that the signature covers.
-    private static String path(Uploads.Id id, String file) {
-        return "upload " + id + "/" + file;
-    }
-
     private CompletionStage<ApiResponse> put(ApiRequest call) {
         String file = call.pathParameters().get(1);
         long now = services.clock().millis();
-        Uploads.Id id = Uploads.Id.parse(call.pathParameters().get(0)).orElseThrow(UploadEndpoints::expired);
-        String account = urls.verify(path(id, file), call.query().getOrDefault("token", ""), now)
-                .orElseThrow(UploadEndpoints::expired);
+        String path = "external_weights_uploads/" + call.pathParameters().get(0) + "/" + file;
+        String account = urls.account(call, path, now, "start the upload again");
+        Uploads.Id id = Uploads.Id.parse(call.pathParameters().get(0)).orElseThrow();
         BodyStream body = call.stream().orElseThrow();
         long most = file.equals(Uploads.CONFIG) ? UploadedAdapter.MOST_CONFIG_BYTES
                 : services.settings().maxUploadBytes();
         if (body.bytes().orElse(0) > most) throw tooLarge(file, most);
-        return services.runBlocking(() -> uploads.pending(account, now).bytes())
-                .thenCompose(pending -> quotas.checkStored(account, pending + body.bytes().orElse(0)))
-                .thenCompose(_ -> services.runBlocking(() -> {
+        return quotas.checkStored(account, () -> uploads.pending(account, now).bytes()
+                + body.bytes().orElse(0)).thenCompose(_ -> services.runBlocking(() -> {
                     BlobRef stored;
                     try (InputStream in = new UploadStream(body.open().get(), file, most)) {
                         stored = uploads.put(account, id, file, in::transferTo);
@@ -158,17 +142,12 @@ final class UploadEndpoints {
                 }));
     }
 
-    private static ApiException expired() {
-        return new ApiException(ErrorCode.LINK_EXPIRED,
-                "the link is invalid or has expired; start the upload again");
-    }
-
     private static ApiException tooLarge(String file, long most) {
         return new ApiException(ErrorCode.BODY_TOO_LARGE, file, "is larger than " + most + " bytes");
     }
 
-    /// The body of an upload: not longer than it may be, and with failures of the connection told from those
-    /// of the store.
+    /// The body of an upload. A body that is too long is refused, and a connection that ends too early is an
+    /// error of the request and not of the store.
     private static final class UploadStream extends FilterInputStream {
         private final String file;
         private final long most;
@@ -212,60 +191,34 @@ final class UploadEndpoints {
                         });
     }
 
-    /// Finds the run of the upload, which an earlier request may have begun, and goes on from there.
     private CompletionStage<ApiResponse> finish(ApiRequest call, Upload upload, Asked asked) {
         RunId run = DerivedIds.run(asked.model().name(), upload.id().uuid().toString(), 0);
-        return services.describe(run, call.account()).handle((described, failed) ->
-                failed == null || isMissing(failed)
-                        ? finish(call, upload, asked, run, Optional.ofNullable(described))
-                        : CompletableFuture.<ApiResponse>failedStage(failed))
-                .thenCompose(Function.identity());
-    }
-
-    private CompletionStage<ApiResponse> finish(ApiRequest call, Upload upload, Asked asked, RunId run,
-            Optional<RunReply.Described> begun) {
-        Optional<CheckpointManifest> checkpoint = begun.flatMap(described -> described.checkpoints().stream()
-                .filter(c -> c.name().filter(asked.name()::equals).isPresent()).findFirst());
-        if (checkpoint.isPresent()) return made(call, upload, checkpoint.get());
-        if (begun.filter(RunReply.Described::closed).isPresent())
-            throw new ApiException(ErrorCode.CONFLICT, ID, "this upload was finished: the adapter was"
-                    + " refused, or its checkpoint was deleted since; start another upload");
-        CompletionStage<RunReply> outcome = begun.isEmpty() ? submitted(call, upload, asked, run)
-                : outcome(call, run).exceptionallyCompose(failed -> isMissing(failed)
-                        ? submitted(call, upload, asked, run) : CompletableFuture.failedStage(failed));
-        return outcome.thenCompose(reply -> finished(call, upload, run, reply));
-    }
-
-    private static boolean isMissing(Throwable failed) {
-        return GatewayServices.cause(failed) instanceof ApiException error
-                && error.code() == ErrorCode.NOT_FOUND;
-    }
-
-    private CompletionStage<RunReply> outcome(ApiRequest call, RunId run) {
-        var wait = services.settings().longPoll();
-        return services.run(call.account(), run, replyTo -> new RunCommand.Retrieve(call.account(), SAVE,
-                wait.toMillis(), replyTo), wait.plus(services.settings().askTimeout()));
+        return adapters.make(call, new CheckpointRuns.Order(run, asked.name(), Optional.empty(), ID,
+                Uploads.WEIGHTS, "start another upload", "finish the upload again",
+                () -> submitted(call, upload, asked, run)))
+                .thenCompose(manifest -> made(call, upload, manifest));
     }
 
     /// Checks the files, and submits the operations that make a checkpoint of them.
-    private CompletionStage<RunReply> submitted(ApiRequest call, Upload upload, Asked asked, RunId run) {
+    private CompletionStage<?> submitted(ApiRequest call, Upload upload, Asked asked, RunId run) {
         String session = upload.id().uuid().toString();
         return services.runBlocking(() -> checked(call, upload, asked)).thenCompose(adapter -> {
             var config = new RunConfig(run, call.account(), asked.model().name(), adapter.lora(), true,
                     Optional.empty(), asked.metadata(), session, services.clock().millis(),
                     asked.model().fingerprint());
             BlobRef weights = upload.file(Uploads.WEIGHTS);
-            return quotas.checkStored(call.account(), weights.bytes())
+            return quotas.checkStored(call.account(), weights::bytes)
                     .thenCompose(_ -> services.session(session, SessionReply.Described.class, replyTo ->
                             new SessionCommand.Open(call.account(), List.of(), "{}", "upload",
                                     services.clock().millis(), asked.project(), replyTo)))
                     .thenCompose(_ -> creation.create(call, config))
                     .thenCompose(_ -> services.runBlocking(() -> copied(run, adapter, weights)))
-                    .thenCompose(copy -> runs.submitOnce(call, run, LOAD, new Operation.LoadUpload(
-                            asked.name(), copy, adapter.lora()), weights.id().sha256() + adapter.lora()))
-                    .thenCompose(_ -> runs.submit(call, run, SAVE, new Operation.SaveSamplerWeights(
-                            Optional.of(asked.name()), asked.ttl(), Optional.empty()), ""))
-                    .thenCompose(_ -> outcome(call, run));
+                    .thenCompose(copy -> runs.submitOnce(call, run, CheckpointRuns.LOAD,
+                            new Operation.LoadUpload(asked.name(), copy, adapter.lora()),
+                            weights.id().sha256() + adapter.lora()))
+                    .thenCompose(_ -> runs.submit(call, run, CheckpointRuns.SAVE,
+                            new Operation.SaveSamplerWeights(Optional.of(asked.name()), asked.ttl(),
+                                    Optional.empty()), ""));
         });
     }
 
@@ -286,9 +239,10 @@ final class UploadEndpoints {
         }
     }
 
-    /// A copy in the scope of the run, which deletes it when it has loaded it.
+    /// Copies the weights into the scope of the run; the run deletes the copy when it has loaded it.
     private BlobRef copied(RunId run, UploadedAdapter adapter, BlobRef weights) {
-        String scope = BlobScope.operation(run, LOAD, services.clock().millis(), ids.get().toString());
+        String scope = BlobScope.operation(run, CheckpointRuns.LOAD, services.clock().millis(),
+                ids.get().toString());
         return services.blobs().put(scope, out -> {
             try (InputStream in = services.blobs().open(weights)) {
                 adapter.writeTo(in, out);
@@ -296,37 +250,14 @@ final class UploadEndpoints {
         });
     }
 
-    private CompletionStage<ApiResponse> finished(ApiRequest call, Upload upload, RunId run,
-            RunReply outcome) {
-        return switch (outcome) {
-            case RunReply.Completed(_, OperationResult.Saved(var manifest)) -> made(call, upload, manifest);
-            case RunReply.Failed(_, var why) when why.kind() == Fault.Kind.USER ->
-                unload(call, run).<ApiResponse>thenApply(_ -> {
-                    throw new ApiException(ErrorCode.INVALID, Uploads.WEIGHTS, why.message());
-                });
-            case RunReply.Failed(_, var why) -> throw ApiException.of(why);
-            case RunReply.Stalled(_, var why) -> throw new ApiException(ErrorCode.UNAVAILABLE,
-                    "the adapter is not loaded yet: " + why.message() + "; finish the upload again");
-            default -> throw new ApiException(ErrorCode.UNAVAILABLE,
-                    "the adapter is being loaded; finish the upload again for its path");
-        };
-    }
-
-    private CompletionStage<RunReply.Done> unload(ApiRequest call, RunId run) {
-        return services.run(call.account(), run, RunReply.Done.class,
-                replyTo -> new RunCommand.Unload(call.account(), replyTo));
-    }
-
     private CompletionStage<ApiResponse> made(ApiRequest call, Upload upload, CheckpointManifest manifest) {
         var path = new CheckpointPath(manifest.run(), Optional.of(CheckpointKind.SAMPLER),
                 manifest.name().orElseThrow());
-        return unload(call, manifest.run())
-                .thenCompose(audit.record(call, "upload_weights", Optional.of(manifest.run()),
-                        Optional.of(path), "upload " + upload.id()))
-                .thenCompose(_ -> services.runBlocking(() -> {
-                    uploads.finished(call.account(), upload.id());
-                    return ApiResponse.ok("tinker_path", path.tinkerUri(), "path", path.biosUri(),
-                            "lora_rank", manifest.lora().rank(), "size_bytes", manifest.bytes());
-                }));
+        return services.runBlocking(() -> {
+            uploads.finished(call.account(), upload.id());
+            return ApiResponse.ok("tinker_path", path.tinkerUri(), "path", path.biosUri(),
+                    "lora_rank", manifest.lora().rank(), "size_bytes", manifest.bytes());
+        }).thenCompose(audit.record(call, "upload_weights", Optional.of(manifest.run()), Optional.of(path),
+                "upload " + upload.id()));
     }
 }

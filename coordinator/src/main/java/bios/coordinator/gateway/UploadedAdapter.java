@@ -29,8 +29,8 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /// An adapter that was made elsewhere, in PEFT's two files: what its configuration and the header of its
-/// tensors say, checked against each other and the base model. The engine that loads it checks the rest:
-/// every shape against the model's, every number.
+/// tensors say, checked against each other and the base model. The engine that loads it checks every shape
+/// against the model's, and every number.
 ///
 /// @param lora its shape
 /// @param header of the tensors, under the names that engines read
@@ -254,7 +254,7 @@ record UploadedAdapter(LoraSpec lora, byte[] header, long skipped) {
             checkShape(name, tensor.path("shape"), target, factor.equals("A"));
         }
 
-        /// What of the shape the gateway knows: the rank, the width of the model, and its vocabulary.
+        /// Checks the sizes that the gateway knows: the rank, the width of the model, and its vocabulary.
         private void checkShape(String name, JsonNode shape, TargetModule target, boolean a) {
             boolean inWidth = target != TargetModule.O && target != TargetModule.DOWN;
             long rows = a ? rank : target == TargetModule.HEAD ? model.vocabularySize()

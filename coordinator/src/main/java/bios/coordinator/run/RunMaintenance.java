@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobScope;
@@ -122,10 +123,19 @@ final class RunMaintenance {
         lastVersion = version;
         delay(PERIOD);
         context.later(() -> {
-            context.environment().index().put(row, version);
+            RunIndex index = context.environment().index();
+            if (holdsNothing(row)) index.remove(row.config().run());
+            else index.put(row, version);
             return version;
         }, (_, failure) -> new SelfMessage.Indexed(version,
                 Optional.ofNullable(failure).map(Throwable::toString)));
+    }
+
+    /// Whether the run was unloaded before anything was trained, evaluated or saved, like the run of an
+    /// upload that its engine has refused. Such a run is not listed.
+    private static boolean holdsNothing(RunSummary row) {
+        return row.closed() && row.step() == 0 && row.checkpoints().isEmpty() && row.storage().isEmpty()
+                && row.usage().filter(used -> used.trainedTokens() + used.evaluatedTokens() > 0).isEmpty();
     }
 
     private void delay(Duration time) {

@@ -329,9 +329,13 @@ final class SampleDispatcher<E> {
 
     private static long sizeBytes(SampleResult result) {
         long bytes = 256 + result.promptLogprobs().map(p -> 4L * p.length).orElse(0L);
-        for (var sequence : result.sequences()) bytes += 64 + 8L * sequence.tokens().length;
-        for (var row : result.topkPromptLogprobs().orElse(List.of())) bytes += 32 + 32L * row.size();
-        return bytes;
+        for (var sequence : result.sequences()) bytes += 64 + 8L * sequence.tokens().length
+                + sizeBytes(sequence.topkLogprobs());
+        return bytes + sizeBytes(result.topkPromptLogprobs());
+    }
+
+    private static long sizeBytes(Optional<List<List<SampleResult.TokenLogprob>>> rows) {
+        return rows.orElse(List.of()).stream().mapToLong(row -> 32 + 32L * row.size()).sum();
     }
 
     /// Weights that a request of an account uses.

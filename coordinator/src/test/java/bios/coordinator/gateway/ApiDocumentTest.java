@@ -128,6 +128,13 @@ class ApiDocumentTest {
         assertSame("external_weights_upload_start", "{'base_model': 'ultrasafe/usf-tiny'}");
         assertSame("external_weights_upload_finish", "{'upload_id': 'x'}");
         assertSame("retrieve_future", "{'request_id': 'x'}");
+        assertSame("search_checkpoints", "{}");
+        assertSame("copy_weights", "{'session_id': '" + SESSION
+                + "', 'model_seq_id': 1, 'source_path': 'bios://" + run + "/a'}");
+        assertSame("join_sampling_session", "{'sampling_session_id': 'x'}");
+        assertSameObject("SearchOwner", "search_checkpoints", "{'owner': {}}", "owner");
+        assertSameObject("SearchCursor", "search_checkpoints", "{'cursor': {'last_created_at':"
+                + " '2026-01-31T00:00:00Z', 'last_checkpoint_uuid': 'x'}}", "cursor");
         assertSame("create_sampling_session", "{'session_id': '" + SESSION
                 + "', 'sampling_session_seq_id': 7, 'base_model': 'ultrasafe/usf-tiny'}");
         assertSame("/v1/completions", PROMPT);
@@ -229,6 +236,10 @@ class ApiDocumentTest {
                 + "', 'sampling_session_seq_id': 9, 'model_path': 'bios://" + run + "/sampler_weights/s'}");
         String id = sampler.text("sampling_session_id");
         checked("GET", "samplers/" + id, "");
+        assertEquals(200, checked("POST", "join_sampling_session", "{'sampling_session_id': '" + id + "'}")
+                .status());
+        assertEquals(200, checked("POST", "copy_weights", "{'session_id': '" + SESSION
+                + "', 'model_seq_id': 1, 'source_path': 'bios://" + run + "/a'}").status());
         done("asample", "{'sampling_session_id': '" + id
                 + "', 'seq_id': 1, 'prompt': {'chunks': [{'tokens': [1]}]}}");
         listings();
@@ -271,6 +282,8 @@ class ApiDocumentTest {
                 "sessions/" + SESSION, "audit", "billing/usage/events",
                 "billing/usage/checkpoints/current"))
             assertEquals(200, checked("GET", path, "").status(), path);
+        for (String limit : List.of("1", "200")) assertEquals(200, checked("POST", "search_checkpoints",
+                "{'limit': " + limit + "}").status());
         Answer trace = checked("GET", "sessions/" + SESSION + "/trace_export", "");
         checked("GET", trace.text("url").replaceFirst(".*/api/v1/", ""), "");
     }

@@ -76,6 +76,8 @@ class ArchiveTest {
                 all.toArray(String[]::new));
     }
 
+    private static final PublicUrl NOWHERE = new PublicUrl(Optional.empty(), "127.0.0.1", () -> 0);
+
     @Test void theArchiveIsTheSameBytesEachTimeAndHoldsWhatPeftNeeds() throws IOException {
         Answer first = download();
         assertEquals(200, first.status());
@@ -200,12 +202,13 @@ class ArchiveTest {
     }
 
     @Test void tokensExpireAndBelongToOneAccount() {
-        var urls = new SignedUrls(new byte[] {1, 2, 3});
+        var urls = new SignedUrls(new byte[] {1, 2, 3}, NOWHERE);
         String token = urls.sign("run/weights/a", "someone.else", 1000);
         assertEquals(Optional.of("someone.else"), urls.verify("run/weights/a", token, 1000));
         assertEquals(Optional.empty(), urls.verify("run/weights/a", token, 1001));
         assertEquals(Optional.empty(), urls.verify("run/weights/b", token, 500));
-        assertEquals(Optional.empty(), new SignedUrls(new byte[] {4}).verify("run/weights/a", token, 500));
+        assertEquals(Optional.empty(), new SignedUrls(new byte[] {4}, NOWHERE)
+                .verify("run/weights/a", token, 500));
         assertEquals(Optional.empty(), urls.verify("run/weights/a", token.replace(".1000.", ".9999."), 500));
     }
 

@@ -359,6 +359,8 @@ class BadRequestTest {
                 row(400, "prompt_logprobs", "'prompt_logprobs': false", "'prompt_logprobs': 'no'"),
                 row(400, "topk_prompt_logprobs", "'topk_prompt_logprobs': 0", "'topk_prompt_logprobs': -1"),
                 row(400, "topk_prompt_logprobs", "'topk_prompt_logprobs': 0", "'topk_prompt_logprobs': 101"),
+                row(400, "topk_sample_logprobs", "'num_samples': 1", "'topk_sample_logprobs': 101"),
+                row(400, "topk_sample_logprobs", "'num_samples': 1", "'topk_sample_logprobs': -1"),
                 row(400, "base_model", "'num_samples': 1", "'base_model': 'x'")));
         rows.addAll(List.of(row(400, "sampling_params",
                 "{'max_tokens': 4, 'temperature': 1, 'top_k': -1, 'top_p': 1, 'seed': 1, 'stop': ['x']}",
@@ -392,6 +394,24 @@ class BadRequestTest {
                                 "'model_path': 'bios://" + run
                                 + "/none'"), row(400, "sampling_session_seq_id", ": 2", ": -2"),
                         row(404, "session_id", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
+    }
+
+    @Test void searches() {
+        String good = "{'limit': 3, 'checkpoint_type': 'sampler', 'user_metadata': {'a': 'b'}, 'owner': {"
+                + "'type': 'user', 'owner_urns': ['x']}, 'project_ids': ['p'], 'base_models': [], 'cursor': "
+                + "{'last_created_at': '2026-01-31T00:00:00Z', 'last_checkpoint_uuid': 'x'}}";
+        table("search_checkpoints", good, List.of(row(400, "limit", "3,", "201,"),
+                row(400, "limit", "3,", "0,"),
+                row(400, "checkpoint_type", "'sampler'", "'external'"),
+                row(400, "user_metadata.a", "'b'", "1"),
+                row(400, "owner.type", "'user'", "'all'"),
+                row(400, "owner.owner_urns", "['x']", "[]"),
+                row(400, "owner.owner_urns", "['x']", "null"),
+                row(400, "owner.who", "'owner_urns'", "'who'"),
+                row(400, "cursor.last_created_at", "2026-01-31T00:00:00Z", "yesterday"),
+                row(400, "cursor.last_checkpoint_uuid", "'x'}", "null}"),
+                row(400, "project_ids[0]", "'p'", "1"),
+                row(400, "base_models", "[]", "'m'")));
     }
 
     @Test void otherCalls() {

@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeSet;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -21,6 +22,7 @@ import org.junit.jupiter.api.io.TempDir;
 /// an id that does not exist. Runs, sessions, samplers and stores are real.
 class OwnershipTest {
     private static final String SECRET = "the secret of signed URLs";
+    private static final PublicUrl NOWHERE = new PublicUrl(Optional.empty(), "127.0.0.1", () -> 0);
     private static final Accounts ACCOUNTS = Accounts.fromLines("keys",
             List.of("alice tml-alice-key", "bob tml-bob-key"));
 
@@ -57,7 +59,7 @@ class OwnershipTest {
         record Refusing(Probe request) implements Case {}
 
         /// The endpoint lists objects: only those of the caller.
-        record Listing(String path) implements Case {}
+        record Listing(Request request) implements Case {}
 
         /// The endpoint creates an object if it does not exist: an id of another account is refused.
         record Making(Probe request) implements Case {}
@@ -154,17 +156,19 @@ class OwnershipTest {
         for (String free : List.of("GET healthz", "POST client/config", "POST client/dynamic_config",
                 "GET get_server_capabilities", "POST telemetry", "POST tokenize", "POST detokenize"))
             cases.put(free, new Case.Without());
-        cases.put("GET training_runs", new Case.Listing("training_runs"));
-        cases.put("GET checkpoints", new Case.Listing("checkpoints"));
-        cases.put("GET sessions", new Case.Listing("sessions"));
-        cases.put("GET audit", new Case.Listing("audit"));
+        cases.put("GET training_runs", new Case.Listing(get("training_runs")));
+        cases.put("GET checkpoints", new Case.Listing(get("checkpoints")));
+        cases.put("POST search_checkpoints", new Case.Listing(call("search_checkpoints",
+                "{'owner': {'type': 'accessible'}}")));
+        cases.put("GET sessions", new Case.Listing(get("sessions")));
+        cases.put("GET audit", new Case.Listing(get("audit")));
         cases.put("GET billing/usage/events", new Case.Without());
         cases.put("GET billing/usage/checkpoints/current", new Case.Without());
         // UploadsTest has the ids of uploads.
         for (String upload : List.of("POST external_weights_upload_start",
                 "PUT external_weights_uploads/*/*", "POST external_weights_upload_finish"))
             cases.put(upload, new Case.Without());
-        cases.put("GET usage", new Case.Listing("usage"));
+        cases.put("GET usage", new Case.Listing(get("usage")));
         cases.put("GET whoami", new Case.Without());
         cases.put("POST auth/token", new Case.Without());
         cases.put("POST create_session", new Case.Making(ids ->
@@ -208,11 +212,17 @@ class OwnershipTest {
                         + "', 'sampling_session_seq_id': 3, 'model_path': 'bios://" + ids.run()
                         + "/sampler_weights/s'}")));
         cases.put("GET samplers/*", owned(ids -> get("samplers/" + ids.sampler())));
+        cases.put("POST join_sampling_session", owned(ids -> call("join_sampling_session",
+                "{'sampling_session_id': '" + ids.sampler() + "'}")));
+        cases.put("POST copy_weights", owned(ids -> call("copy_weights", "{'session_id': '"
+                + own(ids).session() + "', 'model_seq_id': 1, 'source_path': 'bios://" + ids.run() + "/a'}"),
+                ids -> call("copy_weights", "{'session_id': '" + ids.session()
+                + "', 'model_seq_id': 2, 'source_path': 'bios://" + own(ids).run() + "/a'}")));
         cases.put("POST asample", owned(ids -> call("asample", sample(ids.sampler(), 1))));
     }
 
     private static void openAi(Map<String, Case> cases) {
-        cases.put("GET /v1/models", new Case.Listing("/v1/models"));
+        cases.put("GET /v1/models", new Case.Listing(get("/v1/models")));
         cases.put("GET /v1/models/**", owned(
                 ids -> get("/v1/models/bios://" + ids.run() + "/sampler_weights/s"),
                 ids -> get("/v1/models/tinker:%2F%2F" + ids.run() + "%2Fsampler_weights%2Fs")));
@@ -301,12 +311,12 @@ class OwnershipTest {
                 ids -> get(checkpoint(ids) + "/archive"),
                 ids -> new Request("GET", checkpoint(ids) + "/archive", "", "Accept", "application/gzip")));
         cases.put("GET archives/*/*/*", owned(ids -> get("archives/" + ids.run() + "/weights/a?token="
-                + signed(ids.run() + "/weights/a", ids))));
+                + signed("archives/" + ids.run() + "/weights/a", ids))));
         cases.put("GET " + pattern + "/external_weights_urls", owned(ids ->
                 get(checkpoint(ids) + "/external_weights_urls")));
         String file = "/weights/a/adapter_config.json";
         cases.put("GET external_weights/*/*/*/*", owned(ids -> get("external_weights/" + ids.run() + file
-                + "?token=" + signed(ids.run() + file, ids))));
+                + "?token=" + signed("external_weights/" + ids.run() + file, ids))));
         cases.put("POST " + pattern + "/publish", owned(ids ->
                 new Request("POST", checkpoint(ids) + "/publish", "")));
         // It was published by its owner above: that does not let others change it.
@@ -319,7 +329,7 @@ class OwnershipTest {
 
     /// A token with which the reader may download.
     private static String signed(String path, OwnedIds ids) {
-        return new SignedUrls(SECRET.getBytes(StandardCharsets.UTF_8)).sign(path, ids.reader(),
+        return new SignedUrls(SECRET.getBytes(StandardCharsets.UTF_8), NOWHERE).sign(path, ids.reader(),
                 service.clock.millis() + 60_000);
     }
 
@@ -361,7 +371,7 @@ class OwnershipTest {
                     as("alice");
                     expect(endpoint, 200, send(request.apply(alice)), wrong);
                 }
-                case Case.Listing(var path) -> listed(endpoint, path, wrong);
+                case Case.Listing(var request) -> listed(endpoint, request, wrong);
                 case Case.Without _ -> { }
             }
         });
@@ -389,11 +399,11 @@ class OwnershipTest {
             wrong.add(endpoint + ": expected " + status + ", got " + answer.status() + " " + text(answer));
     }
 
-    private static void listed(String endpoint, String path, List<String> wrong) {
+    private static void listed(String endpoint, Request request, List<String> wrong) {
         for (OwnedIds owner : List.of(alice, bob)) {
             OwnedIds other = owner == alice ? bob : alice;
             as(owner.reader());
-            String list = text(service.get(path));
+            String list = text(send(request));
             boolean shows = list.contains(owner.run()) || list.contains(owner.session());
             if (!shows) wrong.add(endpoint + " does not show the caller's own: " + list);
             if (list.contains(other.run()) || list.contains(other.session()))

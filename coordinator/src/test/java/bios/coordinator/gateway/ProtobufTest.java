@@ -185,6 +185,26 @@ class ProtobufTest {
                 HexFormat.of().formatHex(result.bytes()));
     }
 
+    @Test void theLikeliestTokensOfDrawnPositionsAreFieldFourOfASequence() {
+        String sampler = service.post("create_sampling_session", "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 91, 'base_model': 'ultrasafe/usf-tiny'}")
+                .text("sampling_session_id");
+        Answer future = service.post("asample", "{'sampling_session_id': '" + sampler + "', 'seq_id': 1,"
+                + " 'prompt': {'chunks': [{'tokens': [1, 2]}]}, 'topk_sample_logprobs': 2,"
+                + " 'sampling_params': {'max_tokens': 2}}");
+        // 1: sequence {1: LENGTH, 2: 5 6, 3: -0.25 -1, 4: {1: 5 7 6 0, 2: logprobs, 3: k, 4: length}}
+        assertEquals("0a40" + "0801" + "12080500000006000000" + "1a08000080be000080bf" + "2228"
+                + "0a10" + "05000000" + "07000000" + "06000000" + "00000000"
+                + "1210" + "000080be" + "000000c0" + "000080bf" + "804fc3c7" + "18022002",
+                HexFormat.of().formatHex(service.result(future, "Accept", PROTOBUF).bytes()));
+        Answer most = service.post("asample", "{'sampling_session_id': '" + sampler + "', 'seq_id': 2,"
+                + " 'prompt': {'chunks': [{'tokens': [1, 2]}]}, 'topk_sample_logprobs': 100,"
+                + " 'num_samples': 1024, 'sampling_params': {'max_tokens': 60}}");
+        assertEquals("topk_sample_logprobs", most.text("field"));
+        assertEquals("[[[5,-0.25],[7,-2.0]],[[6,-1.0]]]",
+                service.result(future).json().at("/sequences/0/topk_logprobs").toString());
+    }
+
     @Test void aForwardPassIsMarkedInTheMessage() {
         String run = service.run(3);
         byte[] forward = ofRun(run, HexFormat.of().parseHex(OF_SDK + "3001"));
@@ -213,6 +233,28 @@ class ProtobufTest {
         assertArrayEquals(new int[] {7, 8, 9}, operation(run, 1).data().getFirst().tokens());
         assertEquals(0.7, operation(run, 1).settings().get("clip_low_threshold"));
         assertEquals(1.2, operation(run, 1).settings().get("clip_high_threshold"));
+    }
+
+    @Test void settingsOfNewerClientsCountAndTextsAreRefused() {
+        String run = service.run(14);
+        byte[] body = request(run, 1, "ppo", datum(new int[] {1}, "target_tokens", tensor(2, longs(1)),
+                "logprobs", tensor(1, TensorData.of(0f).data()), "advantages",
+                tensor(1, TensorData.of(0f).data())));
+        byte[] number = new ProtoWriter().message(5, new ProtoWriter().string(1, "clip_high_threshold")
+                .fixed64(2, 1.4)).message(7, new ProtoWriter().string(1, "clip_high_threshold")
+                .message(2, new ProtoWriter().fixed64(1, 1.5))).toBytes();
+        assertEquals(200, send("forward_backward", joined(body, number)).status());
+        assertEquals(1.5, operation(run, 1).settings().get("clip_high_threshold"));
+        byte[] text = new ProtoWriter().message(7, new ProtoWriter().string(1, "clip_high_threshold")
+                .message(2, new ProtoWriter().string(2, "token"))).toBytes();
+        Answer refused = send("forward_backward", joined(body, text));
+        assertEquals("forward_backward_input.loss_fn_config.clip_high_threshold", refused.text("field"));
+    }
+
+    private static byte[] joined(byte[] first, byte[] second) {
+        byte[] both = Arrays.copyOf(first, first.length + second.length);
+        System.arraycopy(second, 0, both, first.length, second.length);
+        return both;
     }
 
     @Test void whatIsWrongIsNamedAsInJson() {

@@ -6,12 +6,14 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 
 import bios.coordinator.gateway.TestClient.Answer;
+import com.fasterxml.jackson.databind.JsonNode;
 import java.net.URI;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.TreeSet;
 import java.util.function.BooleanSupplier;
 import java.util.stream.Collectors;
 import java.util.stream.StreamSupport;
@@ -257,6 +259,130 @@ class PublishedTest {
         awaitListed("training_runs?project_id=third", List.of(other));
         awaitListed("training_runs?project_id=second", List.of());
         assertEquals(400, service.get("checkpoints?public=perhaps").status());
+    }
+
+    private static Answer copy(String session, int seq, String source) {
+        return service.post("copy_weights", "{'session_id': '" + session + "', 'model_seq_id': " + seq
+                + ", 'source_path': '" + source + "'}");
+    }
+
+    @Test void aCopyHasARunOfItsOwnInTheProjectOfItsSession() {
+        as("alice");
+        save(60, "original");
+        String session = "0a1b2c3d-0000-4000-8000-0000000000a5";
+        ok(service.post("create_session", "{'session_id': '" + session + "', 'project_id': 'archive'}"));
+        String source = "tinker://" + run + "/weights/original";
+        String path = ok(copy(session, 1, source)).text("tinker_path");
+        assertTrue(path.endsWith("/weights/original") && !path.equals(source), path);
+        assertEquals(path, ok(copy(session, 1, source)).text("tinker_path"));
+        String copied = path.substring(9, path.indexOf("/weights"));
+        assertEquals("archive", ok(service.get("training_runs/" + copied)).text("project_id"));
+        assertEquals("model_seq_id", copy(session, 1, "bios://" + run + "/a").text("field"));
+        // The run of a copy is unloaded; the copy stays when its source is deleted.
+        assertEquals("run_closed", service.post("optim_step", "{'model_id': '" + copied + "', 'seq_id': 9}")
+                .text("error"));
+        ok(send("DELETE", checkpoint("weights/original"), ""));
+        assertEquals("training", ok(service.post("weights_info", "{'tinker_path': '" + path + "'}"))
+                .text("kind"));
+        done(service.post("load_training_client", "{'session_id': '" + session
+                + "', 'model_seq_id': 1, 'path': '" + path + "'}"));
+        ok(send("DELETE", "training_runs/" + copied + "/checkpoints/weights/original", ""));
+        assertEquals("conflict", copy(session, 1, "bios://" + run + "/a").text("error"));
+    }
+
+    @Test void whatIsPublishedIsCopiedByOthersAndKeepsItsKind() {
+        as("alice");
+        done(service.post("save_weights_for_sampler", operation(61, "'path': 'given-away'")));
+        String source = "bios://" + run + "/sampler_weights/given-away";
+        as("bob");
+        assertEquals(404, copy(BOBS, 50, source).status());
+        as("alice");
+        ok(send("POST", checkpoint("sampler_weights/given-away") + "/publish", ""));
+        as("bob");
+        Answer copy = ok(service.post("copy_weights", "{'session_id': '" + BOBS + "', 'model_seq_id': 50,"
+                + " 'source_path': '" + source + "', 'ttl_seconds': 5000, 'weights_access_token':"
+                + " 'tml-alice-key'}"));
+        assertTrue(copy.text("path").endsWith("/sampler_weights/given-away"), () -> text(copy));
+        String id = copy.text("path").substring(7, copy.text("path").indexOf("/sampler"));
+        JsonNode shown = ok(service.get("training_runs/" + id + "/checkpoints")).json().at("/checkpoints/0");
+        assertTrue(!shown.get("public").asBoolean() && shown.get("expires_at").isTextual(), shown::toString);
+        assertTrue(text(ok(service.get("audit"))).contains("copy_weights"));
+        as("alice");
+        ok(send("DELETE", checkpoint("sampler_weights/given-away") + "/publish", ""));
+        as("bob");
+        assertEquals("sampler", ok(service.post("weights_info", "{'path': '" + copy.text("path") + "'}"))
+                .text("kind"));
+    }
+
+    @Test void clientsOfOneSamplerAreGivenDifferentNumbers() {
+        as("alice");
+        String sampler = ok(service.post("create_sampling_session", "{'session_id': '" + ALICES
+                + "', 'sampling_session_seq_id': 70, 'base_model': 'ultrasafe/usf-tiny'}"))
+                .text("sampling_session_id");
+        String body = "{'sampling_session_id': '" + sampler + "', 'type': 'join_sampling_session'}";
+        var numbers = new TreeSet<Long>();
+        for (int i = 0; i < 5; i++)
+            numbers.add(ok(service.post("join_sampling_session", body)).json().get("client_counter")
+                    .asLong());
+        assertEquals(5, numbers.size());
+        assertTrue(numbers.first() > 0 && numbers.last() <= 1L << 32, numbers::toString);
+        long first = Math.multiplyExact(numbers.last(), 1_000_000_000L);
+        ok(service.result(ok(service.post("asample", "{'sampling_session_id': '" + sampler + "', 'seq_id': "
+                + first + ", 'prompt': {'chunks': [{'tokens': [1]}]}}"))));
+        as("bob");
+        assertEquals(404, service.post("join_sampling_session", body).status());
+    }
+
+    private static List<String> found(String body) {
+        return StreamSupport.stream(ok(service.post("search_checkpoints", body)).json().path("checkpoints")
+                .spliterator(), false).map(each -> each.path("path").asText()).toList();
+    }
+
+    @Test void checkpointsAreSearchedByAllThatIsGivenPageByPage() {
+        as("alice");
+        String session = "0a1b2c3d-0000-4000-8000-0000000000a4";
+        ok(service.post("create_session", "{'session_id': '" + session + "', 'project_id': 'fourth'}"));
+        String other = model(session, 9);
+        String mine = "{'model_id': '" + other + "', 'seq_id': ";
+        done(service.post("save_weights", mine + "1, 'path': 'a', 'metadata': {'loss': 'low'}}"));
+        done(service.post("save_weights", mine + "2, 'path': 'b', 'metadata': {'kind': 'own'}}"));
+        done(service.post("save_weights_for_sampler", mine + "3, 'path': 's'}"));
+        String a = "bios://" + other + "/a";
+        String b = "bios://" + other + "/b";
+        String s = "bios://" + other + "/sampler_weights/s";
+        String in = "{'project_ids': ['fourth', 'nothing']";
+        until(() -> found(in + "}").size() == 3);
+        assertEquals(List.of(s, b, a), found(in + "}"));
+        assertEquals(List.of(s), found(in + ", 'checkpoint_type': 'sampler'}"));
+        assertEquals(List.of(s, b, a), found(in + ", 'base_models': ['none', 'ultrasafe/usf-tiny']}"));
+        assertEquals(List.of(), found(in + ", 'base_models': []}"));
+        // of the run, unless the checkpoint says otherwise
+        assertEquals(List.of(s, a), found("{'user_metadata': {'kind': 'n9'}}"));
+        assertEquals(List.of(b), found(in + ", 'user_metadata': {'kind': 'own'}}"));
+        assertEquals(List.of(a), found("{'user_metadata': {'kind': 'n9', 'loss': 'low'}}"));
+        assertEquals(List.of(), found(in + ", 'user_metadata': {'kind': 'n9', 'loss': 'high'}}"));
+        Answer first = ok(service.post("search_checkpoints", in + ", 'limit': 2}"));
+        assertEquals("ultrasafe/usf-tiny", first.json().at("/checkpoints/0/base_model").asText());
+        String rest = in + ", 'limit': 2, 'cursor': " + first.json().get("next_cursor") + "}";
+        ok(send("DELETE", "training_runs/" + other + "/checkpoints/weights/b", ""));
+        until(() -> found(in + "}").equals(List.of(s, a)));
+        Answer second = ok(service.post("search_checkpoints", rest));
+        assertEquals(a, second.json().at("/checkpoints/0/path").asText());
+        assertTrue(second.json().get("next_cursor").isNull() && second.json().at("/checkpoints/1")
+                .isMissingNode(), () -> text(second));
+    }
+
+    @Test void aSearchShowsWhatTheCallerOwns() {
+        as("alice");
+        until(() -> found("{'owner': {'type': 'own'}}").contains("bios://" + run + "/sampler_weights/s"));
+        for (String owner : List.of("{'type': 'accessible'}", "{}",
+                "{'type': 'user', 'owner_urns': ['bob', 'alice']}"))
+            assertTrue(found("{'owner': " + owner + "}").contains("bios://" + run + "/sampler_weights/s"));
+        assertEquals(List.of(), found("{'owner': {'type': 'user', 'owner_urns': ['bob']}}"));
+        as("bob");
+        for (String owner : List.of("{'type': 'own'}", "{'type': 'accessible'}",
+                "{'type': 'user', 'owner_urns': ['alice']}"))
+            assertFalse(found("{'owner': " + owner + "}").toString().contains(run), owner);
     }
 
     private static void until(BooleanSupplier condition) {

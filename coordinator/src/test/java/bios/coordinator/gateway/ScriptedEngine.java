@@ -35,6 +35,8 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 final class ScriptedEngine {
     /// A pass fails whose first token is this one.
     static final int FAILING = 99;
+    /// An upload of this name is not loaded.
+    static final String REFUSED_UPLOAD = "refused";
 
     private final BlobStore blobs;
     private final Map<RunId, RunConfig> runs = new HashMap<>();
@@ -105,9 +107,12 @@ final class ScriptedEngine {
     }
 
     private boolean fails(EngineCommand.Execute c) {
-        return !(c.operation() instanceof StoredOperation.Refused)
-                && operation(c) instanceof Operation.ForwardBackward f
-                && f.data().getFirst().tokens()[0] == FAILING;
+        if (c.operation() instanceof StoredOperation.Refused) return false;
+        return switch (operation(c)) {
+            case Operation.ForwardBackward f -> f.data().getFirst().tokens()[0] == FAILING;
+            case Operation.LoadUpload(var name, _, _) -> name.toString().equals(REFUSED_UPLOAD);
+            default -> false;
+        };
     }
 
     private OperationResult execute(EngineCommand.Execute c) {

@@ -97,7 +97,11 @@ final class TestService extends TestClient implements AutoCloseable {
                     }
                     var sequence = new SampleResult.Sequence(new int[] {5, 6}, new float[] {-0.25f, -1},
                             StopReason.LENGTH, sample.task().params().drawsFromModel()
-                                    ? Optional.empty() : Optional.of(new float[] {-0.5f, -2}));
+                                    ? Optional.empty() : Optional.of(new float[] {-0.5f, -2}),
+                            sample.task().topkSampleLogprobs() > 0 ? Optional.of(List.of(
+                                    List.of(new SampleResult.TokenLogprob(5, -0.25f),
+                                            new SampleResult.TokenLogprob(7, -2)),
+                                    List.of(new SampleResult.TokenLogprob(6, -1)))) : Optional.empty());
                     if (!silentEngine)
                         sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(
                                 Collections.nCopies(sample.task().numSamples(), sequence),

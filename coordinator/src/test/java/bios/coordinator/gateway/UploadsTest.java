@@ -258,6 +258,22 @@ class UploadsTest {
         assertTrue(answer.text("message").contains(said), () -> text(answer));
     }
 
+    @Test void anUploadThatAnEngineRefusesLeavesNothingThatIsListed() {
+        JsonNode runs = service.get("training_runs?limit=1000").json();
+        JsonNode sessions = service.get("sessions?limit=1000").json();
+        JsonNode upload = uploaded(", 'name': '" + ScriptedEngine.REFUSED_UPLOAD + "'", config(),
+                safetensors(tensors(), "F32"));
+        Answer refused = finish(upload);
+        assertEquals("a scripted failure", refused.text("message").replaceFirst(".*: ", ""), () ->
+                text(refused));
+        assertEquals("conflict", finish(upload).text("error"));
+        for (var deadline = Instant.now().plusSeconds(60);
+                !service.get("training_runs?limit=1000").json().equals(runs); Thread.onSpinWait())
+            assertTrue(Instant.now().isBefore(deadline), () ->
+                    text(service.get("training_runs?limit=1000")));
+        assertEquals(sessions, service.get("sessions?limit=1000").json());
+    }
+
     @Test void linksAndUploadsOfAnotherAccountAreWorthNothing() {
         JsonNode upload = uploaded("", config(), safetensors(tensors(), "F32"));
         as("bob");
@@ -359,6 +375,9 @@ class UploadsTest {
         assertTrue(first.path(0).path("sequence_id").asText().length() > 10, first::toString);
         assertNotEquals(first.path(0).path("sequence_id"), first.path(1).path("sequence_id"));
         assertEquals(first, service.result(future).json().path("sequences"));
+        JsonNode told = future.json().path("sample_sequence_ids");
+        assertEquals(2, told.size());
+        for (int i = 0; i < 2; i++) assertEquals(told.get(i), first.path(i).path("sequence_id"));
         assertEquals("prompt_alt_tokens_k", service.post("asample", body + ", 'prompt_alt_tokens_k': 2}")
                 .text("field"));
     }

@@ -706,6 +706,20 @@ class TrainingRunEntityTest {
         }
     }
 
+    @Test void aRunThatWasUnloadedEmptyIsNotListed() throws Exception {
+        try (var harness = new RunHarness(folder, SMALL, PAUSE)) {
+            harness.create();
+            harness.submit(0, load("missing"));
+            harness.outcome(0);
+            harness.await(() -> harness.index.rows.containsKey(RunHarness.RUN), "it is listed");
+            harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r));
+            harness.await(() -> harness.index.rows.isEmpty(), "it is listed no more");
+            harness.kill();
+            harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+            harness.await(() -> harness.index.rows.isEmpty(), "it is listed no more");
+        }
+    }
+
     @Test void anOperationThatTheStoreCannotReadNowIsRetried() throws Exception {
         try (var harness = harness("unreadable")) {
             harness.submit(0, train(1));

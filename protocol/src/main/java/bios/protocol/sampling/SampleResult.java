@@ -14,8 +14,16 @@ public record SampleResult(List<Sequence> sequences, Optional<float[]> promptLog
     ///     among the tokens that top-k and top-p keep (at temperature 0: the model's own)
     /// @param modelLogprobs of each token under the model itself, as training computes it; empty: `logprobs`
     ///     are these
+    /// @param topkLogprobs at the position of each token the most likely tokens under the model itself, best
+    ///     first
     public record Sequence(int[] tokens, float[] logprobs, StopReason stopReason,
-            Optional<float[]> modelLogprobs) {
+            Optional<float[]> modelLogprobs, Optional<List<List<TokenLogprob>>> topkLogprobs) {
+        /// A sequence without the likeliest tokens.
+        public Sequence(int[] tokens, float[] logprobs, StopReason stopReason,
+                Optional<float[]> modelLogprobs) {
+            this(tokens, logprobs, stopReason, modelLogprobs, Optional.empty());
+        }
+
         /// A sequence drawn from the model's own distribution.
         public Sequence(int[] tokens, float[] logprobs, StopReason stopReason) {
             this(tokens, logprobs, stopReason, Optional.empty());

@@ -17,10 +17,20 @@ import java.util.Optional;
 /// @param seed fixed when the request was accepted
 /// @param promptLogprobs whether to score the prompt
 /// @param topkPromptLogprobs how many most likely tokens to report per prompt position, 0 for none
+/// @param topkSampleLogprobs how many most likely tokens to report per drawn token, 0 for none
 public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapter, int[] prompt,
-        SamplingParams params, int numSamples, long seed, boolean promptLogprobs, int topkPromptLogprobs) {
+        SamplingParams params, int numSamples, long seed, boolean promptLogprobs, int topkPromptLogprobs,
+        int topkSampleLogprobs) {
     /// The error code of a request that is not decoded any more because workers died while they decoded it.
     public static final String WORKER_LOST = "worker_lost";
+
+    /// A request without the likeliest tokens at drawn positions.
+    public SampleTask(String id, ModelName baseModel, Optional<Adapter> adapter, int[] prompt,
+            SamplingParams params, int numSamples, long seed, boolean promptLogprobs,
+            int topkPromptLogprobs) {
+        this(id, baseModel, adapter, prompt, params, numSamples, seed, promptLogprobs, topkPromptLogprobs,
+                0);
+    }
 
     /// Immutable adapter weights.
     ///
@@ -48,7 +58,8 @@ public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapt
         return other instanceof SampleTask t && t.id.equals(id) && t.baseModel.equals(baseModel)
                 && t.adapter.equals(adapter) && Arrays.equals(t.prompt, prompt) && t.params.equals(params)
                 && t.numSamples == numSamples && t.seed == seed
-                && t.promptLogprobs == promptLogprobs && t.topkPromptLogprobs == topkPromptLogprobs;
+                && t.promptLogprobs == promptLogprobs && t.topkPromptLogprobs == topkPromptLogprobs
+                && t.topkSampleLogprobs == topkSampleLogprobs;
     }
 
     @Override public int hashCode() {

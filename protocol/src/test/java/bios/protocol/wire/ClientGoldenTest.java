@@ -103,9 +103,10 @@ class ClientGoldenTest {
     }
 
     private static List<Answer> answers() {
+        var likeliest = Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2))));
         var sampled = new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},
-                SampleResult.StopReason.STOP, Optional.of(new float[] {-2}))), Optional.of(new float[] {-3}),
-                Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))));
+                SampleResult.StopReason.STOP, Optional.of(new float[] {-2}), likeliest)),
+                Optional.of(new float[] {-3}), likeliest);
         var checkpoint = checkpoint(true);
         var used = new Answer.UsageLine(Optional.of(RUN), "m", Optional.of("p"), Optional.of("s"), 1, 2, 3, 4,
                 5, 0.5, 6);
@@ -199,7 +200,7 @@ class ClientGoldenTest {
     /// brought them.
     private static final Set<String> GROWN =
             Set.of("Request.ListRuns", "Request.ListCheckpoints", "Request.History", "Answer.History",
-                    "Answer.Run", "Answer.Runs", "Answer.Checkpoints");
+                    "Answer.Run", "Answer.Runs", "Answer.Checkpoints", "Answer.Sampled");
 
     /// The grown records as minor version 0 had them.
     private static final class Minor0 {
@@ -215,8 +216,11 @@ class ClientGoldenTest {
         record Checkpoint(String path, boolean training, long bytes, long step, long createdAtMillis,
                 Optional<Long> expiresAtMillis, String userMetadata) {}
 
-        private static final Map<Integer, Class<?>> OTHER = Map.of(113, ListRuns.class, 115,
-                ListCheckpoints.class, 118, History.class, 220,
+        record Sequence(int[] tokens, float[] logprobs, SampleResult.StopReason stopReason,
+                Optional<float[]> modelLogprobs) {}
+
+        private static final Map<Integer, Class<?>> OTHER = Map.of(55, Sequence.class,
+                113, ListRuns.class, 115, ListCheckpoints.class, 118, History.class, 220,
                 Checkpoint.class, 222, HistoryEntry.class);
 
         /// A build of minor version 0: it reads and writes these records, and knows nothing of later ones.

@@ -156,7 +156,7 @@ class WireGoldenTest {
                 List.of(2), 0.7, 40, 0.9);
         all.add(new EngineCommand.Sample(new SampleTask("task", Samples.CONFIG.baseModel(),
                 Optional.of(SampleTask.Adapter.of(Samples.MANIFEST)), new int[] {1, 2},
-                params, 2, 3, true, 4), nobody()));
+                params, 2, 3, true, 4, 5), nobody()));
         all.add(new EngineCommand.Describe(nobody()));
         all.add(new EngineCommand.Tokenize(new ModelName("m"), "text", true, nobody()));
         all.add(new EngineCommand.Detokenize(new ModelName("m"), new int[] {1}, true, nobody()));
@@ -176,9 +176,8 @@ class WireGoldenTest {
         all.add(new EngineEvent.RecoveryPointFailed(Samples.RUN, 4, Fault.server("disk_full", "full")));
         all.add(new EngineReply.Sampled("task",
                 new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},
-                        SampleResult.StopReason.STOP, Optional.of(new float[] {-2}))),
-                        Optional.of(new float[] {Float.NaN}),
-                        Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))))));
+                        SampleResult.StopReason.STOP, Optional.of(new float[] {-2}), likeliest())),
+                        Optional.of(new float[] {Float.NaN}), likeliest())));
         all.add(new EngineReply.Description(List.of(new ModelInfo(new ModelName("m"),
                 "LlamaForCausalLM", 2048, 32000, 64, 2, "bfloat16", 1_000_000, Optional.of("ab-cd"))), 1, 2,
                 List.of(new UnservedModel("a b", "/models/a b", "is no name"))));
@@ -188,6 +187,10 @@ class WireGoldenTest {
         all.add(new EngineReply.Drawn("task", drawn()));
         all.add(new EngineReply.DetokenizedNext(List.of("te", "xt")));
         all.add(new EngineReply.RequestFailed(Fault.server("device_lost", "gone")));
+    }
+
+    private static Optional<List<List<SampleResult.TokenLogprob>>> likeliest() {
+        return Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2))));
     }
 
     private static List<DrawnTokens> drawn() {

@@ -27,8 +27,19 @@ final class OutputPlan {
     private final List<DrawnRow> drawnRows = new ArrayList<>();
     private final List<ScoredRows> scoredRows = new ArrayList<>();
 
+    private final List<TopRows> topRows;
+
     /// A row of the pass after which sequences of one request sample their next tokens.
-    private record DrawnRow(int row, List<SampledSequence> sequences) {}
+    private record DrawnRow(int row, List<SampledSequence> sequences) {
+        /// Most likely tokens wanted at the position.
+        int top(int vocabulary) {
+            return Math.min(sequences.getFirst().request.task.topkSampleLogprobs(), vocabulary);
+        }
+    }
+
+    /// Adjacent drawn rows of one chunk that want equally many of the most likely tokens. All but the last
+    /// are drawn from once, so that the first draws of the rows are adjacent too.
+    private record TopRows(int first, int count, int k) {}
 
     /// Rows of the pass that score the prompt of a request.
     ///
@@ -58,6 +69,21 @@ final class OutputPlan {
             row += next.count();
             if (cached == s.length()) drawnRows.add(new DrawnRow(row - 1, drawing(s)));
         }
+        topRows = topRows();
+    }
+
+    private List<TopRows> topRows() {
+        List<TopRows> all = new ArrayList<>();
+        for (int i = 0; i < drawnRows.size(); i++) {
+            int k = drawnRows.get(i).top(model.spec().vocabularySize());
+            if (k == 0) continue;
+            TopRows last = all.isEmpty() ? new TopRows(0, 0, 0) : all.getLast();
+            boolean joins = last.k == k && last.first + last.count == i && i % chunk != 0
+                    && drawnRows.get(i - 1).sequences.size() == 1;
+            if (joins) all.set(all.size() - 1, new TopRows(last.first, last.count + 1, k));
+            else all.add(new TopRows(i, 1, k));
+        }
+        return List.copyOf(all);
     }
 
     /// The sequences that sample after a sequence's last token: after the prompt, all sequences of the
@@ -84,8 +110,8 @@ final class OutputPlan {
     }
 
     /// The results of a pass on the device: of the draws tokens and both log-probabilities, of the scored
-    /// rows log-probabilities, and for each [ScoredRows] that wants them ids and log-probabilities of the
-    /// most likely tokens.
+    /// rows log-probabilities, and for each [ScoredRows] that wants them, then for each [TopRows], ids and
+    /// log-probabilities of the most likely tokens.
     private record Results(Optional<Tensor> tokens, Optional<Tensor> logprobs, Optional<Tensor> own,
             Optional<Tensor> scores, List<Tensor> tops) {
         List<Tensor> all() {
@@ -120,7 +146,7 @@ final class OutputPlan {
     /// Enqueues the head, the draws and the scores.
     Readback launch(Device.Scope scope, CachedPass.Output output, Prepared prepared) {
         Device device = model.device();
-        int draws = drawnRows.stream().mapToInt(r -> r.sequences.size()).sum();
+        int draws = draws(0, drawnRows.size());
         Results results = new Results(
                 optional(draws, n -> device.scratch(scope, DType.I32, n, 1)),
                 optional(draws, n -> device.scratch(scope, n, 1)),
@@ -129,7 +155,7 @@ final class OutputPlan {
                         n -> device.scratch(scope, n, 1)),
                 new ArrayList<>());
         if (!scoredRows.isEmpty()) score(scope, output, prepared.targets.orElseThrow(), results);
-        draw(output.hidden(), prepared, results);
+        draw(scope, output.hidden(), prepared, results);
         return device.readback(results.all());
     }
 
@@ -137,23 +163,47 @@ final class OutputPlan {
         return rows == 0 ? Optional.empty() : Optional.of(tensor.apply(rows));
     }
 
-    private void draw(Tensor hidden, Prepared prepared, Results results) {
+    private void draw(Device.Scope whole, Tensor hidden, Prepared prepared, Results results) {
         Device device = model.device();
         int drawn = 0;
         for (int from = 0; from < drawnRows.size(); from += chunk) {
             int n = Math.min(chunk, drawnRows.size() - from);
-            int draws = drawnRows.subList(from, from + n).stream().mapToInt(r -> r.sequences.size()).sum();
+            int draws = draws(from, from + n);
             try (Device.Scope scope = device.scope()) {
                 Tensor gathered = device.scratch(scope, hidden.dtype(), n, hidden.columns());
                 device.gather(gathered, hidden, prepared.rows.orElseThrow().rows(from, n));
                 Tensor logits = model.logits(scope, gathered, prepared.slots.orElseThrow().rows(from, n));
-                device.sample(results.tokens.orElseThrow().rows(drawn, draws),
-                        results.logprobs.orElseThrow().rows(drawn, draws),
+                Tensor tokens = results.tokens.orElseThrow().rows(drawn, draws);
+                device.sample(tokens, results.logprobs.orElseThrow().rows(drawn, draws),
                         results.own.orElseThrow().rows(drawn, draws), logits,
                         prepared.draws.orElseThrow().part(drawn, draws, from));
+                for (TopRows rows : topRows)
+                    if (rows.first >= from && rows.first < from + n)
+                        top(whole, scope, rows, logits.rows(rows.first - from, rows.count),
+                                tokens.rows(draws(from, rows.first), rows.count), results);
             }
             drawn += draws;
         }
+    }
+
+    /// Draws from the rows from one until before another.
+    private int draws(int from, int to) {
+        return drawnRows.subList(from, to).stream().mapToInt(r -> r.sequences.size()).sum();
+    }
+
+    /// The most likely tokens of drawn rows, under the model itself.
+    ///
+    /// @param whole of the pass, for the results
+    /// @param tokens one of each row: whichever it is, the sum over the vocabulary is the same
+    private void top(Device.Scope whole, Device.Scope scope, TopRows rows, Tensor logits, Tensor tokens,
+            Results results) {
+        Device device = model.device();
+        Tensor ids = device.scratch(whole, DType.I32, rows.count, rows.k);
+        Tensor best = device.scratch(whole, rows.count, rows.k);
+        results.tops.addAll(List.of(ids, best));
+        Tensor lse = device.scratch(scope, rows.count, 1);
+        device.logSoftmaxAt(device.scratch(scope, rows.count, 1), lse, logits, tokens);
+        device.top(ids, best, logits, lse);
     }
 
     private void score(Device.Scope scope, CachedPass.Output output, Tensor targets, Results results) {
@@ -182,9 +232,17 @@ final class OutputPlan {
 
     /// Everything that the host reads of a pass.
     ///
-    /// @param ids, best of each [ScoredRows], row-major; empty where it wants none
+    /// @param ids, best of each [ScoredRows], then of each [TopRows], row-major; empty where it wants none
     record Values(int[] tokens, float[] logprobs, float[] own, float[] scores, List<int[]> ids,
-            List<float[]> best) {}
+            List<float[]> best) {
+        /// A row of the most likely tokens.
+        private List<TokenLogprob> top(int rows, int row, int k) {
+            List<TokenLogprob> top = new ArrayList<>();
+            for (int j = row * k; j < (row + 1) * k; j++)
+                top.add(new TokenLogprob(ids.get(rows)[j], best.get(rows)[j]));
+            return List.copyOf(top);
+        }
+    }
 
     /// Waits for the results; changes nothing.
     Values read(Readback results) {
@@ -201,6 +259,10 @@ final class OutputPlan {
             ids.add(top ? results.ints(next++) : new int[0]);
             best.add(top ? results.floats(next++) : new float[0]);
         }
+        for (TopRows _ : topRows) {
+            ids.add(results.ints(next++));
+            best.add(results.floats(next++));
+        }
         return new Values(tokens, logprobs, own, scores, ids, best);
     }
 
@@ -212,19 +274,27 @@ final class OutputPlan {
         for (int r = 0; r < scoredRows.size(); r++) {
             ScoredRows s = scoredRows.get(r);
             int k = s.top(model.spec().vocabularySize());
-            for (int i = 0; i < s.count; i++) {
-                List<TokenLogprob> top = new ArrayList<>();
-                for (int j = i * k; j < (i + 1) * k; j++)
-                    top.add(new TokenLogprob(values.ids.get(r)[j], values.best.get(r)[j]));
-                s.request.addScore(values.scores[at++], List.copyOf(top));
-            }
+            for (int i = 0; i < s.count; i++)
+                s.request.addScore(values.scores[at++], values.top(r, i, k));
         }
         int draw = 0;
-        for (DrawnRow row : drawnRows)
-            for (SampledSequence s : row.sequences) {
-                s.append(values.tokens[draw], values.logprobs[draw], values.own[draw]);
+        for (int i = 0; i < drawnRows.size(); i++) {
+            List<TokenLogprob> top = top(values, i);
+            for (SampledSequence s : drawnRows.get(i).sequences) {
+                s.append(values.tokens[draw], values.logprobs[draw], values.own[draw], top);
                 draw++;
             }
+        }
         return drawnRows.stream().map(DrawnRow::sequences).toList();
+    }
+
+    /// The most likely tokens of a drawn row; an empty list if it wants none.
+    private List<TokenLogprob> top(Values values, int row) {
+        for (int i = 0; i < topRows.size(); i++) {
+            TopRows rows = topRows.get(i);
+            if (row >= rows.first && row < rows.first + rows.count)
+                return values.top(scoredRows.size() + i, row - rows.first, rows.k);
+        }
+        return List.of();
     }
 }

@@ -3,10 +3,13 @@ package bios.worker.sample;
 import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
+import bios.protocol.sampling.SampleResult.TokenLogprob;
 import bios.worker.device.Draw;
 import bios.worker.model.KeyValueCache;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
+import java.util.List;
 import java.util.Optional;
 
 /// One of the sequences of a request, from its prompt to its last token. All tokens whose keys and values
@@ -25,6 +28,7 @@ final class SampledSequence {
     private int[] tokens;
     private float[] logprobs = new float[16];
     private float[] own = new float[16];
+    private final List<List<TokenLogprob>> top = new ArrayList<>();
     private int sampled;
     private int reported;
     private Optional<KeyValueCache> cache = Optional.empty();
@@ -90,8 +94,10 @@ final class SampledSequence {
     ///
     /// @param logprob in the distribution that it is drawn from
     /// @param ownLogprob under the model
-    void append(int token, float logprob, float ownLogprob) {
-        if (!Float.isFinite(logprob) || !Float.isFinite(ownLogprob)) {
+    /// @param best the most likely tokens there, if the task wants them
+    void append(int token, float logprob, float ownLogprob, List<TokenLogprob> best) {
+        if (!Float.isFinite(logprob) || !Float.isFinite(ownLogprob)
+                || !best.stream().allMatch(t -> Float.isFinite(t.logprob()))) {
             request.fail("sampled token " + sampled);
             return;
         }
@@ -101,6 +107,7 @@ final class SampledSequence {
             logprobs = Arrays.copyOf(logprobs, 2 * sampled);
             own = Arrays.copyOf(own, 2 * sampled);
         }
+        if (!best.isEmpty()) top.add(best);
         tokens[length()] = token;
         own[sampled] = ownLogprob;
         logprobs[sampled++] = logprob;
@@ -127,6 +134,7 @@ final class SampledSequence {
         return new SampleResult.Sequence(Arrays.copyOfRange(tokens, request.promptLength(), length()),
                 Arrays.copyOf(logprobs, sampled), stopReason.orElseThrow(),
                 request.task.params().drawsFromModel()
-                        ? Optional.empty() : Optional.of(Arrays.copyOf(own, sampled)));
+                        ? Optional.empty() : Optional.of(Arrays.copyOf(own, sampled)),
+                request.task.topkSampleLogprobs() > 0 ? Optional.of(List.copyOf(top)) : Optional.empty());
     }
 }

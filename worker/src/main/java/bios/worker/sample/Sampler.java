@@ -93,6 +93,8 @@ public final class Sampler implements AutoCloseable {
             return refuse("num_samples is " + task.numSamples() + "; ask for at least 1");
         if (task.topkPromptLogprobs() < 0)
             return refuse("topk_prompt_logprobs is " + task.topkPromptLogprobs() + "; expected 0 or more");
+        if (task.topkSampleLogprobs() < 0)
+            return refuse("topk_sample_logprobs is " + task.topkSampleLogprobs() + "; expected 0 or more");
         if (!task.params().stopStrings().isEmpty() && decoder.isEmpty())
             return refuse("sampling_params.stop holds text, but " + model.info().name()
                     + " has no tokenizer.json; stop at token ids instead");

@@ -254,6 +254,62 @@ class SamplerTest {
         }
     }
 
+    @Test void theTopTokensOfDrawnPositionsAreTheModelsAndIncludeTheDrawnOnes() {
+        int vocabulary = model.spec().vocabularySize();
+        for (double temperature : new double[] {0, 0.5, 1}) {
+            SampleTask task = drawnTop(with(task(prompt(6, 20), params(9, temperature)), 3, false, 0),
+                    vocabulary);
+            SampleResult result = alone(task, adapters.get(2));
+            assertEquals(bits(alone(drawnTop(task, 0), adapters.get(2))), bits(drawn(result)));
+            for (SampleResult.Sequence s : result.sequences()) {
+                float[] own = s.modelLogprobs().orElse(s.logprobs());
+                List<List<TokenLogprob>> top = s.topkLogprobs().orElseThrow();
+                assertEquals(s.tokens().length, top.size());
+                for (int i = 0; i < top.size(); i++) {
+                    int token = s.tokens()[i];
+                    assertEquals(own[i], top.get(i).stream().filter(t -> t.token() == token).findFirst()
+                            .orElseThrow().logprob());
+                    assertEquals(vocabulary, top.get(i).stream().map(TokenLogprob::token).distinct().count());
+                    for (int j = 1; j < vocabulary; j++)
+                        assertTrue(top.get(i).get(j).logprob() <= top.get(i).get(j - 1).logprob());
+                }
+            }
+            SampleResult few = alone(drawnTop(task, 4), adapters.get(2));
+            for (int i = 0; i < 3; i++) assertEquals(result.sequences().get(i).topkLogprobs().orElseThrow()
+                    .stream().map(row -> row.subList(0, 4)).toList(),
+                    few.sequences().get(i).topkLogprobs().orElseThrow());
+        }
+    }
+
+    @Test void theTopTokensOfDrawnPositionsDependOnNothingElseInTheBatch() {
+        var tasks = new ArrayList<SampleTask>();
+        var given = new ArrayList<Optional<Adapter>>();
+        for (int i = 0; i < 12; i++) {
+            SampleTask task = with(task(prompt(i, 5 + 7 * i % 31), params(6 + i, 1)), 1 + i % 3, false,
+                    i % 4);
+            tasks.add(drawnTop(task, List.of(0, 3, 3, 5, 3).get(i % 5)));
+            given.add(adapters.get(i % adapters.size()));
+        }
+        List<String> alone = new ArrayList<>();
+        for (int i = 0; i < tasks.size(); i++) alone.add(bits(alone(tasks.get(i), given.get(i))));
+        for (SamplerSettings settings : List.of(new SamplerSettings(1 << 24, 64, 16, 3), tight(2)))
+            try (Sampler sampler = new Sampler(model, Optional.empty(), settings)) {
+                assertEquals(alone, all(sampler, tasks, given).stream().map(SamplerTest::bits).toList());
+            }
+    }
+
+    private static SampleTask drawnTop(SampleTask t, int k) {
+        return new SampleTask(t.id(), t.baseModel(), t.adapter(), t.prompt(), t.params(), t.numSamples(),
+                t.seed(), t.promptLogprobs(), t.topkPromptLogprobs(), k);
+    }
+
+    /// The same without the likeliest tokens.
+    private static SampleResult drawn(SampleResult result) {
+        return new SampleResult(result.sequences().stream().map(s -> new SampleResult.Sequence(s.tokens(),
+                s.logprobs(), s.stopReason(), s.modelLogprobs())).toList(), result.promptLogprobs(),
+                result.topkPromptLogprobs());
+    }
+
     @Test void logprobsAreThoseOfTheDistributionThatIsDrawnFrom() {
         int[] prompt = prompt(7, 15);
         var all = alone(with(task(concat(prompt, new int[] {0}), params(1, 0)), 1, false,
@@ -568,11 +624,19 @@ class SamplerTest {
 
     private static String bits(SampleResult result) {
         var text = new StringBuilder();
-        for (var s : result.sequences())
+        for (var s : result.sequences()) {
             text.append(Arrays.toString(s.tokens())).append(bits(s.logprobs())).append(s.stopReason())
                     .append(bits(s.modelLogprobs().orElse(new float[0])));
+            s.topkLogprobs().ifPresent(rows -> text.append(bits(rows)));
+        }
         result.promptLogprobs().ifPresent(p -> text.append(" prompt ").append(bits(p)));
-        result.topkPromptLogprobs().orElse(Collections.emptyList()).forEach(row -> row.forEach(t ->
+        text.append(bits(result.topkPromptLogprobs().orElse(Collections.emptyList())));
+        return text.toString();
+    }
+
+    private static String bits(List<List<TokenLogprob>> rows) {
+        var text = new StringBuilder();
+        rows.forEach(row -> row.forEach(t ->
                 text.append(t.token()).append(':').append(Float.floatToIntBits(t.logprob())).append(' ')));
         return text.toString();
     }

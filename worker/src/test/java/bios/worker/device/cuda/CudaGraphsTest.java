@@ -82,7 +82,8 @@ final class CudaGraphsTest {
             sampler = new Sampler(model, Optional.empty(), new SamplerSettings(16 << 20, 256, 64, 16));
         }
 
-        /// Decodes prompts of these lengths together; the adapter is every second one's.
+        /// Decodes prompts of these lengths together; the adapter is every second one's, and every third one
+        /// has the most likely tokens at its drawn positions.
         ///
         /// @param tokens of each
         String draw(List<Integer> lengths, List<Integer> tokens) {
@@ -91,7 +92,8 @@ final class CudaGraphsTest {
                 var params = new SamplingParams(Optional.of(tokens.get(i)), Optional.empty(), List.of(),
                         List.of(), 1, -1, 1);
                 sampler.submit(new SampleTask("t" + i, model.info().name(), Optional.empty(), prompt, params,
-                        1, 17, false, 0), i % 2 == 0 ? Optional.empty() : Optional.of(adapter));
+                        1, 17, false, 0, i % 3 == 0 ? 4 : 0),
+                        i % 2 == 0 ? Optional.empty() : Optional.of(adapter));
             }
             var results = new ArrayList<SampleResult>();
             while (!sampler.idle()) sampler.step().forEach(f -> results.add(f.result()));
@@ -108,8 +110,24 @@ final class CudaGraphsTest {
                 int[] bits = new int[s.logprobs().length];
                 for (int i = 0; i < bits.length; i++) bits[i] = Float.floatToIntBits(s.logprobs()[i]);
                 text.append(Arrays.toString(s.tokens())).append(Arrays.toString(bits));
+                s.topkLogprobs().ifPresent(rows -> text.append(top(s, rows)));
             }
             return text.toString();
+        }
+
+        /// The most likely tokens, among which a drawn one has its own log-probability.
+        private static String top(SampleResult.Sequence s, List<List<SampleResult.TokenLogprob>> rows) {
+            require(rows.size() == s.tokens().length, rows.size() + " rows");
+            for (int i = 0; i < rows.size(); i++) {
+                require(rows.get(i).size() == 4, rows.toString());
+                for (int j = 0; j < 4; j++) {
+                    SampleResult.TokenLogprob each = rows.get(i).get(j);
+                    require(j == 0 || each.logprob() <= rows.get(i).get(j - 1).logprob(), rows.toString());
+                    require(each.token() != s.tokens()[i] || each.logprob() == s.logprobs()[i],
+                            rows.toString());
+                }
+            }
+            return rows.toString();
         }
 
         @Override public void close() {
