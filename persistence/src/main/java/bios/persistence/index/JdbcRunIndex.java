@@ -2,6 +2,7 @@ package bios.persistence.index;
 
 import bios.persistence.embedded.ConnectionPool;
 import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.embedded.StoredColumns;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
 import bios.protocol.stored.StoredTypes;
@@ -155,8 +156,8 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
                 s.setInt(3, limit);
                 s.setLong(4, offset);
                 try (ResultSet rows = s.executeQuery()) {
-                    while (rows.next()) IndexTypes.read(type, rows.getString(1), rows.getBytes(2))
-                            .ifPresent(items::add);
+                    while (rows.next()) IndexTypes.read(type, StoredColumns.text(rows, 1),
+                            StoredColumns.bytes(rows, 2)).ifPresent(items::add);
                 }
             }
             return new ListingPage<>(items, count(connection, from, owner, now));

@@ -3,6 +3,7 @@ package bios.persistence.journal;
 import bios.persistence.embedded.AcknowledgedLog;
 import bios.persistence.embedded.ConnectionPool;
 import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.embedded.StoredColumns;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import com.typesafe.config.ConfigValueFactory;
@@ -270,16 +271,19 @@ public final class JdbcJournal extends AsyncWriteJournal {
 
     private PersistentRepr event(String persistenceId, ResultSet row) throws SQLException {
         long number = row.getLong(1);
-        var payload = new StoredPayload(row.getInt(6), row.getString(7), row.getBytes(5));
+        var payload = new StoredPayload(row.getInt(6), StoredColumns.text(row, 7),
+                StoredColumns.bytes(row, 5));
         byte[] metadata = row.getBytes(8);
-        var event = new EventRow.Event(row.getLong(3), row.getString(4), payload, metadata == null
+        var event = new EventRow.Event(row.getLong(3), StoredColumns.text(row, 4), payload, metadata == null
                 ? Optional.empty()
-                : Optional.of(new StoredPayload(row.getInt(9), row.getString(10), metadata)));
+                : Optional.of(new StoredPayload(row.getInt(9), StoredColumns.text(row, 10), metadata)));
         long checksum = row.getLong(11);
         // Events of earlier builds have none.
-        if (!row.wasNull() && checksum != Checksum.of(persistenceId, number, row.getString(2), event))
+        boolean checked = !row.wasNull();
+        String writer = StoredColumns.text(row, 2);
+        if (checked && checksum != Checksum.of(persistenceId, number, writer, event))
             throw new JournalDamaged("event " + number + " of " + persistenceId + " is damaged");
-        return new EventRow(persistenceId, number, row.getString(2), List.of(event))
+        return new EventRow(persistenceId, number, writer, List.of(event))
                 .event(number, serialization);
     }
 }

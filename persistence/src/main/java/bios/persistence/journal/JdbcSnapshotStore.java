@@ -2,6 +2,7 @@ package bios.persistence.journal;
 
 import bios.persistence.embedded.ConnectionPool;
 import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.embedded.StoredColumns;
 import com.typesafe.config.Config;
 import java.sql.Connection;
 import java.sql.PreparedStatement;
@@ -115,10 +116,11 @@ public final class JdbcSnapshotStore extends SnapshotStore {
 
     private SelectedSnapshot snapshot(String persistenceId, ResultSet row) throws SQLException {
         var metadata = new SnapshotMetadata(persistenceId, row.getLong(1), row.getLong(2));
-        var payload = new StoredPayload(row.getInt(4), row.getString(5), row.getBytes(3));
+        var payload = new StoredPayload(row.getInt(4), StoredColumns.text(row, 5),
+                StoredColumns.bytes(row, 3));
         byte[] bytes = row.getBytes(6);
         Optional<StoredPayload> more = bytes == null ? Optional.empty()
-                : Optional.of(new StoredPayload(row.getInt(7), row.getString(8), bytes));
+                : Optional.of(new StoredPayload(row.getInt(7), StoredColumns.text(row, 8), bytes));
         long checksum = row.getLong(9);
         // Snapshots of earlier builds have none.
         if (!row.wasNull() && checksum != Checksum.of(persistenceId, metadata.sequenceNr(),

@@ -2,6 +2,7 @@ package bios.persistence.journal;
 
 import bios.persistence.embedded.AcknowledgedLog;
 import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.embedded.StoredColumns;
 import bios.persistence.journal.JournalLoss.Loss;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -120,7 +121,7 @@ public final class OfflineJournal implements AutoCloseable {
         if (!hasTable(connection, "event_journal")) return heads;
         try (Statement statement = connection.createStatement();
                 ResultSet rows = statement.executeQuery(HEADS)) {
-            while (rows.next()) heads.put(rows.getString(1), rows.getLong(2));
+            while (rows.next()) heads.put(StoredColumns.text(rows, 1), rows.getLong(2));
         }
         return heads;
     }
@@ -207,14 +208,18 @@ public final class OfflineJournal implements AutoCloseable {
 
     private static StoredRows.Row event(String persistenceId, ResultSet row) throws SQLException {
         long number = row.getLong(1);
-        var payload = new StoredPayload(row.getInt(6), row.getString(7), row.getBytes(5));
-        var event = new EventRow.Event(row.getLong(3), row.getString(4), payload, metadata(row, 8));
-        return row(row, 11, number, payload, Checksum.of(persistenceId, number, row.getString(2), event));
+        var payload = new StoredPayload(row.getInt(6), StoredColumns.text(row, 7),
+                StoredColumns.bytes(row, 5));
+        var event = new EventRow.Event(row.getLong(3), StoredColumns.text(row, 4), payload,
+                metadata(row, 8));
+        return row(row, 11, number, payload, Checksum.of(persistenceId, number,
+                StoredColumns.text(row, 2), event));
     }
 
     private static StoredRows.Row snapshot(String persistenceId, ResultSet row) throws SQLException {
         long number = row.getLong(1);
-        var payload = new StoredPayload(row.getInt(4), row.getString(5), row.getBytes(3));
+        var payload = new StoredPayload(row.getInt(4), StoredColumns.text(row, 5),
+                StoredColumns.bytes(row, 3));
         return row(row, 9, number, payload,
                 Checksum.of(persistenceId, number, row.getLong(2), payload, metadata(row, 6)));
     }
@@ -229,7 +234,8 @@ public final class OfflineJournal implements AutoCloseable {
     private static Optional<StoredPayload> metadata(ResultSet row, int column) throws SQLException {
         byte[] bytes = row.getBytes(column);
         return bytes == null ? Optional.empty()
-                : Optional.of(new StoredPayload(row.getInt(column + 1), row.getString(column + 2), bytes));
+                : Optional.of(new StoredPayload(row.getInt(column + 1),
+                        StoredColumns.text(row, column + 2), bytes));
     }
 
     /// Appends an event of an entity.

@@ -2,6 +2,7 @@ package bios.persistence.sampling;
 
 import bios.persistence.embedded.ConnectionPool;
 import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.embedded.StoredColumns;
 import java.nio.file.Path;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
@@ -56,7 +57,8 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
                 SELECT "owner", "body", "stored" FROM "bios_sampling_task" WHERE "id" = ?""", s -> {
             s.setString(1, id);
             try (ResultSet rows = s.executeQuery()) {
-                return rows.next() ? Optional.of(new Task(id, rows.getString(1), rows.getBytes(2),
+                return rows.next() ? Optional.of(new Task(id, StoredColumns.text(rows, 1),
+                        StoredColumns.bytes(rows, 2),
                         rows.getLong(3))) : Optional.empty();
             }
         });
