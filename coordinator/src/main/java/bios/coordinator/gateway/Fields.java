@@ -164,6 +164,7 @@ final class Fields {
         });
     }
 
+    /// A number that computation uses; an [Invalid] if fp32, in which it is done, has none for it.
     double number(String name, double defaultValue) {
         return optional(name).map(json -> number(at(name), json)).orElse(defaultValue);
     }
@@ -172,7 +173,9 @@ final class Fields {
         if (!(json instanceof Json.Num(var literal)))
             throw at.invalid("is " + json.kind() + "; expected a number");
         double value = Double.parseDouble(literal);
-        if (Double.isInfinite(value)) throw at.invalid("is too large for a number");
+        if (!Float.isFinite((float) value))
+            throw at.invalid("is not finite in fp32; expected a number from " + -Float.MAX_VALUE + " to "
+                    + Float.MAX_VALUE);
         return value;
     }
 

@@ -142,7 +142,9 @@ final class OperationReader {
         if (targets.isEmpty())
             throw fields.at().invalid(
                     "trains nothing: train_attn, train_mlp and train_unembed are all false");
-        return new LoraSpec((int) rank, alpha, seed, targets);
+        var lora = new LoraSpec((int) rank, alpha, seed, targets);
+        if (!lora.scales()) throw fields.at("alpha").invalid(alpha + LoraSpec.NO_SCALE);
+        return lora;
     }
 
     private static List<TargetModule> targetsOfFlags(boolean attention, boolean mlp, boolean head) {

@@ -80,7 +80,9 @@ record UploadedAdapter(LoraSpec lora, byte[] header, long skipped) {
         byte[] names = header(tensors, bytes, heap);
         Set<TargetModule> targets = new Tensors(model, rank).targets(json(Uploads.WEIGHTS, names));
         checkTargets(given, targets);
-        return new UploadedAdapter(new LoraSpec(rank, alpha, 0, List.copyOf(targets)), renamed(names),
+        var lora = new LoraSpec(rank, alpha, 0, List.copyOf(targets));
+        if (!lora.scales()) throw config("lora_alpha", "is " + given.path("lora_alpha") + LoraSpec.NO_SCALE);
+        return new UploadedAdapter(lora, renamed(names),
                 Long.BYTES + names.length);
     }
 
@@ -131,7 +133,10 @@ record UploadedAdapter(LoraSpec lora, byte[] header, long skipped) {
         double value = alpha.asDouble();
         if (!alpha.isNumber() || !(value > 0) || Double.isInfinite(value))
             throw config("lora_alpha", "is " + alpha + "; expected a positive number");
-        return config.path("use_rslora").asBoolean() ? value * Math.sqrt(rank) : value;
+        JsonNode rslora = config.path("use_rslora");
+        if (!rslora.isBoolean() && !rslora.isMissingNode() && !rslora.isNull())
+            throw config("use_rslora", "is " + rslora + "; expected true or false");
+        return rslora.booleanValue() ? value * Math.sqrt(rank) : value;
     }
 
     private static void checkSupported(JsonNode config) {

@@ -11,6 +11,7 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
@@ -18,6 +19,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.stream.Stream;
 
 /// Assigns sampling requests to engines and keeps their status and results. Pure: no actor, no clock, no I/O.
 /// Not thread-safe.
@@ -29,6 +31,9 @@ final class SampleDispatcher<E> {
     /// Faults that end by waiting, however long.
     private static final Set<String> PASSING =
             Set.of("queue_full", EngineCommand.STORE_FAILED, "unavailable");
+
+    /// Faults of a worker that has too little room: another one may have more.
+    private static final Set<String> NO_ROOM = Set.of("out_of_memory", "adapter_too_large");
 
     private final SamplingSettings settings;
     private final Map<String, Request<E>> requests = new HashMap<>();
@@ -77,6 +82,8 @@ final class SampleDispatcher<E> {
         int enginesLost;
         int attemptsFailed;
         String lastFault = "";
+        /// Engines that had no room for it: it goes to the others first.
+        final Set<E> withoutRoom = new HashSet<>();
         long notBeforeMillis;
         Status status = new Status.Waiting("waiting for a worker");
         long finishedAtMillis;
@@ -198,24 +205,35 @@ final class SampleDispatcher<E> {
 
     /// Handles a failure reported by an engine. A fault of the user fails the request, and so does the
     /// refusal of one that has ended its workers. After another fault it is deferred and tried again: without
-    /// limit if the fault passes by itself, else until the same one was met too often in a row. Returns
-    /// whether the request has failed.
+    /// limit if the fault passes by itself, else until the same one was met too often in a row; where there
+    /// was no room, also until each engine of the model was tried. Returns whether the request has failed.
     boolean handleFailure(String task, Fault fault, long nowMillis) {
         Request<E> request = requests.get(task);
         if (request == null || !request.isWaiting() || request.engine.isEmpty()) return false;
+        boolean another = NO_ROOM.contains(fault.code()) && anotherHasRoom(request);
         release(request);
         request.attemptsFailed = fault.code().equals(request.lastFault) ? request.attemptsFailed + 1 : 1;
         request.lastFault = fault.code();
-        boolean passing = PASSING.contains(fault.code());
-        if (passing || fault.kind() == Fault.Kind.SERVER && !fault.code().equals(SampleTask.WORKER_LOST)
-                && request.attemptsFailed < settings.maxAttempts()) {
-            boolean full = fault.code().equals("queue_full");
-            defer(request, full ? Duration.ZERO : RETRY.after(request.attemptsFailed),
+        boolean again = another || PASSING.contains(fault.code()) || fault.kind() == Fault.Kind.SERVER
+                && !fault.code().equals(SampleTask.WORKER_LOST)
+                && request.attemptsFailed < settings.maxAttempts();
+        if (again) {
+            boolean soon = another || fault.code().equals("queue_full");
+            defer(request, soon ? Duration.ZERO : RETRY.after(request.attemptsFailed),
                     "the worker failed (" + fault.message() + ")", nowMillis);
             return false;
         }
         finish(request, new Status.Failed(fault), 0, nowMillis);
         return true;
+    }
+
+    /// The engine of a request has no room for it. Whether there is one that was not tried; when all were
+    /// tried, all are tried again.
+    private boolean anotherHasRoom(Request<E> request) {
+        request.withoutRoom.add(request.engine.orElseThrow());
+        boolean another = serving(request).anyMatch(load -> !request.withoutRoom.contains(load.engine));
+        if (!another) request.withoutRoom.clear();
+        return another;
     }
 
     /// Ends an unfinished request that its owner does not want any more.
@@ -283,8 +301,15 @@ final class SampleDispatcher<E> {
     List<Assignment<E>> dispatch(long nowMillis) {
         var assignments = new ArrayList<Assignment<E>>();
         for (Deque<Request<E>> queue : waiting.values()) {
-            while (!queue.isEmpty() && route(queue.peekFirst()) instanceof Route.To<E>(var engine))
-                assignments.add(start(queue.pollFirst(), engines.get(engine), nowMillis));
+            for (Iterator<Request<E>> each = queue.iterator(); each.hasNext();) {
+                Request<E> request = each.next();
+                if (route(request) instanceof Route.To<E>(var engine)) {
+                    each.remove();
+                    assignments.add(start(request, engines.get(engine), nowMillis));
+                } else if (request.withoutRoom.isEmpty()) {
+                    break; // the ones behind it have no more engines to go to
+                }
+            }
         }
         waiting.values().removeIf(Deque::isEmpty);
         return assignments;
@@ -305,11 +330,16 @@ final class SampleDispatcher<E> {
 
     private Route<E> route(Request<E> request) {
         String adapter = adapter(request);
-        List<Route.Candidate<E>> candidates = engines.values().stream()
-                .filter(load -> load.models.contains(request.task.baseModel()))
+        boolean another = serving(request).anyMatch(load -> !request.withoutRoom.contains(load.engine));
+        List<Route.Candidate<E>> candidates = serving(request)
+                .filter(load -> !another || !request.withoutRoom.contains(load.engine))
                 .map(load -> new Route.Candidate<>(load.engine, Math.max(load.sent, load.reported),
                         load.adapters.containsKey(adapter))).toList();
         return Route.choose(candidates, settings.engineWindow(), settings.adapterSlack());
+    }
+
+    private Stream<EngineLoad<E>> serving(Request<E> request) {
+        return engines.values().stream().filter(load -> load.models.contains(request.task.baseModel()));
     }
 
     private Assignment<E> start(Request<E> request, EngineLoad<E> load, long nowMillis) {

@@ -240,6 +240,8 @@ class BadRequestTest {
                 row(400, inputs + "clip_high_threshold", "'clip_low_threshold': {'dtype': 'float32', 'data':"
                         + " [0.5, 0.25]", "'clip_high_threshold': {'dtype': 'float32', 'data': [0.5, 0.25]"),
                 row(400, inputs + "target_tokens", "'data': [2, 3]", "'shape': [2, 1], 'data': [2, 3]"),
+                row(400, "forward_backward_input.loss_fn_config.clip_high_threshold", "'ppo'",
+                        "'ppo', 'loss_fn_config': {'clip_high_threshold': 1e39}"),
                 row(400, inputs + "clip_low_threshold", "'ppo'", "'dro'")));
         assertEquals(200, service.post("forward_backward", good).status());
     }
@@ -253,6 +255,10 @@ class BadRequestTest {
                 row(400, "adam_params.learning_rate", "0.1", "'0.1'"),
                 row(400, "adam_params.learning_rate", "0.1", "false"),
                 row(400, "adam_params.learning_rate", "0.1", "1" + "0".repeat(399)),
+                row(400, "adam_params.learning_rate", "0.1", "1e39"),
+                row(400, "adam_params.eps", "1e-8", "1e300"),
+                row(400, "adam_params.weight_decay", "'eps': 1e-8", "'weight_decay': 4e38"),
+                row(400, "adam_params.grad_clip_norm", "'eps': 1e-8", "'grad_clip_norm': 1e39"),
                 row(400, "adam_params.beta1", "0.9", "1"),
                 row(400, "adam_params.beta1", "0.9", "1.5"),
                 row(400, "adam_params.beta3", "'beta1'", "'beta3'"),
@@ -283,6 +289,8 @@ class BadRequestTest {
                 row(400, "lora_config.seed", "'seed': 1", "'seed': -9223372036854775809"),
                 row(400, "lora_config.seed", "'seed': 1", "'seed': 'x'"),
                 row(400, "lora_config.alpha", "'seed': 1", "'alpha': 0"),
+                row(400, "lora_config.alpha", "'seed': 1", "'alpha': 1e39"),
+                row(400, "lora_config.alpha", "'seed': 1", "'alpha': 1e-50"),
                 row(400, "lora_config.alpha", "'seed': 1", "'alpha': '32'"),
                 row(400, "lora_config.train_mlp", "'seed': 1", "'train_mlp': 1"),
                 row(400, "lora_config", "'seed': 1", "'train_mlp': false, 'train_attn': false"),
@@ -368,6 +376,7 @@ class BadRequestTest {
                 row(400, "sampling_params.max_tokens", "'max_tokens': 4", "'max_tokens': 63"),
                 row(400, "sampling_params.max_tokens", "'max_tokens': 4", "'max_tokens': 2147483648"),
                 row(400, "sampling_params.temperature", "'temperature': 1", "'temperature': -1"),
+                row(400, "sampling_params.temperature", "'temperature': 1", "'temperature': 1e39"),
                 row(400, "sampling_params.temperature", "'temperature': 1", "'temperature': 'hot'"),
                 row(400, "sampling_params.top_k", "'top_k': -1", "'top_k': 0"),
                 row(400, "sampling_params.top_k", "'top_k': -1", "'top_k': -2"),

@@ -195,6 +195,9 @@ class UploadsTest {
         refusedConfig("r", "'4'");
         refusedConfig("lora_alpha", "0");
         refusedConfig("lora_alpha", "null");
+        refusedConfig("lora_alpha", "1e40");
+        refusedConfig("lora_alpha", "1e-50");
+        refusedConfig("use_rslora", "'yes'");
         refusedConfig("peft_type", "'IA3'");
         refusedConfig("use_dora", "true");
         refusedConfig("bias", "'all'");

@@ -141,6 +141,41 @@ class SampleDispatcherTest {
         assertEquals(1, dispatcher.unfinished());
     }
 
+    /// More small workers than attempts: the one with room is found, also while it is busy.
+    @Test void aRequestWithoutRoomOnOneWorkerGoesToEachOtherBeforeItFails() {
+        Fault full = Fault.server("out_of_memory", "its cache holds 64 tokens");
+        var dispatcher = dispatcher("a", "b", "c", "d", "large");
+        dispatcher.submit("me", task("1", ""));
+        for (String small : List.of("a", "b", "c", "d")) {
+            assertEquals(List.of("1>" + small), sent(dispatcher, 0));
+            assertFalse(dispatcher.handleFailure("1", full, 0), small);
+            dispatcher.requeueDeferred(0);
+        }
+        dispatcher.updateEngines(List.of(new EngineStatus<>("a", Set.of(MODEL), 0),
+                new EngineStatus<>("large", Set.of(MODEL), 4)));
+        dispatcher.submit("me", task("2", ""));
+        assertEquals(List.of("2>a"), sent(dispatcher, 0), "the first waits for the large one");
+        dispatcher.updateEngines(engine("a", "large"));
+        assertEquals(List.of("1>large"), sent(dispatcher, 0));
+        assertTrue(dispatcher.complete("1", result(1), 0));
+    }
+
+    @Test void aRequestThatHasRoomOnNoWorkerFailsWithTheReason() {
+        Fault full = Fault.server("adapter_too_large", "no");
+        var dispatcher = dispatcher("a", "b");
+        dispatcher.submit("me", task("1", ""));
+        long now = 0;
+        for (String engine : List.of("a", "b")) {
+            assertEquals(List.of("1>" + engine), sent(dispatcher, now));
+            assertFalse(dispatcher.handleFailure("1", full, now));
+            dispatcher.requeueDeferred(now += 60_000);
+        }
+        dispatcher.updateEngines(engine("a"));
+        assertEquals(List.of("1>a"), sent(dispatcher, now));
+        assertTrue(dispatcher.handleFailure("1", full, now));
+        assertEquals(full, ((Status.Failed) dispatcher.status("me", "1")).fault());
+    }
+
     @Test void requestsAboveTheTotalTheAccountsAndTheByteLimitAreRefused() {
         var dispatcher = dispatcher();
         for (int i = 0; i < 5; i++)

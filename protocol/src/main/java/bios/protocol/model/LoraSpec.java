@@ -18,6 +18,10 @@ public record LoraSpec(int rank, double alpha, long seed, List<TargetModule> tar
     public static final Set<TargetModule> ALL_LINEAR =
             Set.copyOf(EnumSet.complementOf(EnumSet.of(TargetModule.HEAD)));
 
+    /// What is wrong with an alpha where [#scales] is false.
+    public static final String NO_SCALE = ", and alpha / rank is 0 or infinite in fp32; expected a number"
+            + " like the rank";
+
     public LoraSpec {
         if (rank < 1 || rank > MAX_RANK)
             throw new Invalid("lora_config.rank", rank + " is outside 1 to " + MAX_RANK);
@@ -31,6 +35,12 @@ public record LoraSpec(int rank, double alpha, long seed, List<TargetModule> tar
     /// alpha / rank.
     public double scale() {
         return alpha / rank;
+    }
+
+    /// Whether the scale is positive and finite in fp32, in which corrections are computed. Specs of earlier
+    /// builds may have others, so only requests are held to it.
+    public boolean scales() {
+        return (float) scale() > 0 && Float.isFinite((float) scale());
     }
 
     /// Whether adapters of `other` have tensors of the same shapes and scale; seeds may differ.

@@ -3,7 +3,8 @@ package bios.protocol.run;
 import bios.protocol.Invalid;
 
 /// Settings of one AdamW step (Loshchilov & Hutter 2019): decoupled decay, gradient = sum since the last
-/// step.
+/// step. Steps are computed in fp32: requests whose numbers are not finite in it are refused where they are
+/// read; journals of earlier builds may have such steps.
 ///
 /// @param gradClipNorm largest global gradient norm; 0 means no clipping
 public record AdamParams(double learningRate, double beta1, double beta2, double eps, double weightDecay,

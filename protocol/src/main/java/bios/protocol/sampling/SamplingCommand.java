@@ -60,7 +60,7 @@ public sealed interface SamplingCommand extends Message {
         /// The request is not known any more; the same request with its seed gives the same tokens.
         record Gone(String request) implements SamplingReply {}
 
-        /// The queue is full; nothing was stored.
+        /// The queue is full, or the request could not be stored: it may be submitted again.
         record Refused(Fault fault) implements SamplingReply {}
     }
 }

@@ -451,8 +451,11 @@ public final class Engine {
                 Metrics.OPENED.labelValues(slug(run), fresh ? "new" : "recovery_point").inc();
                 run.replies.complete(operation.slot, new EngineEvent.Opened(id));
             }
-            case TaskOutcome.Completed(var result) -> run.replies.complete(operation.slot,
-                    new EngineEvent.Executed(id, operation.position, result));
+            case TaskOutcome.Completed(var result) -> {
+                run.loaded(operation);
+                run.replies.complete(operation.slot,
+                        new EngineEvent.Executed(id, operation.position, result));
+            }
             case TaskOutcome.Copied(var copy, var live) -> write(run, operation, copy, live);
             case TaskOutcome.Failed(var fault) -> failed(run, operation, fault);
         }
@@ -475,6 +478,9 @@ public final class Engine {
             return;
         }
         run.replies.complete(operation.slot, failure(id, operation, fault));
+        // Gives back the room that was reserved for the state of a load.
+        run.bytes = run.neededBytes();
+        admission.resize(id, run.bytes);
         // So that the next operation finds more room.
         if (fault.code().equals("out_of_memory"))
             admission.selectOneEviction(this::idle).forEach(this::evict);
@@ -604,9 +610,11 @@ public final class Engine {
     private Optional<Fault> outgrows(RunQueue run, QueuedOperation operation) {
         if (!(operation.command instanceof EngineCommand.Execute execute) || execute.loaded().isEmpty())
             return Optional.empty();
-        long bytes = Math.max(run.bytes, run.run.model.runBytes(execute.loaded().get().lora()));
+        long own = run.run.model.runBytes(execute.loaded().get().lora());
+        long bytes = Math.max(run.bytes, own);
         if (!admission.resize(run.config.run(), bytes))
             return Optional.of(tooLarge(bytes, executor.runBytes()));
+        operation.stateBytes = own;
         run.bytes = bytes;
         return Optional.empty();
     }

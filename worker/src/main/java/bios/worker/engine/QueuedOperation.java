@@ -28,6 +28,8 @@ final class QueuedOperation {
     Stage stage = Stage.NEW;
     /// Bytes of the Java heap that [HeapBudget] has set aside for it.
     long heapBytes;
+    /// Bytes of the state that it loads, for which room is reserved; 0 if it loads none.
+    long stateBytes;
     private Optional<DeviceTask> task = Optional.empty();
     private Optional<Fault> fault = Optional.empty();
 

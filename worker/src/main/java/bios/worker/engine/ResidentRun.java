@@ -11,8 +11,8 @@ final class ResidentRun implements AutoCloseable {
     Optional<Evaluation> evaluation = Optional.empty();
     /// Nanoseconds that the device has worked for the evaluation.
     long evaluationNanos;
-    /// A pass with other runs has failed: until it is known which run was at fault, this one has passes of
-    /// its own.
+    /// Whether the run has passes of its own: its operation is executed alone, or a pass with other runs has
+    /// failed and it is not known yet which run was at fault.
     boolean exclusive;
     /// Whether the state is being written without a copy: it must neither change nor be freed.
     boolean written;

@@ -18,8 +18,9 @@ final class RunQueue {
     final OrderedReplies replies = new OrderedReplies();
     /// The run's entity.
     final ActorRef<EngineEvent> entity;
-    /// Most bytes of its state on the device.
+    /// Bytes that are reserved for its state: the most that it has had or that an operation will give it.
     long bytes;
+    private long stateBytes;
     /// Whether it waits for [RunAdmission].
     boolean waiting;
     /// Copies of its state that are being written.
@@ -36,6 +37,7 @@ final class RunQueue {
         this.run = run;
         this.entity = entity;
         this.bytes = bytes;
+        this.stateBytes = bytes;
     }
 
     /// Adds the next operation.
@@ -46,6 +48,16 @@ final class RunQueue {
     /// Removes an operation that has its outcome.
     void remove(QueuedOperation operation) {
         operations.remove(operation);
+    }
+
+    /// An operation has given the run another state.
+    void loaded(QueuedOperation operation) {
+        stateBytes = Math.max(stateBytes, operation.stateBytes);
+    }
+
+    /// Bytes that the state needs, now and behind the operations that have no outcome.
+    long neededBytes() {
+        return Math.max(stateBytes, operations.stream().mapToLong(o -> o.stateBytes).max().orElse(0));
     }
 
     /// Removes all operations and returns them.

@@ -20,6 +20,7 @@ import java.util.Set;
 /// Tokens that stand in `added_tokens_decoder` of tokenizer_config.json and not in tokenizer.json. They are
 /// added in the order of their ids, as transformers 5 does; without that they would be split into pieces.
 final class AddedTokens {
+    private static final String CONFIG = "tokenizer_config.json";
     private static final String DECODER = "added_tokens_decoder";
     private static final List<String> FLAGS =
             List.of("single_word", "lstrip", "rstrip", "normalized", "special");
@@ -43,15 +44,19 @@ final class AddedTokens {
         Set<String> known = contents(bytes);
         decoder.removeIf(token -> known.contains(content(token)));
         if (decoder.isEmpty() || !(Safetensors.JSON.readTree(bytes) instanceof ObjectNode file)) return bytes;
+        if (file.hasNonNull("added_tokens") && !file.get("added_tokens").isArray())
+            return bytes; // reported by the tokenizer
         ArrayNode added = file.path("added_tokens") instanceof ArrayNode there
                 ? there : file.putArray("added_tokens");
         for (Map.Entry<String, JsonNode> token : decoder) {
             if (!known.add(content(token))) continue;
             ObjectNode entry = added.addObject().put("id", Integer.parseInt(token.getKey()))
                     .put("content", content(token));
-            boolean special = token.getValue().path("special").asBoolean(false);
+            String where = folder.resolve(CONFIG) + ": " + DECODER + "." + token.getKey();
+            boolean special = ModelFolder.flag(where, token.getValue(), "special", false);
             for (String flag : FLAGS)
-                entry.put(flag, token.getValue().path(flag).asBoolean(flag.equals("normalized") && !special));
+                entry.put(flag, ModelFolder.flag(where, token.getValue(), flag,
+                        flag.equals("normalized") && !special));
         }
         return Safetensors.JSON.writeValueAsBytes(file);
     }
@@ -81,11 +86,14 @@ final class AddedTokens {
     }
 
     private static List<Map.Entry<String, JsonNode>> decoder(Path folder) {
-        Path file = folder.resolve("tokenizer_config.json");
+        Path file = folder.resolve(CONFIG);
         if (!Files.isRegularFile(file)) return List.of();
+        JsonNode all = Safetensors.json(file.toString(), file).path(DECODER);
+        if (!all.isObject() && !all.isMissingNode() && !all.isNull())
+            throw new ModelRefused(file.toString(), DECODER + " is " + all,
+                    "expected an object of tokens by id; restore the original file");
         List<Map.Entry<String, JsonNode>> tokens = new ArrayList<>();
-        for (Map.Entry<String, JsonNode> token : Safetensors.json(file.toString(), file).path(DECODER)
-                .properties()) {
+        for (Map.Entry<String, JsonNode> token : all.properties()) {
             if (!token.getKey().matches("[0-9]{1,9}") || !token.getValue().path("content").isTextual())
                 throw new ModelRefused(file.toString(), DECODER + " has the entry '" + token.getKey() + "': "
                         + token.getValue(), "expected ids with a content; restore the original file");

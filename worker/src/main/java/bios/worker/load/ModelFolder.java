@@ -41,14 +41,38 @@ public record ModelFolder(Path path, ModelSpec spec, List<String> warnings) {
         return Safetensors.open(path);
     }
 
+    /// A number that is finite in fp32, in which models are computed.
+    static double decimal(String where, JsonNode node, String name) {
+        JsonNode value = node.path(name);
+        if (!value.isNumber() || !Float.isFinite(value.floatValue()))
+            throw new ModelRefused(where, name + " is " + shown(value),
+                    "expected a number that is finite in fp32; restore the original config.json");
+        return value.asDouble();
+    }
+
+    /// A field that is true, false, or has its default where it is absent.
+    static boolean flag(String where, JsonNode node, String name, boolean otherwise) {
+        if (!node.hasNonNull(name)) return otherwise;
+        JsonNode value = node.get(name);
+        if (!value.isBoolean())
+            throw new ModelRefused(where, name + " is " + shown(value), "expected true or false");
+        return value.booleanValue();
+    }
+
     private static Set<Integer> endTokens(Path folder, JsonNode config) {
         Path file = folder.resolve("generation_config.json");
         JsonNode generation = Files.isRegularFile(file) ? Safetensors.json(file.toString(), file) : config;
-        JsonNode ids = generation.hasNonNull("eos_token_id")
-                ? generation.get("eos_token_id") : config.path("eos_token_id");
+        JsonNode own = generation.hasNonNull("eos_token_id") ? generation : config;
+        JsonNode ids = own.path("eos_token_id");
         Set<Integer> tokens = new TreeSet<>();
-        if (ids.isInt()) tokens.add(ids.asInt());
-        for (JsonNode id : ids) tokens.add(id.asInt());
+        if (ids.isMissingNode() || ids.isNull()) return Set.of();
+        for (JsonNode id : ids.isArray() ? ids : List.of(ids)) {
+            if (!id.isInt())
+                throw new ModelRefused(folder.toString(),
+                        (own == config ? "config.json" : "generation_config.json") + ": eos_token_id is "
+                        + shown(ids), "expected a token id or an array of token ids");
+            tokens.add(id.intValue());
+        }
         return Set.copyOf(tokens);
     }
 
@@ -102,18 +126,23 @@ public record ModelFolder(Path path, ModelSpec spec, List<String> warnings) {
         }
 
         private double eps() {
-            JsonNode value = config.path("rms_norm_eps");
             if (!config.hasNonNull("rms_norm_eps")) return 1e-6;
-            if (!value.isNumber() || !(value.asDouble() >= 0))
-                throw refuse("rms_norm_eps is " + shown(value), "expected a number of at least 0");
-            return value.asDouble();
+            double eps = decimal(file(), config, "rms_norm_eps");
+            if (eps < 0)
+                throw refuse("rms_norm_eps is " + eps, "expected a number of at least 0");
+            return eps;
         }
 
         private boolean flag(String name) {
-            JsonNode value = config.path(name);
-            if (!config.hasNonNull(name)) return false;
-            if (!value.isBoolean()) throw refuse(name + " is " + shown(value), "expected true or false");
-            return value.asBoolean();
+            return ModelFolder.flag(file(), config, name, false);
+        }
+
+        private int countFromZero(String name, int otherwise) {
+            if (!config.hasNonNull(name)) return otherwise;
+            JsonNode value = config.get(name);
+            if (!value.isInt() || value.intValue() < 0)
+                throw refuse(name + " is " + shown(value), "expected a whole number of at least 0");
+            return value.intValue();
         }
 
         private int number(String name) {
@@ -129,7 +158,7 @@ public record ModelFolder(Path path, ModelSpec spec, List<String> warnings) {
 
         /// Mistral: one window for all layers, if any. A config without the field means 4096.
         private List<Integer> oneWindow() {
-            int window = config.has("sliding_window") ? config.get("sliding_window").asInt(0) : 4096;
+            int window = countFromZero("sliding_window", config.has("sliding_window") ? 0 : 4096);
             return Collections.nCopies(number("num_hidden_layers"), window);
         }
 
@@ -138,14 +167,17 @@ public record ModelFolder(Path path, ModelSpec spec, List<String> warnings) {
             List<Integer> windows = everything();
             boolean slides = flag("use_sliding_window")
                     && (!config.has("sliding_window") || config.hasNonNull("sliding_window"));
-            int window = config.path("sliding_window").asInt(4096);
+            int window = countFromZero("sliding_window", 4096);
+            int firstSliding = countFromZero("max_window_layers", 28);
             JsonNode types = config.path("layer_types");
+            if (config.hasNonNull("layer_types") && !types.isArray())
+                throw refuse("layer_types is " + shown(types), "expected an array with one for each layer");
             if (types.isArray() && types.size() != windows.size())
                 throw refuse("layer_types has " + types.size() + " entries",
                         "expected one for each of the " + windows.size() + " layers");
             for (int i = 0; i < windows.size(); i++) {
                 String type = types.isArray()
-                        ? types.get(i).asText() : slides && i >= config.path("max_window_layers").asInt(28)
+                        ? types.get(i).asText() : slides && i >= firstSliding
                         ? "sliding_attention" : "full_attention";
                 switch (type) {
                     case "full_attention" -> {}
@@ -155,6 +187,10 @@ public record ModelFolder(Path path, ModelSpec spec, List<String> warnings) {
                 }
             }
             return List.copyOf(windows);
+        }
+
+        private String file() {
+            return where + ": config.json";
         }
 
         private ModelRefused refuse(String what, String remedy) {

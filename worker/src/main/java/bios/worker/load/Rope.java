@@ -38,7 +38,7 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
     /// @param trained `max_position_embeddings`
     static Described of(String where, JsonNode config, int headDim, int trained) {
         List<String> warnings = new ArrayList<>();
-        JsonNode parameters = flat(where, chosen(config, warnings));
+        JsonNode parameters = flat(where, chosen(where, config, warnings));
         double theta = decimal(where, parameters, "rope_theta",
                 decimal(where, config, "rope_theta", 10_000));
         String type = parameters.path("rope_type").asText(parameters.path("type").asText("default"));
@@ -59,7 +59,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
                 warnings.add("the rope parameter '" + name + "' is not one of type " + type
                         + " and is ignored");
         });
-        double original = originalLength(parameters, config, trained);
+        double original = !TYPES.get(type).contains(ORIGINAL) ? trained
+                : positive(where, config, ORIGINAL, positive(where, parameters, ORIGINAL, trained));
         if (type.equals("dynamic")) theta = dynamicTheta(where, theta, headDim, parameters);
         float[] frequencies = new float[headDim / 2];
         for (int i = 0; i < frequencies.length; i++)
@@ -72,8 +73,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
             case "yarn" -> {
                 double factor = parameters.hasNonNull("factor")
                         ? number(where, parameters, "factor") : trained / original;
-                yield stretched(yarn(theta, headDim, parameters, factor, original), trained, original,
-                        factor, warnings);
+                yield stretched(yarn(where, theta, headDim, parameters, factor, original), trained,
+                        original, factor, warnings);
             }
             default -> new Described(new Rope(frequencies, 1), trained, List.copyOf(warnings));
         };
@@ -88,15 +89,23 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
     }
 
     /// `rope_scaling` where it says anything, else `rope_parameters`.
-    private static JsonNode chosen(JsonNode config, List<String> warnings) {
+    private static JsonNode chosen(String where, JsonNode config, List<String> warnings) {
         JsonNode parameters = config.path("rope_parameters");
         JsonNode scaling = config.path("rope_scaling");
-        if (scaling.isMissingNode() || scaling.isNull() || scaling.isEmpty()) return parameters;
+        requireObject(where, "rope_parameters", parameters);
+        requireObject(where, "rope_scaling", scaling);
+        if (scaling.isEmpty()) return parameters;
         if (parameters.size() > 0 && !parameters.equals(scaling)) {
             warnings.add("rope_scaling stands beside rope_parameters " + parameters + ", which is ignored,"
                     + " its rope_theta included, as by transformers 5; keep one of them");
         }
         return scaling;
+    }
+
+    private static void requireObject(String where, String name, JsonNode value) {
+        if (!value.isObject() && !value.isMissingNode() && !value.isNull())
+            throw new ModelRefused(where, name + " is " + ModelFolder.shown(value),
+                    "expected an object; restore the original config.json");
     }
 
     /// The base of dynamic NTK scaling up to the length of the training. Longer sequences would need other
@@ -142,11 +151,13 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
     }
 
     /// YaRN (Peng et al. 2023).
-    private static Rope yarn(double theta, int headDim, JsonNode parameters, double factor,
+    private static Rope yarn(String where, double theta, int headDim, JsonNode parameters, double factor,
             double original) {
-        double low = rotationsToDimension(orElse(parameters, "beta_fast", 32), headDim, theta, original);
-        double high = rotationsToDimension(orElse(parameters, "beta_slow", 1), headDim, theta, original);
-        if (parameters.path("truncate").asBoolean(true)) {
+        double fast = unlessZero(where, parameters, "beta_fast", 32);
+        double slow = unlessZero(where, parameters, "beta_slow", 1);
+        double low = rotationsToDimension(fast, headDim, theta, original);
+        double high = rotationsToDimension(slow, headDim, theta, original);
+        if (ModelFolder.flag(where, parameters, "truncate", true)) {
             low = Math.floor(low);
             high = Math.ceil(high);
         }
@@ -162,13 +173,13 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
             float keep = 1 - ramp;
             frequencies[i] = interpolated * (1 - keep) + extrapolated * keep;
         }
-        return new Rope(frequencies, (float) yarnAttention(parameters, factor));
+        return new Rope(frequencies, (float) yarnAttention(where, parameters, factor));
     }
 
-    private static double yarnAttention(JsonNode parameters, double factor) {
-        if (parameters.hasNonNull("attention_factor")) return parameters.get("attention_factor").asDouble();
-        double mscale = parameters.path("mscale").asDouble(0);
-        double allDim = parameters.path("mscale_all_dim").asDouble(0);
+    private static double yarnAttention(String where, JsonNode parameters, double factor) {
+        if (parameters.hasNonNull("attention_factor")) return number(where, parameters, "attention_factor");
+        double mscale = decimal(where, parameters, "mscale", 0);
+        double allDim = decimal(where, parameters, "mscale_all_dim", 0);
         if (mscale != 0 && allDim != 0) return magnitude(factor, mscale) / magnitude(factor, allDim);
         return magnitude(factor, 1);
     }
@@ -181,28 +192,23 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
         return headDim * Math.log(original / (rotations * 2 * Math.PI)) / (2 * Math.log(theta));
     }
 
-    private static double originalLength(JsonNode parameters, JsonNode config, int trained) {
-        return config.path(ORIGINAL).asDouble(parameters.path(ORIGINAL).asDouble(trained));
+    /// transformers reads 0 as absent.
+    private static double unlessZero(String where, JsonNode parameters, String name, double otherwise) {
+        return decimal(where, parameters, name, 0) == 0 ? otherwise : number(where, parameters, name);
     }
 
-    private static double orElse(JsonNode parameters, String name, double otherwise) {
-        double value = parameters.path(name).asDouble(0);
-        return value == 0 ? otherwise : value;
+    private static double positive(String where, JsonNode node, String name, double otherwise) {
+        return node.hasNonNull(name) ? number(where, node, name) : otherwise;
     }
 
     private static double number(String where, JsonNode parameters, String name) {
-        JsonNode value = parameters.path(name);
-        if (!value.isNumber() || !(value.asDouble() > 0))
-            throw new ModelRefused(where, "rope parameter " + name + " is " + ModelFolder.shown(value),
-                    "expected a positive number");
-        return value.asDouble();
+        if (!(decimal(where, parameters, name, 0) > 0))
+            throw new ModelRefused(where, "rope parameter " + name + " is "
+                    + ModelFolder.shown(parameters.path(name)), "expected a positive number");
+        return parameters.get(name).asDouble();
     }
 
     private static double decimal(String where, JsonNode node, String name, double otherwise) {
-        JsonNode value = node.path(name);
-        if (value.isMissingNode() || value.isNull()) return otherwise;
-        if (!value.isNumber())
-            throw new ModelRefused(where, name + " is " + ModelFolder.shown(value), "expected a number");
-        return value.asDouble();
+        return node.hasNonNull(name) ? ModelFolder.decimal(where, node, name) : otherwise;
     }
 }

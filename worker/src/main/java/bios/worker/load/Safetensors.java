@@ -230,7 +230,12 @@ public final class Safetensors implements AutoCloseable {
         if (!map.isObject() || map.isEmpty())
             throw new ModelRefused(folder.toString(), index + " has no weight_map", REMEDY);
         TreeSet<String> shards = new TreeSet<>();
-        map.values().forEachRemaining(shard -> shards.add(shard.asText()));
+        map.properties().forEach(shard -> {
+            if (!shard.getValue().isTextual())
+                throw new ModelRefused(folder.toString(), index + " names no file for tensor '"
+                        + shard.getKey() + "', but " + shard.getValue(), REMEDY);
+            shards.add(shard.getValue().textValue());
+        });
         for (String shard : shards) {
             if (shard.contains("/") || shard.contains("\\") || shard.startsWith("."))
                 throw new ModelRefused(folder.toString(),

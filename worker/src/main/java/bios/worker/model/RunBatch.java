@@ -51,9 +51,9 @@ public record RunBatch(Optional<Adapter> adapter, List<int[]> sequences, int[] t
 
     /// Neighboring sequences with equally many targets for a position.
     ///
-    /// @param row the first position of the batch
+    /// @param row its first position, counted in the batch
     /// @param rows positions
-    /// @param target the first target of the batch
+    /// @param target its first target, counted in the batch
     /// @param each targets of each position
     record Segment(int row, int rows, int target, int each) {}
 

@@ -81,7 +81,8 @@ public final class Sampler implements AutoCloseable {
         return (int) Math.min(model.spec().contextLength(), (long) pages.limit() * Device.BLOCK);
     }
 
-    /// Why a task can never be served here; empty when it can.
+    /// Why a task can never be served here; empty when it can. A fault of the user is one of any worker; a
+    /// fault of the server is one of this one, whose cache is too small.
     public Optional<Fault> refusal(SampleTask task) {
         int vocabulary = model.spec().vocabularySize();
         int[] prompt = task.prompt();
@@ -112,8 +113,9 @@ public final class Sampler implements AutoCloseable {
         String shorter = one ? "; shorten the prompt" : "; shorten the prompt or lower max_tokens";
         if (most > context) return refuse(both + "the model's context of " + context + shorter);
         if (most > capacity())
-            return refuse(both + "the " + capacity() + " tokens that this worker's cache holds" + shorter
-                    + ", or raise bios.engine.sampler.cache-bytes");
+            return Optional.of(Fault.server("out_of_memory", both + "the " + capacity()
+                    + " tokens that this worker's cache holds" + shorter
+                    + ", or raise bios.engine.sampler.cache-bytes"));
         return Optional.empty();
     }
 

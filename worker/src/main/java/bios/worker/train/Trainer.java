@@ -15,7 +15,8 @@ import java.util.Optional;
 /// next micro-batches of several into one pass, and finishes those that are done:
 ///
 /// ```java
-/// try (Evaluation e = trainer.begin(state, operation)) {               // any thread while (!e.done()) {
+/// try (Evaluation e = trainer.begin(state, operation)) {               // any thread
+///     while (!e.done()) {
 ///         PreparedPass prepared = trainer.prepare(List.of(e));         // any thread; also with other runs'
 ///         LaunchedPass launched = prepared.launch();                   // device thread, does not wait
 ///         launched.complete();                                         // any thread, waits

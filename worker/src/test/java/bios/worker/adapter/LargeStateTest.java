@@ -18,33 +18,42 @@ import bios.worker.load.TensorStream;
 import com.sun.management.ThreadMXBean;
 import java.io.FileInputStream;
 import java.io.IOException;
+import java.io.PipedInputStream;
+import java.io.PipedOutputStream;
 import java.io.RandomAccessFile;
+import java.io.UncheckedIOException;
 import java.lang.management.ManagementFactory;
 import java.lang.reflect.Proxy;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// The state of a rank-256 adapter on a model of 70 billion parameters: 53 GB in a sparse file, and a device
+/// The state of a rank-256 adapter on a model of 70 billion parameters: 53 GB in a sparse file, a part of it
+/// through a pipe, and a device
 /// that counts elements instead of storing them.
 class LargeStateTest {
-    private static final int LAYERS = 80;
-    private static final ModelSpec MODEL = new ModelSpec("LlamaForCausalLM", 128_256, 8192, 28_672, LAYERS,
-            64,
-            8, 128, 1e-5f, false, false, false, false, false, new Rope(new float[64], 1),
-            Collections.nCopies(LAYERS, 0), 8192, Set.of(1));
+    private static final ModelSpec MODEL = model(80);
     private static final LoraSpec LORA = new LoraSpec(256, 256, 1, List.copyOf(LoraSpec.ALL_LINEAR));
     private static final List<String> SUFFIXES = List.of("", ".exp_avg", ".exp_avg_sq", ".grad");
 
     @TempDir Path folder;
+
+    private static ModelSpec model(int layers) {
+        return new ModelSpec("LlamaForCausalLM", 128_256, 8192, 28_672, layers, 64, 8, 128, 1e-5f, false,
+                false, false, false, false, new Rope(new float[64], 1), Collections.nCopies(layers, 0), 8192,
+                Set.of(1));
+    }
 
     /// A tensor without elements; the device counts what is written to its rows and columns.
     private record Shaped(Device on, DType dtype, int rows, int columns) implements Tensor {
@@ -69,6 +78,7 @@ class LargeStateTest {
 
     private long allocated;
     private long written;
+    private long read;
     private double sum;
 
     private Device device() {
@@ -85,6 +95,14 @@ class LargeStateTest {
                         float[] values = (float[]) arguments[1];
                         written += to.elements();
                         sum += values[0] + values[Math.toIntExact(to.elements()) - 1];
+                        yield null;
+                    }
+                    case "read" -> {
+                        Tensor from = (Tensor) arguments[0];
+                        int at = (int) arguments[2];
+                        Arrays.fill((float[]) arguments[1], at, at + Math.toIntExact(from.elements()),
+                                from.rows());
+                        read += from.elements();
                         yield null;
                     }
                     case "free" -> {
@@ -135,6 +153,44 @@ class LargeStateTest {
         }
         assertEquals(3, sum);
         assertTrue(heapAllocated() - before < 400 << 20, "heap: " + (heapAllocated() - before));
+    }
+
+    /// Five of the layers: more bytes than an int counts. They are read back while they are written, so that
+    /// nothing is stored.
+    @Test void whatIsWrittenOfALargeStateComesBackThroughSmallBuffers() throws Exception {
+        ModelSpec model = model(5);
+        FactorLayout layout = FactorLayout.of(LORA, model);
+        Device on = device();
+        List<Tensor> tensors = new ArrayList<>();
+        for (int i = 0; i < SUFFIXES.size(); i++)
+            layout.parts().forEach(part -> tensors.add(on.tensor(part.columns(), part.rows())));
+        var header = new StateSnapshot.Header(LORA, 7, 1, AdamParams.DEFAULT);
+        var snapshot = new StateSnapshot(header, layout, SUFFIXES,
+                new StateSnapshot.LiveTensors(on, tensors));
+        long bytes = snapshot.recoveryPointBytes();
+        assertTrue(bytes > Integer.MAX_VALUE, bytes + " bytes");
+        var heap = new AtomicLong();
+        try (var pipe = new PipedInputStream(1 << 20)) {
+            var out = new PipedOutputStream(pipe);
+            var writer = Thread.ofPlatform().start(() -> {
+                long before = heapAllocated();
+                try (out) {
+                    snapshot.writeRecoveryPoint(out, new StagingBuffer());
+                } catch (IOException failed) {
+                    throw new UncheckedIOException(failed);
+                }
+                heap.set(heapAllocated() - before);
+            });
+            try (var source = new StateSource.RecoveryPoint(TensorStream.open("state", pipe, bytes))) {
+                source.check(model);
+                assertEquals(header, source.header());
+                source.fill(source.allocate(model, on), new StagingBuffer());
+            }
+            writer.join();
+        }
+        assertEquals(4 * layout.elements(), read);
+        assertEquals(read, written);
+        assertTrue(heap.get() < 100 << 20, "heap: " + heap.get());
     }
 
     private static void checkRanges(List<TensorRange> ranges, Map<String, Shape> shapes, long dataBytes) {

@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.Operation;
@@ -102,6 +103,26 @@ class EvictionTest {
             assertTrue(fault.message().contains("MiB") && fault.message().contains("bios.engine.run-bytes"),
                     fault.message());
             harness.run(2, SMALL).all(EngineHarness.operations(2, 1, 0));
+        }
+    }
+
+    /// A checkpoint whose manifest has a larger shape than its content.
+    @Test void aLoadThatFailsGivesBackTheRoomOfTheLargerState() {
+        long larger = TrainingState.mostBytes(LARGE, spec());
+        try (var harness = EngineHarness.withRuns(folder, budgets(larger + STATE, 0, 1), s -> s)) {
+            Run first = harness.run(1, SMALL);
+            first.all(List.of(EngineHarness.gradient(1, 1)));
+            CheckpointManifest saved = first.save(EngineHarness.saveState("a"));
+            Run second = harness.run(2, SMALL);
+            var wrong = new CheckpointManifest(saved.run(), saved.kind(), saved.name(), saved.baseModel(),
+                    LARGE, saved.contentId(), saved.adapter(), saved.optimizer(), saved.step(),
+                    saved.settings(), saved.optimizerType(), saved.userMetadata(), saved.parent(),
+                    saved.createdAtMillis(), saved.expiresAtMillis(), saved.baseFingerprint(),
+                    saved.published());
+            second.fault(EngineHarness.load(saved, true), Optional.of(wrong));
+            harness.run(3, SMALL);
+            second.events().expectNoMessage();
+            first.events().expectNoMessage();
         }
     }
 

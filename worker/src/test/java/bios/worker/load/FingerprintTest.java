@@ -104,6 +104,22 @@ class FingerprintTest {
         assertEquals(first, of(model, cache));
     }
 
+    /// As `rsync --inplace --times` leaves a file, and `touch --reference`.
+    @Test void aFileThatIsOverwrittenInPlaceWithSizeAndTimeOfTheOldOneIsAnother() throws IOException {
+        Path file = model.resolve("model.safetensors");
+        var cache = new FingerprintCache(Optional.of(folder.resolve("data/base-models.json")));
+        Fingerprint first = of(model, cache);
+        FileIdentity identity = FileIdentity.of(file);
+        FileTime time = Files.getLastModifiedTime(file);
+        Object changed = Files.getAttribute(file, "unix:ctime");
+        flip(Files.size(file) - 1);
+        do Files.setLastModifiedTime(file, time); // the clock of files has ticks of milliseconds
+        while (Files.getAttribute(file, "unix:ctime").equals(changed));
+        assertEquals(time, Files.getLastModifiedTime(file));
+        assertTrue(identity.change().orElseThrow().contains("was written to"));
+        assertNotEquals(first, of(model, cache));
+    }
+
     @Test void anIdentityTellsWhatHasHappenedToAFile() {
         try {
             Path file = Files.writeString(folder.resolve("f"), "abc");

@@ -11,6 +11,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -89,6 +90,21 @@ class TokenizerTest {
             assertEquals("ab<|second|>", tokenizer.decode(tokens, true));
             assertEquals(2, tokenizer.warnings(folder).size(), "the ids of the file are other ones");
         }
+    }
+
+    @Test void addedTokensOfAnotherTypeAreRefusedByName(@TempDir Path folder) throws IOException {
+        Files.copy(MODEL.resolve("tokenizer.json"), folder.resolve("tokenizer.json"));
+        Map<String, String> refused = Map.of("[1]", "added_tokens_decoder is [1]",
+                "{'1024': {'content': '<|extra|>', 'special': 'yes'}}", "1024: special is \"yes\"",
+                "{'1024': {'content': '<|extra|>', 'lstrip': 1}}", "1024: lstrip is 1");
+        for (var decoder : refused.entrySet()) {
+            Files.writeString(folder.resolve("tokenizer_config.json"),
+                    "{'added_tokens_decoder': %s}".formatted(decoder.getKey()).replace('\'', '"'));
+            String got = assertThrows(ModelRefused.class, () -> Tokenizer.open(folder)).getMessage();
+            assertTrue(got.contains(decoder.getValue()) && got.contains("expected"), got);
+        }
+        Files.writeString(folder.resolve("tokenizer_config.json"), "{\"added_tokens_decoder\": null}");
+        Tokenizer.open(folder).orElseThrow().close();
     }
 
     @Test void aMissingTokenizerIsEmptyAndAnInvalidOneIsRefused(@TempDir Path folder) throws IOException {

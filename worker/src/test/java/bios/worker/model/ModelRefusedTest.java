@@ -13,6 +13,7 @@ import bios.worker.load.FingerprintCache;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
+import bios.worker.load.Rope;
 import bios.worker.load.Safetensors;
 import bios.worker.load.TensorStream;
 import com.fasterxml.jackson.databind.ObjectMapper;
@@ -71,6 +72,17 @@ class ModelRefusedTest {
             "'layer_types':['full_attention','chunked_attention'] | "
                     + "layer type 'chunked_attention' is unknown",
             "'layer_types':['full_attention']    | layer_types has 1 entries",
+            "'layer_types':'full_attention'      | layer_types is \"full_attention\"; expected an array",
+            "'sliding_window':'4096'             | sliding_window is \"4096\"; expected a whole number",
+            "'sliding_window':-1                 | sliding_window is -1; expected a whole number",
+            "'max_window_layers':true            | max_window_layers is true; expected a whole number",
+            "'eos_token_id':'</s>'               | config.json: eos_token_id is \"</s>\"; expected",
+            "'eos_token_id':[7,'9']              | config.json: eos_token_id is [7,\"9\"]; expected",
+            "'eos_token_id':[null]               | config.json: eos_token_id is [null]; expected a token id",
+            "'rms_norm_eps':1e300                | rms_norm_eps is 1.0E300; expected a number that is finite",
+            "'rope_scaling':'yarn'               | rope_scaling is \"yarn\"; expected an object",
+            "'rope_parameters':['yarn']          | rope_parameters is [\"yarn\"]; expected an object",
+            "'rope_parameters':{'rope_type':'linear','factor':'2'} | factor is \"2\"; expected a number",
             "'vocab_size':7                      | tensor 'model.embed_tokens.weight' has shape",
             "'num_hidden_layers':1,'layer_types':null | tensor 'model.layers.1.input_layernorm.weight' "
                     + "is not part of the model"})
@@ -79,6 +91,44 @@ class ModelRefusedTest {
         String got = refusal();
         assertTrue(got.startsWith(folder.toString()), got);
         assertTrue(got.contains(message), got);
+    }
+
+    /// A value of another type is refused wherever it is used, and null is as good as none.
+    @ParameterizedTest @CsvSource({"attention_factor, '\"1.0x\"'", "attention_factor, 0",
+            "attention_factor, 1e39", "mscale, '\"1\"'", "mscale_all_dim, true", "beta_fast, [32]",
+            "beta_fast, -1", "beta_slow, '\"1\"'", "truncate, '\"no\"'",
+            "original_max_position_embeddings, '\"64\"'", "original_max_position_embeddings, 0",
+            "rope_theta, '\"large\"'", "partial_rotary_factor, true"})
+    void aRopeParameterOfAnotherTypeIsRefusedByName(String name, String value) throws Exception {
+        String yarn = "'rope_parameters':{'rope_type':'yarn','factor':4.0";
+        configure(yarn + "}");
+        Rope without = ModelFolder.open(folder).spec().rope();
+        configure(yarn + ",'" + name + "':null}");
+        Rope none = ModelFolder.open(folder).spec().rope();
+        Assertions.assertArrayEquals(without.inverseFrequencies(), none.inverseFrequencies());
+        assertEquals(without.attentionFactor(), none.attentionFactor());
+        configure(yarn + ",'" + name + "':" + value + "}");
+        String got = refusal();
+        assertTrue(got.contains(name + " is ") && got.contains("; expected "), got);
+    }
+
+    @Test void endTokensOfAnotherTypeAreRefusedByName() throws Exception {
+        Path file = folder.resolve("generation_config.json");
+        for (String value : List.of("'2'", "2.5", "[2, 'x']", "{'id': 2}", "true")) {
+            Files.writeString(file, "{'eos_token_id': %s}".formatted(value).replace('\'', '"'));
+            assertTrue(refusal().contains("generation_config.json: eos_token_id is "), refusal());
+        }
+        configure("'eos_token_id':5");
+        for (String none : List.of("{}", "{\"eos_token_id\": null}")) {
+            Files.writeString(file, none);
+            assertEquals(Set.of(5), ModelFolder.open(folder).spec().endTokens());
+        }
+    }
+
+    @Test void anIndexThatNamesNoFileIsRefused() throws Exception {
+        Files.delete(folder.resolve("model.safetensors"));
+        Files.writeString(folder.resolve("model.safetensors.index.json"), "{\"weight_map\": {\"a\": 1}}");
+        assertTrue(refusal().contains("names no file for tensor 'a', but 1"), refusal());
     }
 
     @Test void aMissingTensorIsNamedInTheRefusal() throws Exception {

@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.protocol.Fault;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.sampling.SampleResult.StopReason;
 import bios.protocol.sampling.SampleResult.TokenLogprob;
@@ -330,6 +331,11 @@ class SamplerTest {
     @Test void requestsThatCanNeverFitAreRefusedWithTheNumbers() {
         try (Sampler sampler = new Sampler(model, Optional.empty(), tight(1))) {
             int context = model.spec().contextLength();
+            Fault everywhere = sampler.refusal(task(prompt(1, 10), params(context, 1))).orElseThrow();
+            assertEquals(Fault.Kind.USER, everywhere.kind());
+            Fault here = sampler.refusal(task(prompt(1, 60), params(9, 1))).orElseThrow();
+            assertEquals(Fault.Kind.SERVER, here.kind());
+            assertEquals("out_of_memory", here.code());
             assertTrue(refusal(sampler, task(new int[0], params(1, 1))).contains("empty"));
             assertTrue(refusal(sampler, task(new int[] {1, model.spec().vocabularySize()}, params(1, 1)))
                     .contains("at position 1"));
