@@ -48,6 +48,7 @@ final class TidyRules {
     private static final Pattern CODE_PARAMETER =
             Pattern.compile("\\b(\\w+)\\(([^()]*)\\bString code\\b[^()]*\\)\\s*\\{");
     private static final Pattern CONSTANT = Pattern.compile("\\bString (\\w+) = \"([a-z_]+)\";");
+    private static final Pattern TYPE = Pattern.compile("\\b(?:class|record|interface|enum) (\\w+)\\b");
     private static final Pattern METRIC = Pattern.compile("\\.name\\(\"(bios_\\w+)\"\\)");
 
     private TidyRules() {}
@@ -264,11 +265,9 @@ final class TidyRules {
         return Pattern.compile("\\b" + name + "\\b").matcher(sources.getOrDefault(file, "")).find();
     }
 
-    /// Whether `text` declares this type, and names its member where one is given behind a dot.
-    static boolean declares(String text, String name) {
-        String[] parts = name.split("\\.", 2);
-        return Pattern.compile("\\b(?:class|record|interface|enum) " + parts[0] + "\\b").matcher(text).find()
-                && (parts.length < 2 || Pattern.compile("\\b" + parts[1] + "\\b").matcher(text).find());
+    /// The names of the types that `text` declares.
+    static Set<String> types(String text) {
+        return new TreeSet<>(found(TYPE, text, 1));
     }
 
     /// How `text`, main code outside the CPU backend, reaches into it.

@@ -112,10 +112,9 @@ final class TidyRulesTest {
                 "bios.worker.model.Objective -> bios.worker.model.RunBatch.LossInputs").replacements());
     }
 
-    @Test void aDeclaredTypeAndItsMemberAreFound() {
-        String text = "public interface A {\n    record B(int c) {}\n}\n";
-        for (String name : List.of("A", "B", "A.B", "B.c")) assertTrue(TidyRules.declares(text, name), name);
-        for (String name : List.of("C", "A.D", "c")) assertFalse(TidyRules.declares(text, name), name);
+    @Test void declaredTypesAreFound() {
+        assertEquals(Set.of("A", "B", "D"), TidyRules.types(
+                "public interface A {\n    record B(int c) {}\n    private enum D { E }\n}\n"));
     }
 
     @Test void hopsAreReadAndLinksBetweenThemFound() {
