@@ -130,15 +130,15 @@ class TrainingClient:
         def both() -> Tuple[Future[ForwardBackwardOutput], Future[OptimStepResponse]]:
             return first(), second()
 
-        found, stepped = self._queue.run(both)
-        return _trained(found.result(), stepped.result(), callable(loss_fn))
+        evaluated, stepped = self._queue.run(both)
+        return _trained(evaluated.result(), stepped.result(), callable(loss_fn))
 
     async def train_async(self, data: Sequence[Datum], loss_fn: Union[LossFnType, CustomLoss] = "cross_entropy",
                           learning_rate: float = 1e-4, **kwargs: Any) -> TrainingResult:
         """``train`` for asyncio; one ``await`` gives the result."""
         first, second = self._training(data, loss_fn, learning_rate, kwargs)
-        found, stepped = await self._queued(lambda: (first(), second()))
-        return _trained(await found, await stepped, callable(loss_fn))
+        evaluated, stepped = await self._queued(lambda: (first(), second()))
+        return _trained(await evaluated, await stepped, callable(loss_fn))
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
@@ -255,9 +255,9 @@ class TrainingClient:
 
     def get_info(self) -> GetInfoResponse:
         """The run's base model, adapter shape and number of steps."""
-        found = GetInfoResponse.from_wire(self._session.transport.post("/get_info", {"model_id": self._model_id}))
-        self._base_model = found.model_name or self._base_model
-        return found
+        info = GetInfoResponse.from_wire(self._session.transport.post("/get_info", {"model_id": self._model_id}))
+        self._base_model = info.model_name or self._base_model
+        return info
 
     async def get_info_async(self) -> GetInfoResponse:
         """``get_info`` for asyncio."""
@@ -372,13 +372,13 @@ class TrainingClient:
                 Datum(d.model_input, {**d.loss_fn_inputs, "weights": TensorData.from_torch(
                     torch.zeros_like(p) if g is None else -g)})
                 for d, p, g in zip(plain, logprobs, slopes)]
-            found: Dict[str, float] = {k: float(v) for k, v in dict(metrics).items()}
-            found["loss:sum"] = float(loss.detach())
+            reported: Dict[str, float] = {k: float(v) for k, v in dict(metrics).items()}
+            reported["loss:sum"] = float(loss.detach())
 
             def replace(results: List[ForwardBackwardOutput]) -> ForwardBackwardOutput:
                 done = results[0]
                 kept = {k: v for k, v in done.metrics.items() if k in ("tokens:sum", "non_finite:sum")}
-                return ForwardBackwardOutput(done.loss_fn_output_type, done.loss_fn_outputs, {**kept, **found})
+                return ForwardBackwardOutput(done.loss_fn_output_type, done.loss_fn_outputs, {**kept, **reported})
 
             return Joined([self._pass("forward_backward", weighted, "cross_entropy", None)()], replace)
 
@@ -525,9 +525,9 @@ def _add_note(error: APIStatusError, note: str) -> None:
     error.args = (f"{error.args[0]}; {note}",) + error.args[1:]
 
 
-def _trained(found: ForwardBackwardOutput, stepped: OptimStepResponse, custom: bool) -> TrainingResult:
-    total = found.metrics.get("loss:sum", 0.0)
-    weight = found.metrics.get("weights:sum") or found.metrics.get("tokens:sum") or 0.0
+def _trained(evaluated: ForwardBackwardOutput, stepped: OptimStepResponse, custom: bool) -> TrainingResult:
+    total = evaluated.metrics.get("loss:sum", 0.0)
+    weight = evaluated.metrics.get("weights:sum") or evaluated.metrics.get("tokens:sum") or 0.0
     loss = total if custom or not weight else total / weight
-    metrics = {**found.metrics, "loss:mean": loss, **stepped.metrics}
+    metrics = {**evaluated.metrics, "loss:mean": loss, **stepped.metrics}
     return TrainingResult(loss, metrics, stepped.step or 0)

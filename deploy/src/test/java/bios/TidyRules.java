@@ -9,6 +9,7 @@ import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 
 /// The rules of the source tree, as functions of a file's text, so that each can be shown to fail.
 /// [TidyTest] applies them to the tree, [TidyRulesTest] to planted violations.
@@ -31,7 +32,7 @@ final class TidyRules {
             "Thread\\.sleep|LockSupport\\.park|\\bAwait\\.(result|ready)|\\.join\\(\\)|::join\\b"
             + "|\\.get\\([^()]*TimeUnit\\.|\\.invokeAll\\(|\\.waitFor\\(\\)"
             + "|toCompletableFuture\\(\\)\\s*\\.get\\(|[lL]atch\\.await\\(|[bB]arrier\\.await\\("
-            + "|[cC]ondition\\.await\\(");
+            + "|[cC]ondition\\.await\\(|(?<![.\\w])wait\\(");
 
     private static final String TYPE_ARGUMENTS = "<(?:[^<>;]|<(?:[^<>;]|<[^<>;]*>)*>)*>";
     private static final Pattern FUTURE = Pattern.compile(
@@ -47,6 +48,7 @@ final class TidyRules {
     private static final Pattern CODE_PARAMETER =
             Pattern.compile("\\b(\\w+)\\(([^()]*)\\bString code\\b[^()]*\\)\\s*\\{");
     private static final Pattern CONSTANT = Pattern.compile("\\bString (\\w+) = \"([a-z_]+)\";");
+    private static final Pattern TYPE = Pattern.compile("\\b(?:class|record|interface|enum) (\\w+)\\b");
     private static final Pattern METRIC = Pattern.compile("\\.name\\(\"(bios_\\w+)\"\\)");
 
     private TidyRules() {}
@@ -66,10 +68,11 @@ final class TidyRules {
     }
 
     /// Calls that block a thread in lines that are not marked as an edge: sleeping, joining threads or
-    /// futures, waiting for queues, latches, semaphores and processes.
+    /// futures, waiting for monitors, queues, latches, semaphores and processes.
     static List<String> blocking(String text) {
         var pattern = new StringBuilder(BLOCKING.pattern());
-        for (String future : names(FUTURE, text)) pattern.append("|\\b").append(future).append("\\.get\\(");
+        for (String future : names(FUTURE, text)) pattern.append("|\\b").append(future)
+                .append("(?:\\((?:[^()]|\\([^()]*\\))*\\))?\\.get\\(");
         for (String queue : names(QUEUE, text))
             pattern.append("|\\b").append(queue).append("\\.(take\\(\\)|put\\()");
         for (String permit : names(SEMAPHORE, text)) pattern.append("|\\b").append(permit)
@@ -212,6 +215,12 @@ final class TidyRules {
                     parts[0].substring(dot + 1).strip(), parts.length < 2 ? "" : parts[1].strip());
         }
 
+        /// The types that have replaced it, each with the name of its member behind a dot where one is given.
+        List<String> replacements() {
+            return Stream.of(now.split(", ")).map(type -> type.replaceFirst(" \\(.*", "")
+                    .replaceFirst("^(?:[a-z]\\w*\\.)*", "")).toList();
+        }
+
         /// Whether it is one word of the language too (`Line`, `Call`), which only a type can be wrong with.
         boolean isWord() {
             return name.matches("[A-Z][a-z]*");
@@ -226,7 +235,8 @@ final class TidyRules {
         String inPackage = declared.find() ? declared.group(1) : "";
         var wrong = new ArrayList<String>();
         for (Retired retired : names) {
-            if (!retired.scope().isEmpty() && !retired.scope().equals(inPackage)) continue;
+            if (!text.contains(retired.name())
+                    || !retired.scope().isEmpty() && !retired.scope().equals(inPackage)) continue;
             String name = Pattern.quote(retired.name());
             String declaration = "\\b(?:class|record|interface|enum) " + name + "\\b";
             Pattern use = Pattern.compile(!retired.scope().isEmpty() ? declaration
@@ -235,6 +245,29 @@ final class TidyRules {
             if (use.matcher(text).find()) wrong.add(retired.name() + " is now: " + retired.now());
         }
         return wrong;
+    }
+
+    /// The names of the source files in each row of a table of hops: its second column.
+    static List<List<String>> hops(String page) {
+        return page.lines().filter(line -> line.matches("\\| \\d+ \\|.*"))
+                .map(line -> found(Pattern.compile("\\w+\\.(?:java|py)"), line.split("\\|")[2], 0)).toList();
+    }
+
+    /// Whether the source of one type or Python module names the other.
+    ///
+    /// @param sources texts by name of the file
+    static boolean linked(String one, String other, Map<String, String> sources) {
+        return names(one, other, sources) || names(other, one, sources);
+    }
+
+    private static boolean names(String file, String other, Map<String, String> sources) {
+        String name = other.substring(0, other.lastIndexOf('.'));
+        return Pattern.compile("\\b" + name + "\\b").matcher(sources.getOrDefault(file, "")).find();
+    }
+
+    /// The names of the types that `text` declares.
+    static Set<String> types(String text) {
+        return new TreeSet<>(found(TYPE, text, 1));
     }
 
     /// How `text`, main code outside the CPU backend, reaches into it.

@@ -36,6 +36,7 @@ final class TidyRulesTest {
                 "Await.result(future, limit);", "latch.await();", "process.waitFor();",
                 "CompletableFuture<String> done = f(); done.get();", "Future<?> task = g(); task.get();",
                 "BlockingQueue<Runnable> calls = h(); calls.take().run();",
+                "CompletableFuture<A> call(B b) { } A a = call(f(x)).get();", "while (empty()) wait();",
                 "LinkedBlockingQueue<A> q = h(); q.put(a);", "Semaphore permits = s(); permits.acquire();")) {
             assertEquals(1, TidyRules.blocking(code).size(), code);
             assertEquals(List.of(), TidyRules.blocking(code + " // edge: a thread of its own"), code);
@@ -43,6 +44,7 @@ final class TidyRulesTest {
         for (String code : List.of("Optional<A> a = f(); a.get();", "String.join(\", \", names);",
                 "Supplier<CompletionStage<A>> work = f(); work.get();", "pages.take();",
                 "Function<B, CompletionStage<A>> call) { call.get(); }", "map.put(a, b);",
+                "await(done);", "Future<A> f(B b) { } optional().get();",
                 "/// latch.await()"))
             assertEquals(List.of(), TidyRules.blocking(code), code);
     }
@@ -101,6 +103,29 @@ final class TidyRulesTest {
         for (String text : List.of("final class SampleQueue {}", "Deeds", "in word and Deed",
                 "package bios.b;\nrecord Call() {}", "package bios.a;\nrecord ApiCall() {}"))
             assertEquals(List.of(), TidyRules.retired(names, text), text);
+    }
+
+    @Test void aRetiredNameSaysWhatHasReplacedIt() {
+        assertEquals(List.of("SampleDispatcher", "SampleQueue"), TidyRules.Retired.of(
+                "SamplingDesk -> SampleDispatcher (coordinator), SampleQueue (worker)").replacements());
+        assertEquals(List.of("RunBatch.LossInputs"), TidyRules.Retired.of(
+                "bios.worker.model.Objective -> bios.worker.model.RunBatch.LossInputs").replacements());
+    }
+
+    @Test void declaredTypesAreFound() {
+        assertEquals(Set.of("A", "B", "D"), TidyRules.types(
+                "public interface A {\n    record B(int c) {}\n    private enum D { E }\n}\n"));
+    }
+
+    @Test void hopsAreReadAndLinksBetweenThemFound() {
+        assertEquals(List.of(List.of("a.py"), List.of("B.java", "C.java")),
+                TidyRules.hops("| hop | files |\n| 1 | `x/a.py` | D.java |\n"
+                        + "| 2 | `y/B.java`, `C.java` | |\n"));
+        Map<String, String> sources = Map.of("B.java", "new C(1)", "C.java", "", "D.java", "new BC()");
+        assertTrue(TidyRules.linked("B.java", "C.java", sources));
+        assertTrue(TidyRules.linked("C.java", "B.java", sources));
+        assertFalse(TidyRules.linked("D.java", "C.java", sources));
+        assertFalse(TidyRules.linked("E.java", "C.java", sources));
     }
 
     @Test void aReachIntoTheCpuBackendIsFound() {

@@ -3,7 +3,6 @@ package bios;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
@@ -35,8 +34,6 @@ final class TidyTest {
             "deploy/src/main/java/bios", "deploy/src/main/java/bios/command",
             "deploy/src/main/java/bios/bench");
 
-    /// Whether the device seam is in place: nothing but its factory names the CPU backend.
-    private static final boolean DEVICE_SEAM = true;
     private static final String CPU_BACKEND = "worker/src/main/java/bios/worker/device/cpu/";
     /// The class that chooses a backend.
     private static final String DEVICE_FACTORY = "worker/src/main/java/bios/worker/device/Devices.java";
@@ -252,24 +249,41 @@ final class TidyTest {
         assertTrue(rows > 1 && rows - 1 <= 30, () -> rows - 1 + " terms");
     }
 
-    /// The page says how many hops and files the path has, and each file exists.
-    @Test void thePathOfOneForwardBackwardIsThatOfTheCode() throws IOException {
+    /// Each hop leads to the next: one of its files names a file of the next, or is named by one, except
+    /// where the page says that the request goes over HTTP. Each file has such a link to another one of its
+    /// hop or of the hops beside it. The page says how many hops and files there are.
+    @Test void thePathOfOneForwardBackwardIsLinkedInTheCode() throws IOException {
         String design = Files.readString(ROOT.resolve("docs/design.md"));
         int begin = design.indexOf("### The path of one `forward_backward`");
         String path = design.substring(begin, design.indexOf("\n## ", begin));
-        Set<String> named = new TreeSet<>();
-        Matcher file = Pattern.compile("(\\w+\\.(?:java|py))").matcher(path);
-        while (file.find()) named.add(file.group(1));
-        Map<String, Integer> there = new TreeMap<>();
-        named.forEach(name -> there.put(name, 0));
+        List<List<String>> hops = TidyRules.hops(path);
+        Map<String, String> sources = new TreeMap<>();
         List<Path> all = new ArrayList<>(sources("main", ".java"));
         all.addAll(files("protocol/python/src/bios", ".py"));
-        for (Path source : all) there.computeIfPresent(source.getFileName().toString(), (_, n) -> n + 1);
-        there.values().removeIf(n -> n > 0);
-        assertEquals(Map.of(), there, "named and not there");
-        long hops = path.lines().filter(line -> line.matches("\\| \\d+ \\|.*")).count();
-        assertTrue(path.contains(hops + " hops in " + named.size() + " files"),
-                () -> hops + " hops in " + named.size() + " files");
+        for (Path source : all)
+            sources.merge(source.getFileName().toString(), Files.readString(source), String::concat);
+        List<String> wrong = new ArrayList<>();
+        for (int i = 0; i < hops.size(); i++) {
+            List<String> near = hops.subList(Math.max(0, i - 1), Math.min(hops.size(), i + 2)).stream()
+                    .flatMap(List::stream).toList();
+            for (String file : hops.get(i))
+                if (near.stream().noneMatch(other -> !other.equals(file)
+                        && TidyRules.linked(file, other, sources)))
+                    wrong.add(file + " of hop " + (i + 1));
+            if (i == 0 || overHttp(path, i + 1)) continue;
+            List<String> before = hops.get(i - 1);
+            if (hops.get(i).stream().noneMatch(file ->
+                    before.stream().anyMatch(other -> TidyRules.linked(file, other, sources))))
+                wrong.add("from hop " + i + " to the next");
+        }
+        assertEquals(List.of(), wrong);
+        long files = hops.stream().flatMap(List::stream).distinct().count();
+        assertTrue(path.contains(hops.size() + " hops in " + files + " files"),
+                () -> hops.size() + " hops in " + files + " files");
+    }
+
+    private static boolean overHttp(String path, int hop) {
+        return path.lines().anyMatch(line -> line.matches("\\| " + hop + " \\|.*\\| over HTTP: .*"));
     }
 
     @Test void theGuideForJavaShowsItsProgramsAsTheyAre() throws IOException {
@@ -285,14 +299,15 @@ final class TidyTest {
 
     /// One term, one meaning: the glossary decides, and names that it has replaced do not come again.
     @Test void retiredNamesAreNotUsed() throws IOException {
-        Path list = ROOT.resolve("deploy/src/test/resources/retired-names.txt");
-        List<TidyRules.Retired> names = Files.readAllLines(list).stream()
-                .filter(line -> line.contains(" -> ")).map(TidyRules.Retired::of).toList();
+        List<TidyRules.Retired> names = retiredNames();
         List<Path> all = new ArrayList<>(pages());
         all.addAll(sources("main", ".java"));
         all.addAll(sources("test", ".java"));
         all.addAll(files("protocol/python", ".py"));
         all.addAll(files("deploy", ".py"));
+        for (String module : MODULES)
+            for (String suffix : List.of(".cu", ".cuh", ".sh", ".conf")) all.addAll(files(module, suffix));
+        all.add(ROOT.resolve("bios"));
         List<String> wrong = new ArrayList<>();
         for (Path file : all)
             if (!relative(file).startsWith("deploy/src/test/java/bios/Tidy"))
@@ -302,8 +317,31 @@ final class TidyTest {
         assertFalse(names.isEmpty());
     }
 
+    private static List<TidyRules.Retired> retiredNames() throws IOException {
+        return Files.readAllLines(ROOT.resolve("deploy/src/test/resources/retired-names.txt")).stream()
+                .filter(line -> line.contains(" -> ") && !line.startsWith("#"))
+                .map(TidyRules.Retired::of).toList();
+    }
+
+    /// What has replaced a retired name is in the code.
+    @Test void theNamesOfTodayExist() throws IOException {
+        Map<String, String> declaring = new TreeMap<>();
+        for (String kind : List.of("main", "test", "bench"))
+            for (Path file : sources(kind, ".java")) {
+                String text = Files.readString(file);
+                for (String type : TidyRules.types(text)) declaring.merge(type, text, String::concat);
+            }
+        Set<String> missing = new TreeSet<>();
+        for (TidyRules.Retired retired : retiredNames())
+            for (String now : retired.replacements()) {
+                String[] parts = now.split("\\.", 2);
+                String text = declaring.getOrDefault(parts[0], "");
+                if (!text.contains(parts[parts.length - 1])) missing.add(now);
+            }
+        assertEquals(Set.of(), missing);
+    }
+
     @Test void onlyTheFactoryNamesTheCpuBackend() throws IOException {
-        assumeTrue(DEVICE_SEAM, "the device seam is not in place");
         List<String> wrong = new ArrayList<>();
         for (Path file : sources("main", ".java")) {
             String name = relative(file);

@@ -123,16 +123,16 @@ class PPOTrainer:
         tokenizer = self._get_tokenizer()
         inputs = [ModelInput.from_ints(tokens_of(p, f"prompts[{i}]", tokenizer)) for i, p in enumerate(prompts)]
         room = self._context_length()
-        asked = [client.sample(prompt, settings.sampling(self._seed(i), room - prompt.length), settings.group_size)
+        futures = [client.sample(prompt, settings.sampling(self._seed(i), room - prompt.length), settings.group_size)
                  for i, prompt in enumerate(inputs)]
-        found: List[Rollout] = []
-        for i, (prompt, future) in enumerate(zip(inputs, asked)):
+        rollouts: List[Rollout] = []
+        for i, (prompt, future) in enumerate(zip(inputs, futures)):
             for sequence in future.result().sequences:
                 logprobs = sequence.model_logprobs
                 if logprobs is None or any(p is None for p in logprobs):
                     raise BiosError(f"prompts[{i}]: the server gave no log-probabilities for a completion")
-                found.append(Rollout(prompt, sequence.tokens, list(logprobs), i, sequence.stop_reason, tokenizer))
-        return found
+                rollouts.append(Rollout(prompt, sequence.tokens, list(logprobs), i, sequence.stop_reason, tokenizer))
+        return rollouts
 
     async def collect_rollouts_async(self, prompts: Sequence[Text]) -> List[Rollout]:
         """``collect_rollouts`` for asyncio."""
@@ -142,8 +142,8 @@ class PPOTrainer:
         """The context of the base model, in tokens."""
         if self._context is None:
             base = self.client.get_info().model_name
-            told = self.client._session.transport.get("/get_server_capabilities")["supported_models"]
-            self._context = next((int(m["max_context_length"]) for m in told
+            models = self.client._session.transport.get("/get_server_capabilities")["supported_models"]
+            self._context = next((int(m["max_context_length"]) for m in models
                                   if m["model_name"] == base and m.get("max_context_length")), UNKNOWN_CONTEXT)
         return self._context
 
@@ -167,15 +167,15 @@ class PPOTrainer:
         with a warning: 1 for a completion that ends by itself, less the share of its tokens that repeat the one before.
         The stand-in only lets a program run; it is no measure of quality.
         """
-        found = list(rollouts)
-        given = reward_fn or self._reward_fn
-        if given is None:
+        items = list(rollouts)
+        reward = reward_fn or self._reward_fn
+        if reward is None:
             preference = self._preference or self._configured()
             if preference is not None:
-                return win_fractions(found, preference)
+                return win_fractions(items, preference)
             self._warn()
-            given = fallback_reward
-        return [number(given(rollout), f"reward of rollouts[{i}]") for i, rollout in enumerate(found)]
+            reward = fallback_reward
+        return [number(reward(rollout), f"reward of rollouts[{i}]") for i, rollout in enumerate(items)]
 
     async def compute_rewards_async(self, rollouts: Sequence[Rollout],
                                     reward_fn: Optional[RewardFunction] = None) -> List[float]:
@@ -210,18 +210,18 @@ class PPOTrainer:
         first substep 0 but for rounding), ``clip_fraction``, ``loss``, ``grad_norm`` and ``step``.
         """
         client, settings = self.client, self.config
-        found = list(rollouts)
-        given = [number(r, f"rewards[{i}]") for i, r in enumerate(rewards)]
-        if not found or len(given) != len(found):
-            raise InvalidArgumentError("rewards", f"expected one for each of the rollouts ({len(found)}, at least one), got"
-                                                  f" {len(given)}")
-        differences = self._differences(found)
-        advantages = self._advantages(found, given, differences)
-        metrics = _sampling_metrics(found, given)
+        items = list(rollouts)
+        numbers = [number(r, f"rewards[{i}]") for i, r in enumerate(rewards)]
+        if not items or len(numbers) != len(items):
+            raise InvalidArgumentError("rewards", f"expected one for each of the rollouts ({len(items)}, at least one), got"
+                                                  f" {len(numbers)}")
+        differences = self._differences(items)
+        advantages = self._advantages(items, numbers, differences)
+        metrics = _sampling_metrics(items, numbers)
         if self._reference is not None:
             metrics["kl_reference"] = mean([d for row in differences for d in row])
-        order = [i for i in range(len(found)) if any(advantages[i])]
-        metrics.update(self._learn(client, settings, found, advantages, order))
+        order = [i for i in range(len(items)) if any(advantages[i])]
+        metrics.update(self._learn(client, settings, items, advantages, order))
         self._iterations += 1
         return metrics
 
@@ -253,9 +253,9 @@ class PPOTrainer:
         reference = self._reference
         if reference is None:
             return [[0.0] * len(r.tokens) for r in rollouts]
-        asked = [scored(reference, r.prompt.to_ints(), r.tokens) for r in rollouts]
+        futures = [scored(reference, r.prompt.to_ints(), r.tokens) for r in rollouts]
         return [[p - q for p, q in zip(r.logprobs, completion_logprobs(future.result(), len(r.tokens)))]
-                for r, future in zip(rollouts, asked)]
+                for r, future in zip(rollouts, futures)]
 
     def _advantages(self, rollouts: List[Rollout], rewards: List[float],
                     differences: List[List[float]]) -> List[List[float]]:
@@ -263,30 +263,31 @@ class PPOTrainer:
         settings = self.config
         baselines = _baselines(rollouts, rewards)
         penalties = [[settings.kl_coef * d for d in row] for row in differences]
-        found: List[List[float]] = []
+        advantages: List[List[float]] = []
         if settings.advantages == "group":
             # Centered over the batch: a penalty on every token alike would only favor short completions.
-            middle = mean([p for row in penalties for p in row])
+            mean_penalty = mean([p for row in penalties for p in row])
             for i, row in enumerate(penalties):
-                found.append([rewards[i] - baselines[i] - (p - middle) for p in row])
+                advantages.append([rewards[i] - baselines[i] - (p - mean_penalty) for p in row])
         else:
             for i, row in enumerate(penalties):
                 gains = [-p for p in row]
                 gains[-1] += rewards[i]
-                found.append(generalized_advantages(gains, self._values(i, rollouts[i], baselines[i]), settings.gamma, settings.lam))
+                values = self._values(i, rollouts[i], baselines[i])
+                advantages.append(generalized_advantages(gains, values, settings.gamma, settings.lam))
         if settings.normalize:
-            spread = deviation([a for row in found for a in row])
-            found = [[a / spread for a in row] for row in found] if spread > 0 else found
-        return found
+            std = deviation([a for row in advantages for a in row])
+            advantages = [[a / std for a in row] for row in advantages] if std > 0 else advantages
+        return advantages
 
     def _values(self, index: int, rollout: Rollout, baseline: float) -> List[float]:
         if self._value_fn is None:
             return [baseline] * len(rollout.tokens)
-        given = [number(v, f"value_fn of rollouts[{index}]") for v in self._value_fn(rollout)]
-        if len(given) != len(rollout.tokens):
-            raise InvalidArgumentError("value_fn", f"gave {len(given)} values for the {len(rollout.tokens)} tokens of"
+        values = [number(v, f"value_fn of rollouts[{index}]") for v in self._value_fn(rollout)]
+        if len(values) != len(rollout.tokens):
+            raise InvalidArgumentError("value_fn", f"gave {len(values)} values for the {len(rollout.tokens)} tokens of"
                                                    f" rollouts[{index}]")
-        return given
+        return values
 
     def _learn(self, client: TrainingClient, settings: PPOConfig, rollouts: List[Rollout],
                advantages: List[List[float]], order: List[int]) -> Dict[str, float]:
@@ -327,12 +328,12 @@ class PPOTrainer:
 def generalized_advantages(gains: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> List[float]:
     """Generalized advantage estimation (Schulman et al., 2016) over the tokens of a completion: ``gains``: the reward of each
     token; ``values``: what is expected from each token on; nothing is expected after the last."""
-    found = [0.0] * len(gains)
+    advantages = [0.0] * len(gains)
     ahead, after = 0.0, 0.0
     for t in range(len(gains) - 1, -1, -1):
         ahead = gains[t] + gamma * after - values[t] + gamma * lam * ahead
-        found[t], after = ahead, values[t]
-    return found
+        advantages[t], after = ahead, values[t]
+    return advantages
 
 
 def fallback_reward(rollout: Rollout) -> float:

@@ -9,9 +9,9 @@ import java.util.Map;
 /// What the accounts may use: `bios.gateway.limits`. An account that has a block of its own under `owners`
 /// has the values of that block, and those of all accounts where the block has none.
 ///
-/// @param ofAll of an account without a block of its own
-/// @param ofOwner by account
-public record OwnerLimits(Limit ofAll, Map<String, Limit> ofOwner) {
+/// @param defaults of an account without a block of its own
+/// @param byOwner by account
+public record OwnerLimits(Limit defaults, Map<String, Limit> byOwner) {
     private static final String OWNERS = "owners";
 
     /// The limits of one account; 0: no limit.
@@ -34,21 +34,21 @@ public record OwnerLimits(Limit ofAll, Map<String, Limit> ofOwner) {
     }
 
     public OwnerLimits {
-        ofOwner = Map.copyOf(ofOwner);
+        byOwner = Map.copyOf(byOwner);
     }
 
     /// Reads the block `bios.gateway.limits`.
     public static OwnerLimits of(Config block) {
-        var ofOwner = new HashMap<String, Limit>();
+        var byOwner = new HashMap<String, Limit>();
         Config owners = block.getConfig(OWNERS);
         for (String owner : owners.root().keySet())
-            ofOwner.put(owner, Limit.of(owners.getConfig(ConfigUtil.quoteString(owner))
+            byOwner.put(owner, Limit.of(owners.getConfig(ConfigUtil.quoteString(owner))
                     .withFallback(block)));
-        return new OwnerLimits(Limit.of(block), ofOwner);
+        return new OwnerLimits(Limit.of(block), byOwner);
     }
 
     /// The limits of an account.
     public Limit of(String owner) {
-        return ofOwner.getOrDefault(owner, ofAll);
+        return byOwner.getOrDefault(owner, defaults);
     }
 }

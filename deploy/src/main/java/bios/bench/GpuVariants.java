@@ -36,11 +36,12 @@ record GpuVariants(GpuCheck.Sizes sizes, DeviceSettings settings, Path folder) {
 
     private List<Variant> variants() {
         return List.of(new Variant("graphs = off", cuda -> cuda.withGraphs(false), true),
-                products("few-rows = off", p -> new Products(false, p.narrow(), p.algorithmRows()), true),
+                products("few-rows = off", p -> new Products(false, p.forwardInBf16(), p.algorithmRows()),
+                        true),
                 products("forward-results = bfloat16", p -> new Products(p.fewRows(), true,
                         p.algorithmRows()), false),
-                products("algorithm-rows = " + sizes.length(), p -> new Products(p.fewRows(), p.narrow(),
-                        sizes.length()), false));
+                products("algorithm-rows = " + sizes.length(), p -> new Products(p.fewRows(),
+                        p.forwardInBf16(), sizes.length()), false));
     }
 
     private static Variant products(String name, UnaryOperator<Products> of, boolean sameBits) {

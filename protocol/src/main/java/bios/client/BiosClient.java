@@ -37,8 +37,8 @@ public final class BiosClient implements AutoCloseable {
 
     private final ClientSettings settings;
     private final ActorSystem<Object> system;
-    private final OperationLimit limit;
-    private final OperationLimit followed;
+    private final OperationThrottle limit;
+    private final OperationThrottle followed;
     private final AtomicLong runs = new AtomicLong();
     private final AtomicLong samplers = new AtomicLong();
     private final AtomicReference<CompletionStage<String>> session = new AtomicReference<>();
@@ -46,8 +46,8 @@ public final class BiosClient implements AutoCloseable {
 
     private BiosClient(ClientSettings settings) {
         this.settings = settings;
-        this.limit = new OperationLimit(settings.maxOperations(), settings.maxWaiting());
-        this.followed = new OperationLimit(MOST_FOLLOWED, settings.maxWaiting());
+        this.limit = new OperationThrottle(settings.maxOperations(), settings.maxWaiting());
+        this.followed = new OperationThrottle(MOST_FOLLOWED, settings.maxWaiting());
         var connection = Connection.create(settings, System::nanoTime, // edge: monotonic clock
                 () -> UUID.randomUUID().toString()); // edge: names that cannot be guessed
         var transport = new ClientTransport(settings.host(), settings.port(), settings.bindHost(),

@@ -100,7 +100,7 @@ public final class Gateway {
         var server = Http.get(system).newServerAt(host, port)
                 .withSettings(server(system.settings().config(), settings));
         return settings.tls().map(server::enableHttps).orElse(server).bind(answers(management,
-                        new Hub(services, callers), page, handler))
+                        new TokenizerFiles(services, callers), page, handler))
                 .thenApply(binding -> {
                     boundPort.set(binding.localAddress().getPort());
                     return binding.addToCoordinatedShutdown(DRAIN, system);
@@ -126,9 +126,9 @@ public final class Gateway {
     }
 
     private static Function<HttpRequest, CompletionStage<HttpResponse>> answers(Management management,
-            Hub hub, FrontPage page, HttpHandler handler) {
+            TokenizerFiles tokenizerFiles, FrontPage page, HttpHandler handler) {
         return request -> management.answer(request).or(() -> page.answer(request))
-                .or(() -> hub.answer(request))
+                .or(() -> tokenizerFiles.answer(request))
                 .orElseGet(() -> handler.answer(request));
     }
 

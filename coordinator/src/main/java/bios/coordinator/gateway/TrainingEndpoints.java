@@ -66,7 +66,8 @@ final class TrainingEndpoints {
         Fields input = target.fields().object(call.sentProtobuf() ? "forward_backward_input" : field);
         if (services.directory().modelOfSlug(target.run().slug()).isEmpty())
             return services.checkOwner(target.run(), call.account()).thenApply(_ -> {
-                throw new IllegalStateException("a run without a base model was described");
+                throw new IllegalStateException("checkOwner accepted run " + target.run()
+                        + ", whose base model is unknown");
             });
         ModelInfo model = services.model(target.run());
         String suffix = forwardOnly ? ":forward" : "";

@@ -13,10 +13,10 @@ import java.util.TreeMap;
 import java.util.function.Predicate;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// Those who follow a run. A follower says which entry of the history, or which operation, is the last that
+/// The followers of a run. A follower says which entry of the history, or which operation, is the last that
 /// it knows, and waits for newer ones. It asks again after each reply: so at most one reply is on its way to
-/// it, one that is slow gets more at once, and one that has gone is forgotten when its wait is over. Belongs
-/// to one actor.
+/// it, and one that is slow gets more at once. A follower that does not ask again is removed when its wait
+/// time has elapsed. Belongs to one actor.
 final class RunFollowers {
     /// Operations whose metrics are kept, in memory.
     static final int MAX_METRICS = 1024;

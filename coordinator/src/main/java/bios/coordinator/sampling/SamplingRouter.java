@@ -74,7 +74,7 @@ public final class SamplingRouter {
             Optional<String> failure) implements Command {}
 
     /// The run of a request's weights has said whether it keeps them, after an engine did not find them.
-    private record WeightsLooked(String task, Fault fault, Optional<String> expired) implements Command {}
+    private record WeightsChecked(String task, Fault fault, Optional<String> expired) implements Command {}
 
     /// Time to say that the weights of unfinished requests are in use.
     private record KeepWeights() implements Command {}
@@ -184,7 +184,7 @@ public final class SamplingRouter {
                     .orElseGet(() -> new SamplingReply.Accepted(prefix + submit.task().id())));
             case RequestLoaded(var retrieve, var loaded, var failure) ->
                     requestLoaded(retrieve, loaded, failure);
-            case WeightsLooked(var task, var fault, var expired) -> {
+            case WeightsChecked(var task, var fault, var expired) -> {
                 Fault told = expired.map(why -> Fault.user(Checkpoints.SNAPSHOT_EXPIRED, why)).orElse(fault);
                 if (dispatcher.handleFailure(task, told, now())) replyToWaiters(task);
             }
@@ -401,7 +401,7 @@ public final class SamplingRouter {
     private void lookForWeights(String task, Fault fault) {
         dispatcher.weights(task).ifPresent(use -> context.pipeToSelf(
                 keeper.keepWeights(use.owner(), use.adapter().blob().id(), false), (reply, _) ->
-                        new WeightsLooked(task, fault, reply instanceof RunReply.Refused(var reason, var why)
+                        new WeightsChecked(task, fault, reply instanceof RunReply.Refused(var reason, var why)
                                 && reason == Reason.EXPIRED ? Optional.of(why) : Optional.empty())));
     }
 

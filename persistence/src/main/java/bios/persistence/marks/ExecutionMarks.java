@@ -64,8 +64,8 @@ public final class ExecutionMarks implements AutoCloseable {
 
     /// A mark in place.
     ///
-    /// @param slots indices of its entries
-    public record Handle(List<Integer> slots) {}
+    /// @param entries their indices
+    public record Handle(List<Integer> entries) {}
 
     private final Optional<FileLock> lock;
     private final Arena arena = Arena.ofShared();
@@ -215,20 +215,20 @@ public final class ExecutionMarks implements AutoCloseable {
     ///
     /// @param operations positions by run
     public synchronized Handle begin(Map<RunId, Long> operations) {
-        var slots = new ArrayList<Integer>();
+        var entries = new ArrayList<Integer>();
         operations.forEach((run, position) ->
-                mark(run.value(), position, operations.size()).ifPresent(slots::add));
-        return new Handle(slots);
+                mark(run.value(), position, operations.size()).ifPresent(entries::add));
+        return new Handle(entries);
     }
 
     /// Marks sampling requests that are decoded together from now on.
     ///
     /// @param tasks their ids
     public synchronized Handle beginSamples(Collection<String> tasks) {
-        var slots = new ArrayList<Integer>();
+        var entries = new ArrayList<Integer>();
         tasks.stream().limit(SAMPLES).forEach(task ->
-                mark(sample(task), 1, tasks.size()).ifPresent(slots::add));
-        return new Handle(slots);
+                mark(sample(task), 1, tasks.size()).ifPresent(entries::add));
+        return new Handle(entries);
     }
 
     private Optional<Integer> mark(String name, long position, int company) {
@@ -257,7 +257,7 @@ public final class ExecutionMarks implements AutoCloseable {
     /// The operations of `handle` are no longer being executed.
     public synchronized void end(Handle handle) {
         if (!arena.scope().isAlive()) return;
-        handle.slots().forEach(slot -> file.set(INT, active(slot), 0));
+        handle.entries().forEach(entry -> file.set(INT, active(entry), 0));
     }
 
     /// Records that an operation was executed to its end.

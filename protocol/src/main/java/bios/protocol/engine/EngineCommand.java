@@ -83,8 +83,8 @@ public sealed interface EngineCommand extends Message {
     record Sample(SampleTask task, ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
     /// Asks for what an unfinished sampling request has drawn beyond `received`. Reply: [EngineReply.Drawn],
-    /// as soon as there is more; none when the request ends or is not here. Of several questions about a
-    /// request the last one is answered.
+    /// as soon as there is more; none when the request ends or is not here. A later `FollowSample` of the
+    /// same request replaces an earlier one.
     ///
     /// @param task id of the request
     /// @param received for each sequence how many tokens are known already

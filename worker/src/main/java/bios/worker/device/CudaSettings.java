@@ -15,7 +15,7 @@ import java.util.Optional;
 /// @param products how products with frozen weights are computed
 public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long memoryBytes, boolean graphs,
         Products products) {
-    /// Everything by itself.
+    /// The defaults of all settings.
     public static final CudaSettings DEFAULT = new CudaSettings(List.of(), Optional.empty(),
             Long.MAX_VALUE, true, Products.DEFAULT);
     private static final String WIDE = "float32", NARROW = "bfloat16";
@@ -23,11 +23,11 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
     /// How products with frozen weights are computed. The last two change the last digits of results.
     ///
     /// @param fewRows whether kernels for few rows multiply them, where they give the library's bits
-    /// @param narrow whether the library rounds a bf16 result of forward itself: what is added to the product
-    ///     is rounded to bf16 first
+    /// @param forwardInBf16 whether the library rounds a bf16 result of forward itself: what is added to the
+    ///     product is rounded to bf16 first
     /// @param algorithmRows number of rows that the library chooses its algorithms for
-    public record Products(boolean fewRows, boolean narrow, int algorithmRows) {
-        /// What is measured to be fast, or has been for longest.
+    public record Products(boolean fewRows, boolean forwardInBf16, int algorithmRows) {
+        /// The defaults of the settings.
         public static final Products DEFAULT = new Products(true, false, 1024);
 
         /// Checks the limits.

@@ -276,7 +276,7 @@ final class DeviceExecutor implements AutoCloseable {
         } catch (OutOfDeviceMemory _) {
             // Written without a copy.
         }
-        run.written = true;
+        run.beingWritten = true;
         return new TaskOutcome.Copied(state.live(content), true);
     }
 
@@ -286,9 +286,9 @@ final class DeviceExecutor implements AutoCloseable {
         copy.close();
     }
 
-    /// The state of a run, lent for writing, is written.
+    /// The state of a run, which was being written without a copy, is written.
     void written(ResidentRun run) {
-        run.written = false;
+        run.beingWritten = false;
         if (run.closed) close(run);
     }
 
@@ -326,7 +326,7 @@ final class DeviceExecutor implements AutoCloseable {
     void close(ResidentRun run) {
         run.closed = true;
         run.dropEvaluation();
-        if (run.written) return;
+        if (run.beingWritten) return;
         runs.remove(run);
         freedBytes += run.state.map(TrainingState::bytes).orElse(0L);
         run.close();
@@ -588,7 +588,7 @@ final class DeviceExecutor implements AutoCloseable {
     @Override public void close() {
         buffers.close();
         for (ResidentRun run : List.copyOf(runs)) {
-            run.written = false;
+            run.beingWritten = false;
             close(run);
         }
         models.values().forEach(m -> m.sampler().close());

@@ -38,7 +38,7 @@ final class DeviceQueue {
         final Deque<QueuedOperation> operations = new ArrayDeque<>();
         int copies;
         /// Its state is being written without a copy.
-        boolean lent;
+        boolean beingWritten;
         /// Its evaluation is in a pass that is not complete, or its optimizer step is.
         boolean inFlight;
     }
@@ -130,7 +130,7 @@ final class DeviceQueue {
         Pending pending = runs.get(run);
         if (pending == null) return;
         pending.copies++;
-        pending.lent |= live;
+        pending.beingWritten |= live;
     }
 
     /// A copy of the run's state is written, or its writing has failed.
@@ -138,7 +138,7 @@ final class DeviceQueue {
         Pending pending = runs.get(run);
         if (pending == null) return;
         pending.copies--;
-        if (live) pending.lent = false;
+        if (live) pending.beingWritten = false;
         notifyAll();
     }
 
@@ -233,7 +233,7 @@ final class DeviceQueue {
     /// The first operation of a run, if it can be executed now.
     private Optional<QueuedOperation> first(Pending pending) {
         QueuedOperation first = pending.operations.peek();
-        boolean waits = first == null || pending.lent || pending.inFlight
+        boolean waits = first == null || pending.beingWritten || pending.inFlight
                 || first.task() instanceof DeviceTask.Copy && pending.copies >= copiesPerRun;
         return waits ? Optional.empty() : Optional.of(first);
     }

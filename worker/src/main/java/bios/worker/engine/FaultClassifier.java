@@ -43,7 +43,7 @@ final class FaultClassifier {
                     what + ": " + changed.getMessage());
             case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
             case UnreadableRecord record ->
-                    Fault.server("operation_unreadable", what + ": " + record.getMessage());
+                    Fault.server("unreadable_operation", what + ": " + record.getMessage());
             case UncheckedIOException io -> Fault.server(EngineCommand.STORE_FAILED,
                     what + ": " + io.getMessage());
             case OutOfDeviceMemory full -> Fault.server("out_of_memory", what + " needs "

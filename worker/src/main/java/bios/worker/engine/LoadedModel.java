@@ -11,7 +11,7 @@ import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// A base model on the device with its trainer and its sampler. Only the device's thread uses it, but for
+/// A base model on the device with its trainer and its sampler. Only the device's thread uses it, except
 /// what never changes: the model's description and shape, [Sampler#refusal] and the tokenizer.
 ///
 /// @param requests by their ids in the sampler

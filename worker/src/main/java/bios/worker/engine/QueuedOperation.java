@@ -59,8 +59,8 @@ final class QueuedOperation {
         return task.orElseThrow();
     }
 
-    /// The operation as marks name it: its position by its run. Empty when it is none of a client, or one of
-    /// which nothing is executed but the dropping of a sum.
+    /// The operation as marks name it: its position by its run. Empty if no client submitted it, or if it
+    /// only drops the gradient sum.
     Map<RunId, Long> marked() {
         return command instanceof EngineCommand.Execute execute
                 && !(execute.operation() instanceof StoredOperation.Refused)

@@ -4,7 +4,7 @@ import bios.worker.adapter.TrainingState;
 import bios.worker.train.Evaluation;
 import java.util.Optional;
 
-/// The state of an open run on the device. Only the device's thread uses its fields, but for the model.
+/// The state of an open run on the device. Only the device's thread uses its fields, except the model.
 final class ResidentRun implements AutoCloseable {
     final LoadedModel model;
     Optional<TrainingState> state = Optional.empty();
@@ -15,7 +15,7 @@ final class ResidentRun implements AutoCloseable {
     /// failed and it is not known yet which run was at fault.
     boolean exclusive;
     /// Whether the state is being written without a copy: it must neither change nor be freed.
-    boolean written;
+    boolean beingWritten;
     /// Whether the run is closed: it takes no new state.
     boolean closed;
 

@@ -19,8 +19,8 @@ import bios.worker.train.Refused;
 import java.util.concurrent.Callable;
 
 /// Moves states and adapters between the blob store and the device, block by block, while the device works
-/// for others: only memory is taken and states are replaced on the device's thread. A failure leaves the
-/// state before it, and frees what was taken. Every method blocks: call it from a virtual thread.
+/// for others. The device's thread only allocates and replaces states. A failure leaves the state before it,
+/// and frees what was allocated. Every method blocks: call it from a virtual thread.
 record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device, DeviceExecutor executor) {
     /// Makes the first state of a run.
     TaskOutcome open(RunConfig config, ResidentRun run, DeviceTask.Open open) throws Exception {

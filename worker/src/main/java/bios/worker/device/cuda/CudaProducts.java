@@ -59,7 +59,7 @@ final class CudaProducts implements AutoCloseable {
     /// Words for [bios.worker.device.Device#description].
     String description() {
         return library.version() + ", activations " + cuda.activations().description()
-                + (cuda.products().narrow() ? ", bf16 results of the library" : "");
+                + (cuda.products().forwardInBf16() ? ", bf16 results of the library" : "");
     }
 
     Weight packWeight(FrozenMatrix matrix) {
@@ -246,7 +246,7 @@ final class CudaProducts implements AutoCloseable {
             boolean asItIs = w.matrix().dtype() == DType.F32 || x.dtype() == DType.BF16 || exact;
             tensorCores = (x.dtype() == DType.BF16 || !exact) && onTensorCores(w, backward);
             split = !asItIs && cuda.activations().split(w.out(), w.in());
-            rounds = (backward || cuda.products().narrow()) && y.dtype() == DType.BF16
+            rounds = (backward || cuda.products().forwardInBf16()) && y.dtype() == DType.BF16
                     && x.dtype() == DType.BF16 && tensorCores && aligned(y)
                     && library.multiplies(w.matrix(), backward, DType.BF16);
             boolean direct = rounds || y.dtype() == DType.F32 && (!tensorCores || aligned(y));

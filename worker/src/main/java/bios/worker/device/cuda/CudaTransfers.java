@@ -15,7 +15,7 @@ import java.util.function.Consumer;
 import java.util.function.Function;
 import jcuda.driver.CUevent;
 
-/// Copies between the host and the card. Everything that a verb sees or makes is copied on the stream of the
+/// Copies between the host and the card. All operands and results of verbs are copied on the stream of the
 /// verbs, so that the order of calls is the order of copies; parts of snapshots are copied beside it.
 final class CudaTransfers {
     /// Most bytes of one part of a large copy.

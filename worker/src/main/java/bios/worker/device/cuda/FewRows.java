@@ -148,7 +148,7 @@ final class FewRows {
             } else for (int j = 0; j < 5; j++) kernel.withOptional(Optional.empty());
             if (i >= parts.size()) kernel.with(0L).with(0).with(0);
         }
-        kernel.with(cuda.products().narrow() ? 1 : 0)
+        kernel.with(cuda.products().forwardInBf16() ? 1 : 0)
                 .launch(tiles, 1, 1, warps * rowWarps * WARP, sharedBytes(rows, warps));
     }
 
@@ -184,7 +184,7 @@ final class FewRows {
     void compare(CudaTensor w) {
         var shape = new Shape(w.rows(), w.columns());
         if (!cuda.products().fewRows() || equal.containsKey(shape)
-                || cuda.products().narrow() && !library.multiplies(w, false, DType.BF16)) return;
+                || cuda.products().forwardInBf16() && !library.multiplies(w, false, DType.BF16)) return;
         library.lendWorkspace(() -> compare(shape));
     }
 
@@ -207,7 +207,8 @@ final class FewRows {
         var w = scattered(memory.scratch(scope, DType.BF16, out, shape.in), 1);
         var rows = scattered(memory.scratch(scope, DType.BF16, ALL_ROWS, shape.in), 2);
         var different = new DifferentBits(cuda, scope);
-        for (var type : cuda.products().narrow() ? List.of(DType.F32, DType.BF16) : List.of(DType.F32)) {
+        boolean bothTypes = cuda.products().forwardInBf16();
+        for (var type : bothTypes ? List.of(DType.F32, DType.BF16) : List.of(DType.F32)) {
             var theirs = memory.scratch(scope, type, ALL_ROWS, out);
             var onto = scattered(memory.scratch(scope, DType.BF16, ALL_ROWS, out * type.bytes()
                     / DType.BF16.bytes()), 3);

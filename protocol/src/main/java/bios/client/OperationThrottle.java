@@ -7,13 +7,13 @@ import java.util.concurrent.CompletionStage;
 import java.util.function.Supplier;
 
 /// Starts operations in the order in which they come, as many at a time as are allowed. Thread-safe.
-final class OperationLimit {
+final class OperationThrottle {
     private final int most;
     private final int mostWaiting;
     private final Queue<Runnable> waiting = new ArrayDeque<>();
     private int running;
 
-    OperationLimit(int most, int mostWaiting) {
+    OperationThrottle(int most, int mostWaiting) {
         this.most = most;
         this.mostWaiting = mostWaiting;
     }

@@ -10,7 +10,7 @@ import java.util.List;
 import org.junit.jupiter.api.Test;
 
 /// Tokenizer files, as clients of the Hugging Face Hub ask for them.
-class HubTest {
+class TokenizerFilesTest {
     private static Answer head(TestService service, String path) {
         return service.send(HttpRequest.newBuilder(service.uri(path))
                 .method("HEAD", HttpRequest.BodyPublishers.noBody()));

@@ -28,15 +28,15 @@ import org.slf4j.LoggerFactory;
 /// `/<model>/resolve/<revision>/<file>`, `/api/models/<model>` and `/api/models/<model>/tree/<revision>`.
 /// Each model has one revision, and any name of a revision means it. A key is sent as `X-API-Key` or as
 /// `Authorization: Bearer`.
-final class Hub {
-    private static final Logger LOG = LoggerFactory.getLogger(Hub.class);
+final class TokenizerFiles {
+    private static final Logger LOG = LoggerFactory.getLogger(TokenizerFiles.class);
     private static final int KEPT = 4;
 
     private final GatewayServices services;
     private final Callers callers;
     private final Map<ModelName, Repository> kept = LruMap.of(KEPT);
 
-    Hub(GatewayServices services, Callers callers) {
+    TokenizerFiles(GatewayServices services, Callers callers) {
         this.services = services;
         this.callers = callers;
     }
