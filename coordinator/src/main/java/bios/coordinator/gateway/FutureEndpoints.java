@@ -64,7 +64,7 @@ final class FutureEndpoints {
 
     private CompletionStage<ApiResponse> retrieveSample(ApiRequest call, String request) {
         long wait = services.settings().longPoll().toMillis();
-        return services.router(replyTo ->
+        return services.refuseEvenly(services.router(replyTo ->
                 new SamplingCommand.Retrieve(call.account(), request, wait, replyTo),
                 services.settings().longPoll().plus(GRACE)).thenApply(reply -> switch (reply) {
                     case SamplingReply.Completed(_, var result) ->
@@ -81,7 +81,7 @@ final class FutureEndpoints {
                     case SamplingReply.Accepted _, SamplingReply.Drawn _ ->
                             throw new IllegalStateException("unexpected reply to a retrieval: "
                                     + reply.getClass().getSimpleName());
-                });
+                }));
     }
 
     private CompletionStage<ApiResponse> retrieveOperation(ApiRequest call, String id) {
