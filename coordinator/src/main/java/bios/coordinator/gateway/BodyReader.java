@@ -11,8 +11,9 @@ import org.apache.pekko.stream.javadsl.Sink;
 import org.apache.pekko.util.ByteString;
 
 /// Reads request bodies within two limits: the bytes of one body, and the memory of all requests that are not
-/// answered yet. A body takes memory as it arrives: what is only announced holds none. The rest of a refused body is read and discarded, because many clients read the response
-/// only after they have sent the whole body.
+/// answered yet. A body takes memory as it arrives: what is only announced holds none. The rest of a refused
+/// body is read and discarded, because many clients read the response only after they have sent the whole
+/// body.
 final class BodyReader {
     /// Bodies up to this size come in one piece.
     private static final int SMALL = 1 << 16;

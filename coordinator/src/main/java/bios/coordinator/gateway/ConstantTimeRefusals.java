@@ -7,9 +7,10 @@ import java.util.concurrent.Executor;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
 
-/// Delays the refusals "there is no such id, or it is not yours" and "it is no longer here" to the next multiple of [#STEP] after the
-/// request, so that its time does not tell whether the id exists. Without that, an entity in memory would
-/// refuse at once, one that has to be recovered after some milliseconds, and an unknown id at another time.
+/// Delays the refusals "there is no such id, or it is not yours" and "it is no longer here" to the next
+/// multiple of [#STEP] after the request, so that its time does not tell whether the id exists. Without that,
+/// an entity in memory would refuse at once, one that has to be recovered after some milliseconds, and an
+/// unknown id at another time.
 final class ConstantTimeRefusals {
     /// Longer than the recovery of almost every entity.
     static final Duration STEP = Duration.ofMillis(50);

@@ -305,7 +305,7 @@ final class HttpHandler {
                 JsonWriter.write(body));
     }
 
-    /// The same; a large one counts until it is written. Throws an [ApiException] (429) if there is no memory.
+    /// The same; a large one counts until it is written. Throws an [ApiException] (429) beyond the memory.
     private HttpResponse counted(int status, Object body) {
         byte[] bytes = JsonWriter.write(body);
         HttpResponse response = HttpResponse.create().withStatus(status);

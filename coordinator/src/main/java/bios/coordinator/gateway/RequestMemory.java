@@ -42,8 +42,8 @@ public final class RequestMemory {
         return taken.addAndGet(bytes);
     }
 
-    /// A share of `bytes` for a response. One that needs more than one request may have takes as much as that:
-    /// it can be had while there are few others. Throws an [ApiException] (429) if the others hold too many.
+    /// A share of `bytes` for a response. One that needs more than one request may have takes as much as
+    /// that: it can be had while there are few others. Throws an [ApiException] (429) if the others hold too many.
     Share forResponse(long bytes) {
         var share = new Share();
         share.take(Math.min(bytes, mostOfOne()));
@@ -61,8 +61,8 @@ public final class RequestMemory {
             long mine = bytes + more;
             if (add(more) > (mine <= SMALL ? most : mostOfLarge)) {
                 add(-more);
-                throw new ApiException(ErrorCode.BUSY, "the requests and responses in progress hold the memory"
-                        + " that there is for them; retry later");
+                throw new ApiException(ErrorCode.BUSY, "the requests and responses in progress hold the"
+                        + " memory that there is for them; retry later");
             }
             bytes = mine;
         }

@@ -45,8 +45,8 @@ final class ResponseBodies {
     /// More items of a listing than this are, too.
     private static final int MANY_ITEMS = 50;
 
-    /// Heap bytes of a number in a JSON body that is written while the client reads it: the number itself, and
-    /// its text, because what belongs to one sequence is written at once.
+    /// Heap bytes of a number in a JSON body that is written while the client reads it: the number itself,
+    /// and its text, because what belongs to one sequence is written at once.
     private static final long NUMBER_BYTES = 16;
 
     /// Heap bytes of a number in a protobuf body: in the result, and in the body.
