@@ -162,6 +162,12 @@ final class GatewayServices {
         return leaseRenewal;
     }
 
+    /// Describes a run without its checkpoints.
+    CompletionStage<RunReply.Summary> summarize(RunId run, String account) {
+        return run(account, run, RunReply.Summary.class,
+                replyTo -> new RunCommand.Summarize(account, replyTo));
+    }
+
     CompletionStage<RunReply.Described> describe(RunId run, String account) {
         return run(account, run, RunReply.Described.class,
                 replyTo -> new RunCommand.Describe(account, replyTo));
