@@ -134,7 +134,8 @@ final class FutureEndpoints {
                     case RunReply.Stalled(_, var why) -> CompletableFuture.completedStage(
                             ResponseBodies.stalledResult(id, why.message()));
                     case RunReply.Accepted _, RunReply.Described _, RunReply.Summary _, RunReply.Resolved _,
-                            RunReply.Timings _, RunReply.History _, RunReply.Metrics _, RunReply.Done _, RunReply.Refused _ ->
+                            RunReply.Timings _, RunReply.History _, RunReply.Metrics _, RunReply.Done _,
+                            RunReply.Refused _ ->
                             throw new IllegalStateException("unexpected reply to a retrieval: "
                                     + reply.getClass().getSimpleName());
                 });

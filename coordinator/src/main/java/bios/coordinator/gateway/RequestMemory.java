@@ -43,7 +43,8 @@ public final class RequestMemory {
     }
 
     /// A share of `bytes` for a response. One that needs more than one request may have takes as much as
-    /// that: it can be had while there are few others. Throws an [ApiException] (429) if the others hold too many.
+    /// that: it can be had while there are few others. Throws an [ApiException] (429) if the others hold too
+    /// many.
     Share forResponse(long bytes) {
         var share = new Share();
         share.take(Math.min(bytes, mostOfOne()));

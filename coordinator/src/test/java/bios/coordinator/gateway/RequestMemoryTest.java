@@ -148,8 +148,8 @@ class RequestMemoryTest {
         socket.setReceiveBufferSize(4096);
         socket.connect(new InetSocketAddress("127.0.0.1", large.port()));
         socket.getOutputStream().write(("POST /api/v1/retrieve_future HTTP/1.1\r\nHost: x\r\nAccept: "
-                + accept + "\r\nContent-Type: application/json\r\nContent-Length: " + body.length() + "\r\n\r\n"
-                + body).getBytes(StandardCharsets.US_ASCII));
+                + accept + "\r\nContent-Type: application/json\r\nContent-Length: " + body.length()
+                + "\r\n\r\n" + body).getBytes(StandardCharsets.US_ASCII));
         return new String(socket.getInputStream().readNBytes("HTTP/1.1 200".length()),
                 StandardCharsets.US_ASCII);
     }
