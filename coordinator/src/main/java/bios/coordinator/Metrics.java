@@ -130,6 +130,10 @@ public final class Metrics {
     public static final Counter HTTP_THROTTLED = Counter.builder().name("bios_http_throttled_total")
             .help("HTTP requests answered 429, by code.").labelNames("code").register();
 
+    /// Heap bytes that requests and large responses in progress hold.
+    public static final Gauge REQUEST_BYTES = Gauge.builder().name("bios_request_bytes")
+            .help("Heap bytes that requests and large responses in progress hold.").register();
+
     /// Requests of the actor protocol; `request` is a request's name, e.g. `Submit`.
     public static final Counter ACTOR_REQUESTS = Counter.builder().name("bios_actor_requests_total")
             .help("Requests of the actor protocol that were carried out, by name.")

@@ -7,6 +7,7 @@ import bios.coordinator.gateway.Accounts;
 import bios.coordinator.gateway.Gateway;
 import bios.coordinator.gateway.GatewaySettings;
 import bios.coordinator.gateway.Management;
+import bios.coordinator.gateway.RequestMemory;
 import bios.coordinator.gateway.ShardedOwners;
 import bios.coordinator.gateway.ShardedRuns;
 import bios.coordinator.gateway.ShardedSessions;
@@ -213,7 +214,8 @@ final class NodeWiring {
     }
 
     private Gateway.Dependencies coordinator() {
-        var sharded = new ShardedRuns(system, runs, this::host);
+        var memory = RequestMemory.of(GatewaySettings.of(config.getConfig("bios.gateway")));
+        var sharded = new ShardedRuns(system, runs, memory, this::host);
         SessionSharding.init(system, SessionSettings.from(config),
                 SessionSharding.releaser(system, ASK_LIMIT), clock);
         var modelDirectory = context.spawn(ModelDirectory.create(engineDirectory,
@@ -225,16 +227,16 @@ final class NodeWiring {
         }), "proxies")));
         OwnerSettings owners = OwnerSettings.from(config);
         OwnerSharding.init(system, owners);
-        var shardedOwners = new ShardedOwners(system);
+        var shardedOwners = new ShardedOwners(system, memory);
         String name = UUID.randomUUID().toString().replace("-", ""); // edge: a name of its own
         var kept = new PersistentSampleRequestStore(storage.samplingTasks(), task ->
         Thread.ofVirtual().start(task));
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
                 config.getConfig("bios.sampling")), modelDirectory, kept, sharded::keepWeights,
                 sampled(name, owners, shardedOwners), System::nanoTime), "sampling"); // edge: monotonic clock
-        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), shardedOwners,
+        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system, memory), shardedOwners,
                 engineDirectory::get, router, blobs, storage.index(), this::ready, clock, UUID::randomUUID,
-                new SecureRandom()); // edge: the key of signed URLs
+                new SecureRandom(), memory); // edge: the key of signed URLs
     }
 
     /// Reports what was sampled, at an interval and when the process is shut down.

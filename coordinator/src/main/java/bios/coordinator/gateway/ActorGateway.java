@@ -77,9 +77,8 @@ record ActorGateway(Settings settings, ActorCalls calls, RequestMemory memory, G
         }
     }
 
-    static ActorGateway of(Gateway.Dependencies parts, GatewaySettings limits, ActorCalls calls,
-            RequestMemory memory) {
-        return new ActorGateway(limits.actors(), calls, memory, limits, () -> {
+    static ActorGateway of(Gateway.Dependencies parts, GatewaySettings limits, ActorCalls calls) {
+        return new ActorGateway(limits.actors(), calls, parts.memory(), limits, () -> {
             var name = new byte[16];
             parts.random().nextBytes(name);
             return HexFormat.of().formatHex(name);

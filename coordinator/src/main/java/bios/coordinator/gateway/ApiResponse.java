@@ -17,12 +17,14 @@ sealed interface ApiResponse {
     /// A large JSON object, written while the client reads it.
     ///
     /// @param fields as in [JsonBlocks]
-    record JsonStream(Map<String, Object> fields) implements ApiResponse {}
+    /// @param heapBytes about how much the fields, and the text of the longest one, take while it is written
+    record JsonStream(Map<String, Object> fields, long heapBytes) implements ApiResponse {}
 
     /// A body of bytes.
     ///
-    /// @param large whether it is made on a reader thread
-    record Binary(String contentType, Supplier<byte[]> body, boolean large) implements ApiResponse {}
+    /// @param heapBytes about how much it takes while it is made, and then as a whole; a large one is made on
+    ///     a reader thread
+    record Binary(String contentType, Supplier<byte[]> body, long heapBytes) implements ApiResponse {}
 
     /// A body that is made while the client reads it.
     record Streamed(String contentType, Source<ByteString, ?> bytes) implements ApiResponse {}

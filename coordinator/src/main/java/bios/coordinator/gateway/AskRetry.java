@@ -16,6 +16,9 @@ final class AskRetry {
     /// Timeout of one attempt; an entity that has not moved answers faster.
     static final Duration ATTEMPT = Duration.ofSeconds(3);
 
+    /// Heap bytes for each byte of a reply that is fetched: as it arrives, and decoded.
+    private static final int FETCHED_BYTES_EACH = 2;
+
     private AskRetry() {}
 
     /// Asks until a reply arrives or `timeout` has passed; then fails with the [TimeoutException] of the last
@@ -34,17 +37,32 @@ final class AskRetry {
 
     /// The same reply as a stage whose callbacks run on the system's dispatcher. Callbacks of a stage of
     /// Pekko's run on the JVM's common pool, which costs a thread wake-up each time. A reply that is larger
-    /// than a frame is fetched.
-    static <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply, ActorSystem<?> system) {
+    /// than a frame is fetched, if there is memory for it; otherwise the stage fails with an [ApiException]
+    /// (429).
+    static <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply, ActorSystem<?> system,
+            RequestMemory memory) {
         var answer = new CompletableFuture<T>();
         FutureConverters.asScala(reply).onComplete(outcome -> {
             if (outcome.isFailure()) return answer.completeExceptionally(outcome.failed().get());
             Object given = outcome.get();
-            if (given instanceof LargeReply large) return Outbox.fetch(large, system)
+            if (given instanceof LargeReply large) fetch(large, system, memory)
                     .whenComplete((whole, failed) -> complete(answer, whole, failed));
-            return complete(answer, given, null);
+            else complete(answer, given, null);
+            return null;
         }, system.executionContext());
         return answer;
+    }
+
+    /// Fetches a reply; it counts while it arrives, and what is made of it counts for itself.
+    private static CompletionStage<Object> fetch(LargeReply large, ActorSystem<?> system,
+            RequestMemory memory) {
+        RequestMemory.Share share;
+        try {
+            share = memory.forResponse((long) FETCHED_BYTES_EACH * large.bytes());
+        } catch (ApiException busy) {
+            return CompletableFuture.failedStage(busy);
+        }
+        return Outbox.fetch(large, system).whenComplete((_, _) -> share.release());
     }
 
     @SuppressWarnings("unchecked") // the type that was asked for

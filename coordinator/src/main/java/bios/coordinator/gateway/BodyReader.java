@@ -11,8 +11,9 @@ import org.apache.pekko.stream.javadsl.Sink;
 import org.apache.pekko.util.ByteString;
 
 /// Reads request bodies within two limits: the bytes of one body, and the memory of all requests that are not
-/// answered yet. The rest of a refused body is read and discarded, because many clients read the response
-/// only after they have sent the whole body.
+/// answered yet. A body takes memory as it arrives: what is only announced holds none. The rest of a refused
+/// body is read and discarded, because many clients read the response only after they have sent the whole
+/// body.
 final class BodyReader {
     /// Bodies up to this size come in one piece.
     private static final int SMALL = 1 << 16;
@@ -41,6 +42,15 @@ final class BodyReader {
             reserve(length + CHUNK_BYTES * (chunks.size() + 1L));
             if (exceeded == null) chunks.add(chunk);
             return this;
+        }
+
+        /// Refuses a body that can never be read.
+        private void announce(long bytes) {
+            try {
+                share.requirePossible(bytes);
+            } catch (ApiException limit) {
+                refuse(limit);
+            }
         }
 
         private void reserve(long needed) {
@@ -103,7 +113,7 @@ final class BodyReader {
         var body = new Body();
         long contentLength = request.entity().getContentLengthOption().orElse(0);
         if (contentLength > maxBytes) body.refuse(tooLarge());
-        else body.reserve(contentLength);
+        else body.announce(contentLength);
         // The server delivers a small body together with the headers; a separate stream would cost more than
         // the rest of the request.
         if (request.entity() instanceof HttpEntity.Strict whole)

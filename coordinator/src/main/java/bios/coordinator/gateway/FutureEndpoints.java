@@ -64,7 +64,7 @@ final class FutureEndpoints {
 
     private CompletionStage<ApiResponse> retrieveSample(ApiRequest call, String request) {
         long wait = services.settings().longPoll().toMillis();
-        return services.router(replyTo ->
+        return services.refuseEvenly(services.router(replyTo ->
                 new SamplingCommand.Retrieve(call.account(), request, wait, replyTo),
                 services.settings().longPoll().plus(GRACE)).thenApply(reply -> switch (reply) {
                     case SamplingReply.Completed(_, var result) ->
@@ -81,17 +81,17 @@ final class FutureEndpoints {
                     case SamplingReply.Accepted _, SamplingReply.Drawn _ ->
                             throw new IllegalStateException("unexpected reply to a retrieval: "
                                     + reply.getClass().getSimpleName());
-                });
+                }));
     }
 
     private CompletionStage<ApiResponse> retrieveOperation(ApiRequest call, String id) {
         return switch (FutureId.parse(id)) {
-            case FutureId.Creation(var run) -> services.describe(run, call.account())
+            case FutureId.Creation(var run) -> services.checkOwner(run, call.account())
                     .thenApply(_ -> ApiResponse.typed(new Answer.Created(run.value()), "type", "create_model",
                             "model_id", run.value()));
-            case FutureId.Unloading(var run) -> services.describe(run, call.account())
-                    .thenApply(described -> {
-                if (!described.closed())
+            case FutureId.Unloading(var run) -> services.summarize(run, call.account())
+                    .thenApply(summary -> {
+                if (!summary.closed())
                     throw new ApiException(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + id
                     + "'");
                 return ApiResponse.typed(new Answer.Unloaded(run.value()), "type", "unload_model", "model_id",
@@ -133,8 +133,9 @@ final class FutureEndpoints {
                                     ? "it is being executed" : ahead + " operations are before it"));
                     case RunReply.Stalled(_, var why) -> CompletableFuture.completedStage(
                             ResponseBodies.stalledResult(id, why.message()));
-                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Timings _,
-                            RunReply.History _, RunReply.Metrics _, RunReply.Done _, RunReply.Refused _ ->
+                    case RunReply.Accepted _, RunReply.Described _, RunReply.Summary _, RunReply.Resolved _,
+                            RunReply.Timings _, RunReply.History _, RunReply.Metrics _, RunReply.Done _,
+                            RunReply.Refused _ ->
                             throw new IllegalStateException("unexpected reply to a retrieval: "
                                     + reply.getClass().getSimpleName());
                 });

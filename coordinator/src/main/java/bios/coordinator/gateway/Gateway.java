@@ -48,11 +48,13 @@ public final class Gateway {
     /// @param clock wall clock
     /// @param ids generates random ids of sessions and requests
     /// @param random generates the key of signed URLs
+    /// @param memory of the requests and responses in progress on this node
     public record Dependencies(Accounts accounts, RunDirectory runs, SessionDirectory sessions,
             OwnerDirectory owners,
             Supplier<EngineDirectory> directory, ActorRef<SamplingCommand> router, BlobStore blobs,
             RunIndex index,
-            BooleanSupplier ready, InstantSource clock, Supplier<UUID> ids, SecureRandom random) {}
+            BooleanSupplier ready, InstantSource clock, Supplier<UUID> ids, SecureRandom random,
+            RequestMemory memory) {}
 
     /// Serves on `host` and `port` (0: any free port) until the system terminates. The limits are read from
     /// `bios.gateway` of the system's configuration.
@@ -86,12 +88,11 @@ public final class Gateway {
         List<Endpoint> endpoints = endpoints(parts, settings, services,
                 new PublicUrl(settings.publicUrl(), host, boundPort::get,
                         settings.tls().isPresent() ? "https" : "http"), blockingExecutor);
-        var memory = new RequestMemory(settings.maxBytesInWork());
         var admission = new Admission(callers,
                 new RequestRates(settings.limits(), System::nanoTime)); // edge: monotonic clock
-        var handler = new HttpHandler(system, parts, settings, readers, admission, endpoints, memory);
+        var handler = new HttpHandler(system, parts, settings, readers, admission, endpoints);
         if (settings.actors().enabled()) ActorGateway.of(parts, settings,
-                new ActorCalls(parts, settings, readers, admission, endpoints), memory).start(system);
+                new ActorCalls(parts, settings, readers, admission, endpoints)).start(system);
         var page = new FrontPage(system, services, ApiDocument.of(endpoints));
         var all = new ArrayList<>(checks);
         all.addFirst(Check.models(parts.directory()));

@@ -162,6 +162,12 @@ final class GatewayServices {
         return leaseRenewal;
     }
 
+    /// Describes a run without its checkpoints.
+    CompletionStage<RunReply.Summary> summarize(RunId run, String account) {
+        return run(account, run, RunReply.Summary.class,
+                replyTo -> new RunCommand.Summarize(account, replyTo));
+    }
+
     CompletionStage<RunReply.Described> describe(RunId run, String account) {
         return run(account, run, RunReply.Described.class,
                 replyTo -> new RunCommand.Describe(account, replyTo));
@@ -201,6 +207,11 @@ final class GatewayServices {
         return onDispatcher(AskPattern.ask(parts.router(), message::apply, timeout, system.scheduler()));
     }
 
+    /// The same reply; the time of a refusal does not tell whether what it is about exists.
+    <T> CompletionStage<T> refuseEvenly(CompletionStage<T> reply) {
+        return refusals.ask(reply);
+    }
+
     /// Tells the router something that it does not answer.
     void tellRouter(SamplingCommand message) {
         parts.router().tell(message);
@@ -220,7 +231,7 @@ final class GatewayServices {
     }
 
     private <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply) {
-        return AskRetry.onDispatcher(reply, system);
+        return AskRetry.onDispatcher(reply, system, parts.memory());
     }
 
     private static <R> R expect(Class<R> expected, Object reply) {

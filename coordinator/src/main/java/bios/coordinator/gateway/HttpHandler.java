@@ -20,17 +20,18 @@ import java.util.function.Function;
 import java.util.function.LongConsumer;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorSystem;
+import org.apache.pekko.http.javadsl.model.ContentType;
 import org.apache.pekko.http.javadsl.model.ContentTypes;
 import org.apache.pekko.http.javadsl.model.HttpEntities;
 import org.apache.pekko.http.javadsl.model.HttpHeader;
 import org.apache.pekko.http.javadsl.model.HttpRequest;
 import org.apache.pekko.http.javadsl.model.HttpResponse;
+import org.apache.pekko.http.javadsl.model.ResponseEntity;
 import org.apache.pekko.http.javadsl.model.headers.RawHeader;
 import org.apache.pekko.http.scaladsl.model.EntityStreamException;
 import org.apache.pekko.japi.Pair;
 import org.apache.pekko.stream.Materializer;
 import org.apache.pekko.stream.SystemMaterializer;
-import org.apache.pekko.stream.javadsl.Source;
 import org.apache.pekko.stream.javadsl.StreamConverters;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -49,18 +50,21 @@ final class HttpHandler {
     private final List<Endpoint> endpoints;
     private final Materializer materializer;
     private final BodyReader bodies;
+    private final ResponseMemory responses;
     private final JsonReader reader;
     private final int maxBodyBytes;
     private final Admission admission;
 
     HttpHandler(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings, Executor readers,
-            Admission admission, List<Endpoint> endpoints, RequestMemory memory) {
+            Admission admission, List<Endpoint> endpoints) {
         this.parts = parts;
         this.admission = admission;
         this.readers = readers;
         this.endpoints = endpoints;
         this.materializer = SystemMaterializer.get(system).materializer();
-        this.bodies = new BodyReader(settings.maxBodyBytes(), memory);
+        this.bodies = new BodyReader(settings.maxBodyBytes(), parts.memory());
+        this.responses = new ResponseMemory(parts.memory(), (delay, task) ->
+                system.scheduler().scheduleOnce(delay, task, system.executionContext()));
         this.maxBodyBytes = settings.maxBodyBytes();
         this.reader = new JsonReader(settings.maxNesting(), settings.maxBodyBytes());
     }
@@ -256,16 +260,23 @@ final class HttpHandler {
         return switch (reply) {
             case ApiResponse.Typed(_, var http) -> render(http.get());
             case ApiResponse.JsonBody(int status, var body, boolean large) when large ->
-                CompletableFuture.supplyAsync(() -> json(status, body), readers);
+                CompletableFuture.supplyAsync(() -> counted(status, body), readers);
             case ApiResponse.JsonBody(int status, var body, _) ->
-                    CompletableFuture.completedStage(json(status, body));
-            case ApiResponse.JsonStream(var fields) -> CompletableFuture.completedStage(HttpResponse.create()
-                    .withEntity(HttpEntities.create(ContentTypes.APPLICATION_JSON,
-                            Source.fromIterator(() -> new JsonBlocks(fields)))));
-            case ApiResponse.Binary(var type, var body, boolean large) when large ->
-                    CompletableFuture.supplyAsync(() -> binary(type, body.get()), readers);
-            case ApiResponse.Binary(var type, var body, _) ->
-                    CompletableFuture.completedStage(binary(type, body.get()));
+                    CompletableFuture.completedStage(counted(status, body));
+            case ApiResponse.JsonStream(var fields, long heapBytes) ->
+                    CompletableFuture.completedStage(HttpResponse.create().withEntity(HttpEntities.create(
+                            ContentTypes.APPLICATION_JSON,
+                            responses.hold(heapBytes).written(() -> new JsonBlocks(fields)))));
+            case ApiResponse.Binary(var type, var body, long heapBytes)
+                    when heapBytes <= ResponseMemory.SMALL -> CompletableFuture.completedStage(
+                            HttpResponse.create().withEntity(ContentTypes.parse(type), body.get()));
+            case ApiResponse.Binary(var type, var body, long heapBytes) -> {
+                ResponseMemory.Held held = responses.hold(heapBytes);
+                yield CompletableFuture.supplyAsync(body, readers).whenComplete((_, failed) -> {
+                    if (failed != null) held.release();
+                }).thenApply(bytes -> HttpResponse.create().withEntity(entity(ContentTypes.parse(type), bytes,
+                        held)));
+            }
             case ApiResponse.Streamed(var type, var bytes) -> CompletableFuture.completedStage(
                     HttpResponse.create().withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
                             .addHeader(RawHeader.create("Cache-Control", "no-cache")));
@@ -294,8 +305,18 @@ final class HttpHandler {
                 JsonWriter.write(body));
     }
 
-    private static HttpResponse binary(String type, byte[] body) {
-        return HttpResponse.create().withEntity(ContentTypes.parse(type), body);
+    /// The same; a large one counts until it is written. Throws an [ApiException] (429) beyond the memory.
+    private HttpResponse counted(int status, Object body) {
+        byte[] bytes = JsonWriter.write(body);
+        HttpResponse response = HttpResponse.create().withStatus(status);
+        return bytes.length <= ResponseMemory.SMALL
+                ? response.withEntity(ContentTypes.APPLICATION_JSON, bytes)
+                : response.withEntity(entity(ContentTypes.APPLICATION_JSON, bytes,
+                        responses.hold(bytes.length)));
+    }
+
+    private static ResponseEntity entity(ContentType type, byte[] bytes, ResponseMemory.Held held) {
+        return HttpEntities.create(type, bytes.length, held.written(bytes));
     }
 
     /// The error that a failure is to a client; one that is none is logged with the id of the request.

@@ -45,6 +45,16 @@ final class ResponseBodies {
     /// More items of a listing than this are, too.
     private static final int MANY_ITEMS = 50;
 
+    /// Heap bytes of a number in a JSON body that is written while the client reads it: the number itself,
+    /// and its text, because what belongs to one sequence is written at once.
+    private static final long NUMBER_BYTES = 16;
+
+    /// Heap bytes of a number in a protobuf body: in the result, and in the body.
+    private static final long PACKED_NUMBER_BYTES = 8;
+
+    /// About the heap bytes of an item of a listing.
+    private static final long ITEM_BYTES = 4096;
+
     private ResponseBodies() {}
 
     /// The response of an endpoint marked F: the id under which the result can be retrieved.
@@ -101,7 +111,8 @@ final class ResponseBodies {
     }
 
     private static ApiResponse protobuf(long numbers, Supplier<byte[]> body) {
-        return new ApiResponse.Binary(ApiRequest.PROTOBUF_TYPES.getFirst(), body, numbers > FEW_NUMBERS);
+        return new ApiResponse.Binary(ApiRequest.PROTOBUF_TYPES.getFirst(), body,
+                PACKED_NUMBER_BYTES * numbers);
     }
 
     /// An object with this many numbers; its streams become arrays.
@@ -109,7 +120,7 @@ final class ResponseBodies {
         boolean many = count > MANY_NUMBERS;
         object.replaceAll((_, value) -> !(value instanceof Stream<?> items) ? value
                 : many ? items.iterator() : items.toList());
-        return many ? new ApiResponse.JsonStream(object)
+        return many ? new ApiResponse.JsonStream(object, NUMBER_BYTES * count)
                 : new ApiResponse.JsonBody(200, object, count > FEW_NUMBERS);
     }
 
@@ -125,7 +136,8 @@ final class ResponseBodies {
             String cursorName, Map<String, Object> cursor) {
         Stream<Map<String, Object>> bodies = items.stream().map(body);
         return items.size() > MANY_ITEMS
-                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), cursorName, cursor))
+                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), cursorName, cursor),
+                        ITEM_BYTES * items.size())
                 : new ApiResponse.JsonBody(200,
                         ApiResponse.object(name, bodies.toList(), cursorName, cursor), true);
     }

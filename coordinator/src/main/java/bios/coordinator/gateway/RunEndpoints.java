@@ -138,16 +138,16 @@ final class RunEndpoints {
         Fields fields = call.bodyFields();
         RunId run = runId(fields.string("model_id"));
         fields.requireAllRead();
-        return services.describe(run, call.account()).thenApply(described -> {
-            Optional<ModelInfo> model = services.directory().model(described.config().baseModel());
-            String name = described.config().baseModel().value();
+        return services.summarize(run, call.account()).thenApply(summary -> {
+            Optional<ModelInfo> model = services.directory().model(summary.config().baseModel());
+            String name = summary.config().baseModel().value();
             return ApiResponse.ok("type", "get_info", "model_id", run.value(), "is_lora", true,
-                    "lora_rank", described.lora().rank(), "model_name", name,
+                    "lora_rank", summary.lora().rank(), "model_name", name,
                     "model_data", ApiResponse.object("arch", model.map(ModelInfo::architecture),
                     "model_name", name,
-                            "tokenizer_id", name), "lora_alpha", described.lora().alpha(),
-                    "target_modules", ResponseBodies.targets(described.lora()),
-                    "step", described.step(), "max_context_length", model.map(ModelInfo::contextLength));
+                            "tokenizer_id", name), "lora_alpha", summary.lora().alpha(),
+                    "target_modules", ResponseBodies.targets(summary.lora()),
+                    "step", summary.step(), "max_context_length", model.map(ModelInfo::contextLength));
         });
     }
 

@@ -35,7 +35,7 @@ final class SamplingEndpoints {
     List<Endpoint> endpoints() {
         return List.of(Endpoint.post("create_sampling_session", this::createSampler),
                 Endpoint.get("samplers/*", this::describe),
-                Endpoint.post("join_sampling_session", this::join),
+                Endpoint.post("join_sampling_session", this::joinSampler),
                 Endpoint.post("asample", this::sample));
     }
 
@@ -82,7 +82,7 @@ final class SamplingEndpoints {
     /// A number for another client of a sampler, drawn from 1 to 2^32: a client counts its requests from a
     /// billion times this number. Nothing is stored, and clients that meet by chance do no harm: a request is
     /// the one of before only if its content is the same, too.
-    private CompletionStage<ApiResponse> join(ApiRequest call) {
+    private CompletionStage<ApiResponse> joinSampler(ApiRequest call) {
         Fields fields = call.bodyFields();
         String id = fields.string("sampling_session_id");
         fields.requireAllRead();

@@ -16,10 +16,13 @@ import org.apache.pekko.actor.typed.ActorSystem;
 /// accounts are idempotent, but for an entry of the audit log without a key, which may then be there twice.
 public final class ShardedOwners implements OwnerDirectory {
     private final ActorSystem<?> system;
+    private final RequestMemory memory;
 
     /// @param system whose sharding is used
-    public ShardedOwners(ActorSystem<?> system) {
+    /// @param memory for replies that are larger than a frame
+    public ShardedOwners(ActorSystem<?> system, RequestMemory memory) {
         this.system = system;
+        this.memory = memory;
     }
 
     @Override public CompletionStage<OwnerReply> ask(String account,
@@ -43,7 +46,7 @@ public final class ShardedOwners implements OwnerDirectory {
             Function<ActorRef<OwnerReply>, OwnerCommand> message, Duration timeout) {
         var entity = OwnerSharding.ref(system, account);
         return AskRetry.ask(timeout, attempt ->
-                AskRetry.onDispatcher(entity.ask(message::apply, attempt), system));
+                AskRetry.onDispatcher(entity.ask(message::apply, attempt), system, memory));
     }
 
     /// Sends a batch of finished sampling requests.

@@ -26,6 +26,7 @@ import org.apache.pekko.cluster.typed.Cluster;
 public final class ShardedRuns implements RunDirectory {
     private final ActorSystem<?> system;
     private final RunSettings settings;
+    private final RequestMemory memory;
     private static final Duration POLL_SLICE = Duration.ofSeconds(3);
     /// Longer: those who follow a run may wait for days.
     private static final Duration FOLLOW_SLICE = Duration.ofSeconds(10);
@@ -36,17 +37,20 @@ public final class ShardedRuns implements RunDirectory {
     private final Set<String> started = ConcurrentHashMap.newKeySet();
 
     /// Runs that are hosted on the nodes with the role of their base model.
-    public ShardedRuns(ActorSystem<?> system, RunSettings settings) {
-        this(system, settings, slug ->
+    public ShardedRuns(ActorSystem<?> system, RunSettings settings, RequestMemory memory) {
+        this(system, settings, memory, slug ->
                 Cluster.get(system).selfMember().hasRole(TrainingRunSharding.role(slug)));
     }
 
     /// @param settings those of the workers: the number of shards must be the same on all nodes
+    /// @param memory for replies that are larger than a frame
     /// @param host hosts the runs of a slug on this node, or says false: they are hosted elsewhere
-    public ShardedRuns(ActorSystem<?> system, RunSettings settings, Predicate<String> host) {
+    public ShardedRuns(ActorSystem<?> system, RunSettings settings, RequestMemory memory,
+            Predicate<String> host) {
         this.system = system;
         this.host = host;
         this.settings = settings;
+        this.memory = memory;
     }
 
     @Override public CompletionStage<RunReply> ask(RunId run,
@@ -110,7 +114,7 @@ public final class ShardedRuns implements RunDirectory {
     }
 
     private <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply) {
-        return AskRetry.onDispatcher(reply, system);
+        return AskRetry.onDispatcher(reply, system, memory);
     }
 
     /// Starts the shard proxy of a base model, unless this node serves the model and hosts its shards.

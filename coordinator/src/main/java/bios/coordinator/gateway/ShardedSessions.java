@@ -15,10 +15,13 @@ import org.apache.pekko.actor.typed.ActorSystem;
 /// sessions are idempotent.
 public final class ShardedSessions implements SessionDirectory {
     private final ActorSystem<?> system;
+    private final RequestMemory memory;
 
     /// @param system whose sharding is used
-    public ShardedSessions(ActorSystem<?> system) {
+    /// @param memory for replies that are larger than a frame
+    public ShardedSessions(ActorSystem<?> system, RequestMemory memory) {
         this.system = system;
+        this.memory = memory;
     }
 
     @Override public CompletionStage<SessionReply> ask(String session,
@@ -34,6 +37,6 @@ public final class ShardedSessions implements SessionDirectory {
             Function<ActorRef<SessionReply>, SessionCommand> message, Duration timeout) {
         var entity = SessionSharding.ref(system, session);
         return AskRetry.ask(timeout, attempt ->
-                AskRetry.onDispatcher(entity.ask(message::apply, attempt), system));
+                AskRetry.onDispatcher(entity.ask(message::apply, attempt), system, memory));
     }
 }

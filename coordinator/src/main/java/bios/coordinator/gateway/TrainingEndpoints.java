@@ -145,7 +145,7 @@ final class TrainingEndpoints {
             return save(call, target, CheckpointKind.SAMPLER, name.get(),
                     new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
         // A retried save may have another sampler number, so the number is not part of the operation.
-        return services.describe(target.run(), call.account()).thenCompose(run -> {
+        return services.summarize(target.run(), call.account()).thenCompose(run -> {
             String session = run.config().session();
             return runs.submit(call, target.run(), target.seq(),
                     new Operation.SaveSamplerWeights(name, Optional.empty(), Optional.of(session)),

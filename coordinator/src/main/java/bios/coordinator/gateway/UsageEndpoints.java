@@ -27,6 +27,7 @@ import java.util.function.ToLongFunction;
 final class UsageEndpoints {
     private static final long HOUR_MILLIS = 3_600_000;
     private static final double NANOS = 1e9;
+    private static final int CSV_LINE_BYTES = 512;
     private static final double GIGABYTE = 1e9;
     private final GatewayServices services;
 
@@ -119,7 +120,8 @@ final class UsageEndpoints {
                 || call.accepts("text/csv");
         return sampled(account).thenCompose(sampled -> services.runBlocking(() -> {
             List<Line> lines = lines(account, filter, sampled.totals());
-            if (csv) return new ApiResponse.Binary("text/csv; charset=UTF-8", () -> csv(lines), true);
+            if (csv) return new ApiResponse.Binary("text/csv; charset=UTF-8", () -> csv(lines),
+                    (long) CSV_LINE_BYTES * lines.size());
             List<Line> runs = lines.stream().filter(l -> l.run().isPresent()).toList();
             List<Line> models = lines.stream().filter(l -> l.run().isEmpty()).toList();
             return new ApiResponse.Typed(() -> new Answer.Usage(account, Line.sum(lines).typed(),

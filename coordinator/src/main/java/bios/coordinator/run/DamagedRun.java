@@ -26,6 +26,7 @@ final class DamagedRun {
             case RunCommand.Submit c -> answer(c.replyTo(), damaged);
             case RunCommand.Retrieve c -> answer(c.replyTo(), damaged);
             case RunCommand.CheckOwner c -> answer(c.replyTo(), damaged);
+            case RunCommand.Summarize c -> answer(c.replyTo(), damaged);
             case RunCommand.Describe c -> answer(c.replyTo(), damaged);
             case RunCommand.DeleteCheckpoint c -> answer(c.replyTo(), damaged);
             case RunCommand.Publish c -> answer(c.replyTo(), damaged);

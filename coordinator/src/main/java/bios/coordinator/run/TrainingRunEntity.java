@@ -237,6 +237,9 @@ public final class TrainingRunEntity
             case RunCommand.Retrieve c -> forOwner(run, c.owner(), c.replyTo(), () -> retrieve(run, c));
             case RunCommand.CheckOwner(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, RunReply.Done::new);
+            case RunCommand.Summarize(var owner, var replyTo) ->
+                replyToOwner(run, owner, replyTo, () -> new RunReply.Summary(run.config().orElseThrow(),
+                        run.lora().orElseThrow(), results.step(), run.closed()));
             case RunCommand.Describe(var owner, var accessible, var replyTo) ->
                 accessible && !ownedBy(run, owner) && !published(run).isEmpty()
                         ? Effect().reply(replyTo, describe(run, published(run)))

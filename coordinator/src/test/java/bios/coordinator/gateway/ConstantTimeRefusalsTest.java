@@ -37,6 +37,8 @@ class ConstantTimeRefusalsTest {
             assertTrue(failed.isCompletedExceptionally());
             assertEquals(List.of(ConstantTimeRefusals.STEP.toNanos()), given, () -> millis + " ms");
         }
+        answered(7, new ApiException(ErrorCode.GONE, "it is no longer here"));
+        assertEquals(List.of(ConstantTimeRefusals.STEP.toNanos()), given);
         answered(51, GatewayServices.noRun("a-1"));
         assertEquals(List.of(2 * ConstantTimeRefusals.STEP.toNanos()), given);
     }

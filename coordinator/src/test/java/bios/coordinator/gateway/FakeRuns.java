@@ -57,6 +57,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
     /// Whether the weights of samplers have been released.
     boolean released;
     int submitted;
+    /// How often a run was described with its checkpoints.
+    int descriptions;
 
     static final class Run {
         RunConfig config;
@@ -96,7 +98,12 @@ final class FakeRuns implements RunDirectory, RunIndex {
             case RunCommand.Retrieve(_, long seq, _, _) ->
                     existing(run, () -> retrieve(id, run, seq));
             case RunCommand.CheckOwner(_, _) -> existing(run, RunReply.Done::new);
-            case RunCommand.Describe _ -> existing(run, () -> described(run));
+            case RunCommand.Summarize _ -> existing(run, () ->
+                    new RunReply.Summary(run.config, run.config.lora(), run.step, run.closed));
+            case RunCommand.Describe _ -> {
+                descriptions++;
+                yield existing(run, () -> described(run));
+            }
             case RunCommand.Resolve(_, var path, _) -> existing(run, () ->
                     run.checkpoints.stream().filter(c -> c.name().equals(Optional.of(path.name()))
                             && path.kind().map(k -> k == c.kind()).orElse(true))

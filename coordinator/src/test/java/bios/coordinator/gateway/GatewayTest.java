@@ -432,6 +432,21 @@ class GatewayTest {
         assertEquals("unload_model", service.result(future).text("type"));
     }
 
+    @Test void whatNeedsOneFieldOfARunFetchesNoCheckpoints() {
+        int before = service.runs.descriptions;
+        Answer creation = service.post("create_model", "{'session_id': '" + SESSION
+                + "', 'model_seq_id': 97, 'base_model': 'ultrasafe/usf-tiny'}");
+        String run = creation.text("model_id");
+        assertEquals(run, service.result(creation).text("model_id"));
+        assertEquals(200, service.post("get_info", "{'model_id': '" + run + "'}").status());
+        Answer snapshot = service.post("save_weights_for_sampler",
+                "{'model_id': '" + run + "', 'seq_id': 1, 'sampling_session_seq_id': 970}");
+        assertEquals(200, snapshot.status(), () -> text(snapshot));
+        Answer unloading = service.post("unload_model", "{'model_id': '" + run + "'}");
+        assertEquals("unload_model", service.result(unloading).text("type"));
+        assertEquals(before, service.runs.descriptions);
+    }
+
     @Test void anInternalErrorIsA500WithoutDetails() {
         String run = service.run(12);
         service.runs.runs.get(new RunId(run)).config = null;

@@ -2,6 +2,8 @@ package bios.coordinator.gateway;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
@@ -30,6 +32,7 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
@@ -72,8 +75,16 @@ class LargeReplyTest {
     }
 
     private static <T, R> R ask(ActorRef<T> actor, Function<ActorRef<R>, T> message, ActorTestKit asker) {
+        var memory = new RequestMemory(1 << 30);
+        R reply = ask(actor, message, asker, memory);
+        assertEquals(0, memory.taken());
+        return reply;
+    }
+
+    private static <T, R> R ask(ActorRef<T> actor, Function<ActorRef<R>, T> message, ActorTestKit asker,
+            RequestMemory memory) {
         return AskRetry.onDispatcher(AskPattern.<T, R>ask(actor, message::apply, TIMEOUT,
-                asker.system().scheduler()), asker.system()).toCompletableFuture().join();
+                asker.system().scheduler()), asker.system(), memory).toCompletableFuture().join();
     }
 
     private static SampleResult result() {
@@ -126,15 +137,35 @@ class LargeReplyTest {
     @Test void aResultOfManyTokensArrives() {
         float[] logprobs = new float[1 << 20];
         for (int i = 0; i < logprobs.length; i++) logprobs[i] = -i;
-        ActorRef<RunCommand> run = WORKER.spawn(Behaviors.<RunCommand>receiveMessage(command -> {
+        ActorRef<RunCommand> run = runWith(logprobs);
+        RunReply reply = ask(remote(run, WORKER, COORDINATOR), replyTo ->
+                new RunCommand.Retrieve("me", 1, 1000, replyTo), COORDINATOR);
+        var result = (OperationResult.Evaluated) ((RunReply.Completed) reply).result();
+        assertArrayEquals(logprobs, result.logprobs().getFirst());
+    }
+
+    @Test void aReplyIsFetchedOnlyIfThereIsMemoryForIt() {
+        var memory = new RequestMemory(32 << 20);
+        RequestMemory.Share others = memory.new Share();
+        others.take(24 << 20);
+        ActorRef<RunCommand> run = remote(runWith(new float[1 << 20]), WORKER, COORDINATOR);
+        Function<ActorRef<RunReply>, RunCommand> retrieve = replyTo ->
+                new RunCommand.Retrieve("me", 1, 1000, replyTo);
+        var refused = assertThrows(CompletionException.class, () -> ask(run, retrieve, COORDINATOR, memory));
+        assertEquals(ErrorCode.BUSY, ((ApiException) refused.getCause()).code());
+        others.release();
+        assertEquals(0, memory.taken());
+        assertInstanceOf(RunReply.Completed.class, ask(run, retrieve, COORDINATOR, memory));
+        assertEquals(0, memory.taken());
+    }
+
+    /// A run of the other process that has a result.
+    private static ActorRef<RunCommand> runWith(float[] logprobs) {
+        return WORKER.spawn(Behaviors.<RunCommand>receiveMessage(command -> {
             if (command instanceof RunCommand.Retrieve retrieve)
                 retrieve.replyTo().tell(new RunReply.Completed(new RequestId(RUN, 1),
                         new OperationResult.Evaluated(List.of(logprobs), Map.of("loss:sum", 1.0))));
             return Behaviors.same();
         }));
-        RunReply reply = ask(remote(run, WORKER, COORDINATOR), replyTo ->
-                new RunCommand.Retrieve("me", 1, 1000, replyTo), COORDINATOR);
-        var result = (OperationResult.Evaluated) ((RunReply.Completed) reply).result();
-        assertArrayEquals(logprobs, result.logprobs().getFirst());
     }
 }

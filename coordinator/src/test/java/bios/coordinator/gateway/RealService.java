@@ -94,10 +94,11 @@ final class RealService extends TestClient implements AutoCloseable {
             if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(directory);
             return Behaviors.same();
         });
-        var sharded = new ShardedRuns(system, runs);
+        var memory = RequestMemory.of(settings);
+        var sharded = new ShardedRuns(system, runs, memory);
         var owners = OwnerSettings.from(config);
         OwnerSharding.init(system, owners);
-        var shardedOwners = new ShardedOwners(system);
+        var shardedOwners = new ShardedOwners(system, memory);
         usage = new SamplingUsageReporter("r1-" + UUID.randomUUID(), clock, shardedOwners::count);
         system.scheduler().scheduleWithFixedDelay(owners.countEvery(), owners.countEvery(), usage::flush,
                 system.executionContext());
@@ -106,10 +107,10 @@ final class RealService extends TestClient implements AutoCloseable {
                 new PersistentSampleRequestStore(storage.samplingTasks(), blocking),
                 sharded::keepWeights, usage,
                 System::nanoTime));
-        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), shardedOwners,
+        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system, memory), shardedOwners,
                 () -> directory, router, storage.blobs(), storage.index(), () ->
                 true, clock, UUID::randomUUID,
-                new SecureRandom(new byte[] {1}));
+                new SecureRandom(new byte[] {1}), memory);
     }
 
     /// The counts of sampling are at the accounts.

@@ -3,17 +3,26 @@ package bios.coordinator.gateway;
 import static bios.coordinator.gateway.TestService.SESSION;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.gateway.TestClient.Answer;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RequestId;
+import bios.protocol.run.RunId;
 import java.io.IOException;
+import java.net.InetSocketAddress;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.locks.LockSupport;
+import java.util.function.LongPredicate;
+import org.apache.pekko.actor.Cancellable;
 import org.apache.pekko.util.ByteString;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -103,12 +112,11 @@ class RequestMemoryTest {
     }
 
     @Test void aSmallRequestIsServedWhileLargeOnesHoldTheMemory() throws IOException {
-        int large = MEMORY - MEMORY / 8 - 10;
+        int large = MEMORY / 2 + MEMORY / 4;
         try (var socket = new Socket("127.0.0.1", service.port())) {
-            socket.getOutputStream().write(("POST /api/v1/forward_backward HTTP/1.1\r\nHost: x\r\n"
-                    + "Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: " + large
-                    + "\r\n\r\n").getBytes(StandardCharsets.US_ASCII));
-            socket.getInputStream().readNBytes("HTTP/1.1 100".length()); // the server waits for the body
+            announce(socket, large);
+            socket.getOutputStream().write(new byte[large - 1]);
+            await(service.memory, bytes -> bytes >= large - 1);
             Answer busy = service.send("POST", "forward_backward", new byte[2 << 20]);
             assertEquals(429, busy.status(), busy.text("message"));
             assertEquals("busy", busy.text("error"));
@@ -116,6 +124,110 @@ class RequestMemoryTest {
             assertEquals(200,
                     service.post("session_heartbeat", "{'session_id': '" + SESSION + "'}").status());
         }
+    }
+
+    /// Announces a body, and waits until the server waits for it.
+    private static void announce(Socket socket, int length) throws IOException {
+        socket.getOutputStream().write(("POST /api/v1/forward_backward HTTP/1.1\r\nHost: x\r\n"
+                + "Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: " + length
+                + "\r\n\r\n").getBytes(StandardCharsets.US_ASCII));
+        socket.getInputStream().readNBytes("HTTP/1.1 100".length());
+    }
+
+    @Test void aBodyHoldsOnlyWhatHasArrivedOfIt() throws IOException {
+        try (var socket = new Socket("127.0.0.1", service.port())) {
+            announce(socket, MEMORY - MEMORY / 8 - 10);
+            assertEquals(0, service.memory.taken());
+            assertEquals(400, service.send("POST", "forward_backward", new byte[MEMORY / 8 * 3]).status());
+        }
+    }
+
+    /// Begins to retrieve a result, reads only the beginning of the response, and returns it.
+    private static String begin(Socket socket, TestService large, String body, String accept)
+            throws IOException {
+        socket.setReceiveBufferSize(4096);
+        socket.connect(new InetSocketAddress("127.0.0.1", large.port()));
+        socket.getOutputStream().write(("POST /api/v1/retrieve_future HTTP/1.1\r\nHost: x\r\nAccept: "
+                + accept + "\r\nContent-Type: application/json\r\nContent-Length: " + body.length()
+                + "\r\n\r\n" + body).getBytes(StandardCharsets.US_ASCII));
+        return new String(socket.getInputStream().readNBytes("HTTP/1.1 200".length()),
+                StandardCharsets.US_ASCII);
+    }
+
+    /// Waits until the gateway holds as much memory.
+    private static void await(RequestMemory memory, LongPredicate taken) {
+        while (!taken.test(memory.taken())) LockSupport.parkNanos(1_000_000);
+    }
+
+    @Test void aResponseHoldsItsMemoryUntilItIsReadOrItsConnectionIsGone() throws IOException {
+        try (var large = new TestService(Accounts.open(), "long-poll = 100 ms, max-bytes-in-work = 64 MiB")) {
+            var run = new RunId(large.run(1));
+            large.runs.runs.get(run).results.put(1L, new OperationResult.Evaluated(
+                    Collections.nCopies(8, new float[1 << 18]), Map.of()));
+            String body = "{\"request_id\": \"" + new RequestId(run, 1) + "\"}";
+            for (String accept : List.of("application/json", "application/x-protobuf")) {
+                var unread = new ArrayList<Socket>();
+                Answer answer = large.post("retrieve_future", body, "Accept", accept);
+                assertEquals(200, answer.status());
+                byte[] whole = answer.bytes();
+                await(large.memory, bytes -> bytes == 0);
+                String begun;
+                do {
+                    unread.add(new Socket());
+                    begun = begin(unread.getLast(), large, body, accept);
+                } while (begun.endsWith("200") && unread.size() < 32);
+                assertTrue(begun.endsWith("429"), begun + " after " + unread.size() + " responses");
+                answer = large.post("retrieve_future", body, "Accept", accept);
+                assertEquals(429, answer.status());
+                assertEquals("busy", answer.text("error"));
+                assertTrue(answer.response().headers().firstValue("Retry-After").isPresent());
+                assertEquals(200, large.post("session_heartbeat", "{'session_id': '" + SESSION + "'}")
+                        .status());
+                for (Socket socket : unread) socket.close();
+                await(large.memory, bytes -> bytes == 0);
+                answer = large.post("retrieve_future", body, "Accept", accept);
+                assertEquals(200, answer.status());
+                assertArrayEquals(whole, answer.bytes());
+            }
+        }
+    }
+
+    @Test void aResponseWhoseConnectionIsGoneBeforeItBeganHoldsNothing() {
+        var memory = new RequestMemory(8 << 20);
+        var later = new ArrayList<Runnable>();
+        var responses = new ResponseMemory(memory, (_, task) -> {
+            later.add(task);
+            return Cancellable.alreadyCancelled();
+        });
+        var written = responses.hold(1 << 20).written(new byte[1 << 20]);
+        assertEquals(1 << 20, memory.taken());
+        later.forEach(Runnable::run);
+        assertEquals(0, memory.taken());
+
+        // The connection was only slow: the memory is taken again, or the response ends.
+        var materializer = service.kit.system();
+        assertEquals(1 << 20, written.runFold(0, (bytes, block) -> bytes + block.size(), materializer)
+                .toCompletableFuture().join());
+        await(memory, bytes -> bytes == 0);
+        RequestMemory.Share others = memory.new Share();
+        others.take(7 << 20);
+        RequestMemory.Share rest = memory.new Share();
+        rest.take(1 << 20);
+        assertThrows(CompletionException.class, () -> written.runFold(0, (bytes, block) ->
+                bytes + block.size(), materializer).toCompletableFuture().join());
+        others.release();
+        rest.release();
+        assertEquals(0, memory.taken());
+    }
+
+    @Test void aResponseOfAnySizeCanBeHadAlone() {
+        var memory = new RequestMemory(8 << 20);
+        ResponseMemory.Held held = new ResponseMemory(memory, (_, _) -> Cancellable.alreadyCancelled())
+                .hold(1L << 40);
+        assertEquals(7 << 20, memory.taken());
+        held.release();
+        held.release();
+        assertEquals(0, memory.taken());
     }
 
     @Test void aBodyInChunksOfOneByteCountsWhatItTakes() throws IOException {

@@ -54,6 +54,8 @@ final class TestService extends TestClient implements AutoCloseable {
     final BlockingQueue<EngineCommand> manual = new LinkedBlockingQueue<>();
     volatile Map<String, byte[]> tokenizerFiles = Map.of("tokenizer.json",
             "{}".getBytes(StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0]);
+    /// The memory of the requests and responses in progress.
+    final RequestMemory memory;
     private final ServerBinding binding;
 
     TestService(Accounts accounts, String settings) {
@@ -71,14 +73,16 @@ final class TestService extends TestClient implements AutoCloseable {
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(modelDirectory),
                 SampleRequestStore.NONE, KeptWeights.ALL, () -> 1_000_000_000_000L));
         var ids = new Random(7);
+        var block = ConfigFactory.parseString(settings).withFallback(config.getConfig("bios.gateway"));
+        GatewaySettings given = GatewaySettings.of(block);
+        memory = RequestMemory.of(given);
         var parts = new Gateway.Dependencies(accounts, runs, sessions, new FakeOwners(), directory::get,
                 router, blobs, runs,
                 () ->
                 true,
                 () -> Instant.ofEpochMilli(1_700_000_000_000L),
-                () -> new UUID(ids.nextLong(), ids.nextLong()), new SecureRandom(new byte[] {1}));
-        var block = ConfigFactory.parseString(settings).withFallback(config.getConfig("bios.gateway"));
-        binding = Gateway.bind(kit.system(), "127.0.0.1", 0, parts, GatewaySettings.of(block))
+                () -> new UUID(ids.nextLong(), ids.nextLong()), new SecureRandom(new byte[] {1}), memory);
+        binding = Gateway.bind(kit.system(), "127.0.0.1", 0, parts, given)
                 .toCompletableFuture().join();
         post("create_session", "{'session_id': '" + SESSION + "'}");
     }

@@ -683,6 +683,12 @@ class TrainingRunEntityTest {
             harness.create();
             assertInstanceOf(RunReply.Done.class,
                     harness.ask(r -> new RunCommand.CheckOwner(RunHarness.OWNER, r)));
+            var summary = (RunReply.Summary) harness
+                    .ask(r -> new RunCommand.Summarize(RunHarness.OWNER, r));
+            assertEquals(RunHarness.RUN, summary.config().run());
+            assertFalse(summary.closed());
+            assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness
+                    .ask(r -> new RunCommand.Summarize("mallory", r))).reason());
             assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness
                     .ask(r -> new RunCommand.CheckOwner("mallory", r))).reason());
         }

@@ -36,6 +36,9 @@ public sealed interface RunCommand extends Message {
     /// Asks whether the run exists and belongs to `owner`. Reply: [RunReply.Done].
     record CheckOwner(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
+    /// Describes the run without its checkpoints, which may be many. Reply: [RunReply.Summary].
+    record Summarize(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+
     /// Describes run and checkpoints. Reply: [RunReply.Described].
     ///
     /// @param accessible whether another account may be told of a run with published checkpoints, and of
@@ -142,6 +145,11 @@ public sealed interface RunCommand extends Message {
                 List<CheckpointManifest> checkpoints, boolean closed, Optional<String> corrupted,
                 Optional<RunUsage> usage)
                 implements RunReply {}
+
+        /// @param lora the adapter's shape now
+        /// @param step optimizer steps known to be applied
+        /// @param closed whether the run was unloaded
+        record Summary(RunConfig config, LoraSpec lora, long step, boolean closed) implements RunReply {}
 
         /// A checkpoint.
         record Resolved(CheckpointManifest manifest) implements RunReply {}

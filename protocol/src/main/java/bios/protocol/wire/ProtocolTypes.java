@@ -136,6 +136,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(121, RunCommand.Publish.class);
         registry.add(122, RunCommand.SetProject.class);
         registry.add(123, RunCommand.GetMetrics.class);
+        registry.add(124, RunCommand.Summarize.class);
     }
 
     private static void runReplies(Registry registry) {
@@ -153,6 +154,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(141, RunCommand.RunReply.Stalled.class);
         registry.add(142, RunCommand.RunReply.Metrics.class);
         registry.add(143, OperationMetrics.class);
+        registry.add(144, RunCommand.RunReply.Summary.class);
     }
 
     private static void engineCommands(Registry registry) {

@@ -100,7 +100,7 @@ class WireGoldenTest {
         all.add(new RunCommand.Retrieve("owner", 5, 100, nobody()));
         all.add(new RunCommand.CheckOwner("owner", nobody()));
         all.add(new RunCommand.Describe("owner", nobody()));
-        all.add(new RunCommand.CheckOwner("owner", nobody()));
+        all.add(new RunCommand.Summarize("owner", nobody()));
         all.add(new RunCommand.Resolve("owner",
                 CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/weights/a"), nobody()));
         all.add(new RunCommand.KeepWeights("owner", Samples.BLOB.id(), true, nobody()));
@@ -120,6 +120,7 @@ class WireGoldenTest {
         all.add(new RunReply.Described(Samples.CONFIG, Samples.LORA, 12, 99,
                 List.of(Samples.MANIFEST), true, Optional.of("tensor 'a' has NaN at [0, 1]"),
                 Optional.of(RunUsage.NONE.plus(7, 5, 3, 1000, 7_200_000))));
+        all.add(new RunReply.Summary(Samples.CONFIG, Samples.LORA, 12, true));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
         all.add(new RunCommand.GetTimings("owner", nobody()));
