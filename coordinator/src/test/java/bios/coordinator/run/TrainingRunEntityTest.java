@@ -760,6 +760,19 @@ class TrainingRunEntityTest {
         }
     }
 
+    @Test void aRunThatRestsIsNotReplayedAtARestart() throws Exception {
+        try (var harness = harness("rests", "bios.run { rest-after = 100 ms, idle-after = 1 h }")) {
+            harness.submit(0, train(1));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            harness.await(() -> kinds(harness).contains(Kind.RECOVERY_POINT), "a point of the resting run");
+            harness.executed.clear();
+            harness.restart();
+            harness.submit(1, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
+            assertEquals(List.of("2 OPTIM_STEP"), List.copyOf(harness.executed));
+        }
+    }
+
     @Test void anEntityThatIsWronglyConsideredDeadAcknowledgesNothing() throws Exception {
         try (var harness = harness("doubt")) {
             harness.submit(0, train(1));
