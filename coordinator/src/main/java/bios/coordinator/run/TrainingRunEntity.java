@@ -197,7 +197,7 @@ public final class TrainingRunEntity
         results.initialize(run);
         meter.begin(run);
         if (run.config().isPresent()) telemetry.countActive(scheduler.unfinished(run));
-        step(run, new RunInput.Recovered());
+        stepOnly(run, new RunInput.Recovered());
         if (!scheduler.active()) context.tell(new SelfMessage.Begin());
     }
 
@@ -563,7 +563,8 @@ public final class TrainingRunEntity
     }
 
     private ReplyEffect<RunEvent, TrainingRun> onIndexed(TrainingRun run, SelfMessage.Indexed indexed) {
-        for (long position : maintenance.finishWrite(indexed)) step(run, new RunInput.SaveShown(position));
+        for (long position : maintenance.finishWrite(indexed))
+            stepOnly(run, new RunInput.SaveShown(position));
         index(run);
         return Effect().noReply();
     }
@@ -596,7 +597,7 @@ public final class TrainingRunEntity
             else execute(run, effect);
         }
         if (results.overLimit() != scheduler.resultsOverLimit())
-            step(run, new RunInput.ResultsOverLimit(results.overLimit()));
+            stepOnly(run, new RunInput.ResultsOverLimit(results.overLimit()));
         if (scheduler.active()) {
             results.updateAccount(run, scheduler);
             index(run);
@@ -608,6 +609,12 @@ public final class TrainingRunEntity
         switch (effect) {
             case RunEffect.Persist _ -> throw new IllegalStateException("not executed here: " + effect);
             case RunEffect.Store(var epoch, var events) -> deliver(new RunInput.StoreDue(epoch, events));
+    /// The same for an input after which nothing can be persisted.
+    private void stepOnly(TrainingRun run, RunInput input) {
+        List<RunEvent> events = step(run, input);
+        require(events.isEmpty(), "events cannot be persisted here: %s", events);
+    }
+
             case RunEffect.StartSession(var epoch) -> session.start(epoch);
             case RunEffect.OpenRun _ -> session.open(run, home);
             case RunEffect.CloseRun _ -> session.close();
@@ -732,8 +739,7 @@ public final class TrainingRunEntity
             }
             for (RunEvent event : stamped) onStored(now, event);
             followers.tell(now);
-            List<RunEvent> more = step(now, new RunInput.Stored(stamped));
-            require(more.isEmpty(), "events cannot be persisted here: %s", more);
+            stepOnly(now, new RunInput.Stored(stamped));
         });
     }
 
