@@ -266,10 +266,11 @@ public final class TrainingRunEntity
                 replyToOwner(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
             case RunCommand.Retry(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo,
-                        () -> judgeSetAside(run, new RunInput.RetryRequested(), replyTo));
+                        () -> decideOnWaiting(run, new RunInput.RetryRequested(), replyTo, "is set aside"));
             case RunCommand.GiveUp(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo,
-                        () -> judgeSetAside(run, new RunInput.GiveUpRequested(), replyTo));
+                        () -> decideOnWaiting(run, new RunInput.GiveUpRequested(), replyTo,
+                                "is set aside or waits for a store without having been executed before"));
             case RunCommand.ReportDeath(var report) -> handle(run, new RunInput.DeathReported(report));
             case RunCommand.Leave _ -> {
                 // Waiting clients repeat their request, which the entity on the next node answers.
@@ -405,12 +406,15 @@ public final class TrainingRunEntity
         return Effect().noReply();
     }
 
-    /// Executes a command of the owner about the operation that was set aside.
-    private ReplyEffect<RunEvent, TrainingRun> judgeSetAside(TrainingRun run, RunInput input,
-            ActorRef<RunReply> replyTo) {
-        if (run.setAside().isEmpty())
-            return refuse(replyTo, Reason.CONFLICT, "no operation of run " + id + " is set aside");
-        return persist(step(run, input)).thenReply(replyTo, _ -> new RunReply.Done());
+    /// Executes a command of the owner about an operation that is set aside or waits.
+    ///
+    /// @param which what the operation must be
+    private ReplyEffect<RunEvent, TrainingRun> decideOnWaiting(TrainingRun run, RunInput input,
+            ActorRef<RunReply> replyTo, String which) {
+        List<RunEvent> events = step(run, input);
+        return events.isEmpty()
+                ? refuse(replyTo, Reason.CONFLICT, "no operation of run " + id + " " + which)
+                : persist(events).thenReply(replyTo, _ -> new RunReply.Done());
     }
 
     /// The reply about an operation that is set aside, or that would train past it: no outcome.
@@ -605,16 +609,16 @@ public final class TrainingRunEntity
         return events;
     }
 
-    private void execute(TrainingRun run, RunEffect effect) {
-        switch (effect) {
-            case RunEffect.Persist _ -> throw new IllegalStateException("not executed here: " + effect);
-            case RunEffect.Store(var epoch, var events) -> deliver(new RunInput.StoreDue(epoch, events));
     /// The same for an input after which nothing can be persisted.
     private void stepOnly(TrainingRun run, RunInput input) {
         List<RunEvent> events = step(run, input);
         require(events.isEmpty(), "events cannot be persisted here: %s", events);
     }
 
+    private void execute(TrainingRun run, RunEffect effect) {
+        switch (effect) {
+            case RunEffect.Persist _ -> throw new IllegalStateException("not executed here: " + effect);
+            case RunEffect.Store(var epoch, var events) -> deliver(new RunInput.StoreDue(epoch, events));
             case RunEffect.StartSession(var epoch) -> session.start(epoch);
             case RunEffect.OpenRun _ -> session.open(run, home);
             case RunEffect.CloseRun _ -> session.close();
