@@ -167,7 +167,7 @@ public final class TrainingRun {
         return client.ask(Answer.Done.class, new Request.TryAgain(id.value())).thenApply(_ -> null);
     }
 
-    /// Fails the operation that was set aside.
+    /// Fails the operation that was set aside, or that waits for a store that does not answer.
     public CompletionStage<Void> giveUp() {
         return client.ask(Answer.Done.class, new Request.GiveUp(id.value())).thenApply(_ -> null);
     }

@@ -3,6 +3,7 @@ package bios.coordinator.run;
 import bios.coordinator.RetryDelay;
 import bios.coordinator.run.RunEvent.OperationSetAside;
 import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand;
 import java.time.Duration;
 import java.util.Optional;
 
@@ -85,6 +86,28 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
                 .map(Trouble::times).orElse(0) + 1;
         return new ReplayPolicy(attempts, retryAfter, waited, waiting,
                 Optional.of(new Trouble(position, times, why)));
+    }
+
+    /// The engine could not open the run at its recovery point because of a store.
+    ReplayPolicy notOpened(TrainingRun run, Fault why) {
+        return troubled(trouble.map(Trouble::position).orElse(run.recovery().position() + 1), why);
+    }
+
+    /// Whether the operation at `position` is the one that met a fault that is not its own.
+    boolean isTroubledBy(long position) {
+        return trouble.filter(t -> t.position() == position).isPresent();
+    }
+
+    /// Whether the last fault was met as often in a row as sets an operation aside.
+    boolean repeated() {
+        return trouble.filter(t -> t.times() >= attempts).isPresent();
+    }
+
+    /// The fault of a store for which the run waits, if it does.
+    Optional<Fault> storeFault(TrainingRun run) {
+        return trouble.map(Trouble::why).filter(why -> why.code().equals(EngineCommand.STORE_FAILED))
+                .filter(_ -> run.pending().stream().anyMatch(o -> !o.settled()
+                        && o.position() <= trouble.get().position()));
     }
 
     /// The operation at `position` was executed to its end.

@@ -69,7 +69,7 @@ sealed interface RunInput {
     /// The owner has requested that the operation that was set aside is tried again.
     record RetryRequested() implements RunInput {}
 
-    /// The owner has requested that the operation that was set aside fails.
+    /// The owner has requested that the operation that was set aside, or that waits for a store, fails.
     record GiveUpRequested() implements RunInput {}
 
     /// The owner has requested the unloading of the run.

@@ -219,9 +219,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 }
                 case RunInput.RetryRequested _ ->
                         run.setAside().ifPresent(aside -> persist(new OperationRetried(aside.position())));
-                case RunInput.GiveUpRequested _ -> run.setAside().ifPresent(aside ->
-                        persist(List.of(run.failed(aside.position(), aside.why()),
-                                new ErrorSeen(aside.until().orElse(run.accepted())))));
+                case RunInput.GiveUpRequested _ ->
+                        persist(run.setAside().map(this::givenUp).orElseGet(this::withoutStore));
                 case RunInput.LoadFound(var at, var position, var optimizer, var manifest) ->
                         resolved(at, position, () -> run.load(position, manifest, optimizer));
                 case RunInput.LoadFailed(var at, var position, var why) ->
@@ -411,8 +410,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void operationFailed(long position, Fault why) {
             PendingOperation operation = run.at(position).orElseThrow();
             finish(FinishedOperation.failure(operation, why));
-            // Events to be stored were decided before the owner gave the operation up.
-            if (storing || TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position))
+            // Events to be stored were decided before the owner gave the operation up, and the engine may be
+            // executing what the owner no longer waits for.
+            if (storing || TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position)
+                    || pipeline.holds(position)
+                    || engine == Engine.RETRY_DELAY && replay.isTroubledBy(position))
                 restart("operation_failed");
         }
 
@@ -427,6 +429,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             boolean repeated = stalled.filter(before -> sameCause(before, why)).isPresent();
             report(new Occurrence.OpenFailed(why, repeated));
             stalled = Optional.of(why);
+            if (why.code().equals(EngineCommand.STORE_FAILED)) replay = replay.notOpened(run, why);
             reopenAfter(settings.retryAfter());
         }
 
@@ -618,6 +621,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             boolean deleting = deletion == Deletion.RUNNING;
             if (run.closed()) return false;
             if (leaving) return quiet() && !departed() && !deleting && takePoint();
+            if (storeIsAway() && giveUpUnloaded()) return true;
             if (resultsOverLimit) points = points.want();
             if (pointDue() && !deleting) return takePoint();
             if (evicting && engine == Engine.OPEN && !points.paused() && pipeline.load() == 0)
@@ -632,7 +636,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             boolean load = operation.kind() == OperationKind.LOAD_STATE;
             Optional<Fault> blocked = load ? Optional.empty() : run.blockedBy(operation.position())
                     .filter(_ -> operation.fault().isEmpty());
-            if (blocked.isPresent()) return store(allBlocked(operation.position(), blocked.get()));
+            if (blocked.isPresent()) return store(run.allBlocked(operation.position(), blocked.get()));
             if (operation.operation() instanceof StoredOperation.Refused(_, var why))
                 return store(List.of(new OperationFailed(operation.position(), why)));
             if (load && !pipeline.idle()) return false;
@@ -667,9 +671,38 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         /// those that were accepted before.
         private boolean passAside() {
             TrainingRun.SetAside aside = run.setAside().orElseThrow();
-            if (!unloading && !passed(run, aside)) return false;
-            return store(List.of(run.failed(aside.position(), aside.why()),
-                    new ErrorSeen(aside.until().orElse(run.accepted()))));
+            return (unloading || passed(run, aside)) && store(givenUp(aside));
+        }
+
+        private List<RunEvent> givenUp(TrainingRun.SetAside aside) {
+            return List.of(run.failed(aside.position(), aside.why()),
+                    new ErrorSeen(aside.until().orElse(run.accepted())));
+        }
+
+        /// The events with which the owner gives up what waits for a store: the first operation that was
+        /// never executed to its end fails, and so do those that would train past it. What was executed
+        /// before keeps its outcome. Empty: nothing waits for a store, or all was executed.
+        private List<RunEvent> withoutStore() {
+            return replay.storeFault(run).flatMap(why -> unexecuted().map(o -> run.givenUp(o, why)))
+                    .orElse(List.of());
+        }
+
+        /// The first operation without an outcome that was never executed to its end.
+        private Optional<PendingOperation> unexecuted() {
+            long executed = executedUpTo();
+            return run.pending().stream().filter(o -> o.position() > executed && o.needsInput()
+                    && !finished.contains(o.position())).findFirst();
+        }
+
+        /// Whether the run is to be unloaded and has met the same fault of a store so often that it does not
+        /// wait any more.
+        private boolean storeIsAway() {
+            return unloading && replay.repeated() && replay.storeFault(run).isPresent();
+        }
+
+        private boolean giveUpUnloaded() {
+            return unexecuted().filter(o -> o.position() > pipeline.sent()).isPresent()
+                    && store(withoutStore());
         }
 
         private boolean open() {
@@ -688,21 +721,6 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             effects.add(new RunEffect.CloseRun());
             report(new Occurrence.Evicted());
             return true;
-        }
-
-        /// The failures of all operations that an earlier failure blocks, from `from` on, up to the next
-        /// load.
-        private List<RunEvent> allBlocked(long from, Fault why) {
-            var failures = new ArrayList<RunEvent>();
-            boolean stepFails = false;
-            for (long at = from; run.at(at).isPresent(); at++) {
-                PendingOperation operation = run.at(at).get();
-                if (operation.kind() == OperationKind.LOAD_STATE
-                        || run.blockedBy(at, stepFails).isEmpty()) break;
-                if (operation.needsInput()) failures.add(run.blocked(at, why));
-                stepFails |= operation.kind() == OperationKind.OPTIM_STEP;
-            }
-            return failures;
         }
 
         private boolean resolve(PendingOperation load) {
@@ -769,8 +787,12 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     .anyMatch(o -> o.position() <= pipeline.sent() && !o.settled());
         }
 
+        /// The number of operations without an outcome. If a run without its store is to be unloaded, those
+        /// that were executed before are not replayed for their results, which end with the run.
         private int unfinished() {
-            return (int) run.pending().stream().filter(o -> !finished.contains(o.position())).count();
+            long outcomes = storeIsAway() ? executedUpTo() : 0;
+            return (int) run.pending().stream()
+                    .filter(o -> o.position() > outcomes && !finished.contains(o.position())).count();
         }
 
         // Effects

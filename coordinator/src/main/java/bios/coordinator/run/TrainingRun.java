@@ -410,6 +410,34 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 Optional.of(drops).filter(yes -> yes), Optional.empty());
     }
 
+    /// The failures of all operations that an earlier failure blocks, from `from` on, up to the next load.
+    List<RunEvent> allBlocked(long from, Fault why) {
+        var failures = new ArrayList<RunEvent>();
+        boolean stepFails = false;
+        for (long position = from; at(position).isPresent(); position++) {
+            PendingOperation operation = at(position).get();
+            if (operation.kind() == OperationKind.LOAD_STATE || blockedBy(position, stepFails).isEmpty())
+                break;
+            if (operation.needsInput()) failures.add(blocked(position, why));
+            stepFails |= operation.kind() == OperationKind.OPTIM_STEP;
+        }
+        return failures;
+    }
+
+    /// The events with which the owner gives up an operation that waits: it fails, and so do those that would
+    /// train past it.
+    List<RunEvent> givenUp(PendingOperation operation, Fault why) {
+        long position = operation.position();
+        Optional<Fault> blocked = operation.kind() == OperationKind.LOAD_STATE
+                ? Optional.empty() : blockedBy(position);
+        if (blocked.isPresent()) return allBlocked(position, blocked.get());
+        var events = new ArrayList<RunEvent>(List.of(failed(position, why), new ErrorSeen(accepted)));
+        TrainingRun after = this;
+        for (RunEvent event : events) after = after.apply(event);
+        if (blocksLater(operation, why)) events.addAll(after.allBlocked(position + 1, why));
+        return events;
+    }
+
     /// Whether the blocking failure, or that an operation was set aside, becomes known to the client when it
     /// receives the failure at `position`.
     boolean wouldBeSeen(long position) {

@@ -197,7 +197,7 @@ public final class TrainingRunEntity
         results.initialize(run);
         meter.begin(run);
         if (run.config().isPresent()) telemetry.countActive(scheduler.unfinished(run));
-        step(run, new RunInput.Recovered());
+        stepOnly(run, new RunInput.Recovered());
         if (!scheduler.active()) context.tell(new SelfMessage.Begin());
     }
 
@@ -269,10 +269,11 @@ public final class TrainingRunEntity
                 replyToOwner(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
             case RunCommand.Retry(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo,
-                        () -> judgeSetAside(run, new RunInput.RetryRequested(), replyTo));
+                        () -> decideOnWaiting(run, new RunInput.RetryRequested(), replyTo, "is set aside"));
             case RunCommand.GiveUp(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo,
-                        () -> judgeSetAside(run, new RunInput.GiveUpRequested(), replyTo));
+                        () -> decideOnWaiting(run, new RunInput.GiveUpRequested(), replyTo,
+                                "is set aside or waits for a store without having been executed before"));
             case RunCommand.ReportDeath(var report) -> handle(run, new RunInput.DeathReported(report));
             case RunCommand.Leave _ -> {
                 // Waiting clients repeat their request, which the entity on the next node answers.
@@ -408,12 +409,15 @@ public final class TrainingRunEntity
         return Effect().noReply();
     }
 
-    /// Executes a command of the owner about the operation that was set aside.
-    private ReplyEffect<RunEvent, TrainingRun> judgeSetAside(TrainingRun run, RunInput input,
-            ActorRef<RunReply> replyTo) {
-        if (run.setAside().isEmpty())
-            return refuse(replyTo, Reason.CONFLICT, "no operation of run " + id + " is set aside");
-        return persist(step(run, input)).thenReply(replyTo, _ -> new RunReply.Done());
+    /// Executes a command of the owner about an operation that is set aside or waits.
+    ///
+    /// @param which what the operation must be
+    private ReplyEffect<RunEvent, TrainingRun> decideOnWaiting(TrainingRun run, RunInput input,
+            ActorRef<RunReply> replyTo, String which) {
+        List<RunEvent> events = step(run, input);
+        return events.isEmpty()
+                ? refuse(replyTo, Reason.CONFLICT, "no operation of run " + id + " " + which)
+                : persist(events).thenReply(replyTo, _ -> new RunReply.Done());
     }
 
     /// The reply about an operation that is set aside, or that would train past it: no outcome.
@@ -566,7 +570,8 @@ public final class TrainingRunEntity
     }
 
     private ReplyEffect<RunEvent, TrainingRun> onIndexed(TrainingRun run, SelfMessage.Indexed indexed) {
-        for (long position : maintenance.finishWrite(indexed)) step(run, new RunInput.SaveShown(position));
+        for (long position : maintenance.finishWrite(indexed))
+            stepOnly(run, new RunInput.SaveShown(position));
         index(run);
         return Effect().noReply();
     }
@@ -599,12 +604,18 @@ public final class TrainingRunEntity
             else execute(run, effect);
         }
         if (results.overLimit() != scheduler.resultsOverLimit())
-            step(run, new RunInput.ResultsOverLimit(results.overLimit()));
+            stepOnly(run, new RunInput.ResultsOverLimit(results.overLimit()));
         if (scheduler.active()) {
             results.updateAccount(run, scheduler);
             index(run);
         }
         return events;
+    }
+
+    /// The same for an input after which nothing can be persisted.
+    private void stepOnly(TrainingRun run, RunInput input) {
+        List<RunEvent> events = step(run, input);
+        require(events.isEmpty(), "events cannot be persisted here: %s", events);
     }
 
     private void execute(TrainingRun run, RunEffect effect) {
@@ -735,8 +746,7 @@ public final class TrainingRunEntity
             }
             for (RunEvent event : stamped) onStored(now, event);
             followers.tell(now);
-            List<RunEvent> more = step(now, new RunInput.Stored(stamped));
-            require(more.isEmpty(), "events cannot be persisted here: %s", more);
+            stepOnly(now, new RunInput.Stored(stamped));
         });
     }
 

@@ -55,9 +55,11 @@ final class FakeEngine {
     /// @param opened how often a run was opened
     /// @param pointsToFail number of recovery points that fail
     /// @param roomy whether operations that need much memory find it
-    record Controls(AtomicInteger opened, AtomicInteger pointsToFail, AtomicBoolean roomy) {
+    /// @param away whether the store of operations with a setting `stored` does not answer
+    record Controls(AtomicInteger opened, AtomicInteger pointsToFail, AtomicBoolean roomy,
+            AtomicBoolean away) {
         Controls() {
-            this(new AtomicInteger(), new AtomicInteger(), new AtomicBoolean());
+            this(new AtomicInteger(), new AtomicInteger(), new AtomicBoolean(), new AtomicBoolean());
         }
     }
 
@@ -171,8 +173,10 @@ final class FakeEngine {
         };
         Operation operation = StoredOperations.decode(c.operation().kind(), encoded);
         log.add(c.position() + " " + c.operation().kind());
-        if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("unreadable")
-                && unreadable++ < f.settings().get("unreadable"))
+        boolean away = operation instanceof Operation.ForwardBackward f
+                && (f.settings().containsKey("stored") && controls.away().get()
+                        || unreadable < f.settings().getOrDefault("unreadable", 0.0) && unreadable++ >= 0);
+        if (away)
             return new EngineEvent.Failed(c.run(), c.position(),
                     Fault.server(EngineCommand.STORE_FAILED, "not now"));
         if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("full")

@@ -39,6 +39,8 @@ final class SchedulerSimulation {
     final RunSettings settings;
     final boolean deadly;
     final int opensWithoutMemory;
+    /// Whether owners give up what waits for a store.
+    final boolean impatient;
     private final List<SimulatedRun> runs = new ArrayList<>();
     /// The rate of each kind of fault: once in this many occasions; 0: never.
     private final int[] faults = new int[16];
@@ -51,13 +53,14 @@ final class SchedulerSimulation {
     private SchedulerSimulation(long seed, boolean traced) {
         this.traced = traced;
         random = new SplittableRandom(seed);
+        impatient = seed % 4 == 3;
         for (int i = 0; i < faults.length; i++) faults[i] = oneIn(2) ? 0 : between(6, 40);
         settings = RunSettings.from(ConfigFactory.parseString("""
                 bios.run { window = %d, window-bytes = %d, attempts = %d
                   recovery-point { steps = %d, operations = %d, bytes = %d, max-operations = %d
                     max-bytes = %d } }
                 """.formatted(between(1, 5), between(40, 300), between(2, 3), between(1, 6), between(3, 9),
-                between(200, 900), between(9, 14), between(900, 1400))).withFallback(DEFAULTS));
+                between(200, 900), between(9, 14), between(300, 800))).withFallback(DEFAULTS));
         deadly = oneIn(3);
         opensWithoutMemory = oneIn(4) ? between(1, 6) : 0;
         int count = oneIn(2) ? 1 : 2;

@@ -29,6 +29,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.SortedMap;
+import java.util.TreeMap;
 
 /// One run of a [SchedulerSimulation]: its journal, the part of its entity around [RunScheduler], the
 /// sessions of the model engine, its client, and the oracle.
@@ -73,7 +75,8 @@ final class SimulatedRun {
         /// Whether an operation met a fault that is not its own.
         boolean interrupted;
         long given;
-        long sentBytes;
+        /// Bytes of the operations that were given in this session, by position.
+        final SortedMap<Long, Long> bytes = new TreeMap<>();
         long load;
         int pointsInWork;
         int opens;
@@ -133,6 +136,8 @@ final class SimulatedRun {
     private boolean stopped;
     private int lives;
     private boolean attemptElapsed;
+    /// Whether the owner is giving up what waits for a store.
+    private boolean givesUp;
     /// How often the engine had no memory to open the run since it was last opened.
     private int refusals;
 
@@ -329,7 +334,7 @@ final class SimulatedRun {
         session.asked = true;
         session.openAt = run.recovery().position();
         session.given = session.openAt;
-        session.sentBytes = 0;
+        session.bytes.clear();
         session.state = run.recovery().state().map(SimulatedRun::number).orElse(NEW);
         session.commands.add(effect);
     }
@@ -359,6 +364,12 @@ final class SimulatedRun {
         check(!overLimit || session.given <= run.recovery().position(), "goes on while results are too many");
         long ahead = session.given - run.recovery().position();
         check(ahead < simulation.settings.pointMaxOperations(), "goes too far past the recovery point");
+        long replayed = operation.operation().bytes()
+                + session.bytes.tailMap(run.recovery().position() + 1).values().stream()
+                        .mapToLong(Long::longValue).sum();
+        check(ahead == 0 || replayed <= simulation.settings.pointMaxBytes(),
+                "goes too many bytes past the recovery point");
+        session.bytes.put(position, operation.operation().bytes());
         long bytes = session.outstanding.stream()
                 .mapToLong(at -> run.at(at).orElseThrow().operation().bytes()).sum();
         check(session.outstanding.size() < simulation.settings.window(), "exceeds the window");
@@ -638,8 +649,11 @@ final class SimulatedRun {
             case OperationSetAside(var at, var why, _) -> setAside(operations.get((int) at - 1), at, why);
             case OperationRetried(var at, _) -> operations.get((int) at - 1).retried = true;
             case RunClosed _ -> {
+                // Without its store a run is closed although it was not replayed.
+                long given = scheduler.replay().repeated() && scheduler.replay().storeFault(run).isPresent()
+                        ? scheduler.executed(run) : run.recovery().position();
                 for (int at = 1; at <= operations.size(); at++)
-                    check(finished.contains((long) at) || at <= run.recovery().position(),
+                    check(finished.contains((long) at) || at <= given,
                             "is closed before " + at + " has an outcome");
             }
             default -> {}
@@ -668,6 +682,7 @@ final class SimulatedRun {
             case "bad_data" -> operation.nature == Nature.BAD;
             case "out_of_memory", ReplayPolicy.WORKER_LOST -> operation.aside;
             case "checkpoint_not_found" -> operation.kind == OperationKind.LOAD_STATE;
+            case EngineCommand.STORE_FAILED -> givesUp || scheduler.unloading();
             default -> false;
         };
         check(legitimate, at + " fails for no reason: " + why.code());
@@ -757,7 +772,11 @@ final class SimulatedRun {
             asideSeen();
             return;
         }
-        if (more && !scheduler.unloading() && !run.closed()) {
+        if (simulation.impatient && withoutStore()) {
+            givesUp = true;
+            deliver(new RunInput.GiveUpRequested());
+            givesUp = false;
+        } else if (more && !scheduler.unloading() && !run.closed()) {
             accept();
         } else if (run.blocking().isPresent() && run.blocking().get().until().isEmpty()
                 && simulation.oneIn(3)) {
@@ -769,6 +788,13 @@ final class SimulatedRun {
             deliver(new RunInput.UnloadRequested());
         else if (!more && done() && (!passivated || unsettled() > 0) && !leaving)
             deliver(new RunInput.IdleElapsed(false, true));
+    }
+
+    /// Whether an operation waits for a store whose result, or that of one behind it, was never told.
+    private boolean withoutStore() {
+        long executed = scheduler.executed(run);
+        return scheduler.replay().storeFault(run).isPresent() && run.pending().stream()
+                .noneMatch(o -> o.position() > executed && operations.get((int) o.position() - 1).told);
     }
 
     /// The owner learns that an operation was set aside: tries it again once, gives it up, or goes on.

@@ -601,6 +601,82 @@ class TrainingRunEntityTest {
         }
     }
 
+    private static Operation stored() {
+        return new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY, Map.of("stored", 1.0),
+                false);
+    }
+
+    private static RunReply giveUp(RunHarness harness) {
+        return harness.ask(r -> new RunCommand.GiveUp(RunHarness.OWNER, r));
+    }
+
+    /// Waits until the run says that it waits for the store.
+    private static void awaitStore(RunHarness harness, long seq) throws Exception {
+        harness.await(() -> harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, seq, 0, r))
+                instanceof RunReply.Stalled(_, var why) && why.code().equals("store_failed"), "no wait");
+    }
+
+    @Test void theOwnerGivesUpWhatWaitsForAStoreThatStaysAway() throws Exception {
+        try (var harness = harness("store-given-up")) {
+            harness.controls.away().set(true);
+            harness.submit(0, train(1));
+            harness.submit(1, stored());
+            harness.submit(2, step());
+            harness.submit(3, forward(1));
+            awaitStore(harness, 1);
+            assertInstanceOf(RunReply.Done.class, giveUp(harness));
+            for (long seq : List.of(1L, 2L, 3L)) assertEquals("store_failed",
+                    assertInstanceOf(RunReply.Failed.class, harness.outcome(seq)).fault().code());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            HistoryEntry failed = history(harness).stream().filter(e -> e.kind() == Kind.OPERATION_FAILED)
+                    .findFirst().orElseThrow();
+            assertEquals(Optional.of(1L), failed.seq());
+            assertEquals("store_failed", failed.detail().get("code"));
+            harness.submit(4, train(2));
+            harness.submit(5, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(5), "the owner knows of the failure");
+            assertInstanceOf(RunReply.Refused.class, giveUp(harness), "nothing waits now");
+        }
+    }
+
+    @Test void whatWasExecutedBeforeKeepsItsOutcomeWhenTheOwnerGivesUpWithoutTheStore() throws Exception {
+        try (var harness = harness("store-executed", "bios.run.rest-after = 1 h")) {
+            harness.submit(0, stored());
+            RunReply told = assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            harness.controls.away().set(true);
+            harness.submit(1, stored()); // says that the one before was executed
+            awaitStore(harness, 1);
+            harness.restart();
+            harness.submit(2, step());
+            awaitStore(harness, 2);
+            assertInstanceOf(RunReply.Done.class, giveUp(harness));
+            assertInstanceOf(RunReply.Failed.class, harness.outcome(1), "though the replay waits");
+            assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
+            assertInstanceOf(RunReply.Refused.class, giveUp(harness), "what is left was executed");
+            harness.controls.away().set(false);
+            harness.restart();
+            assertEquals(told, harness.outcome(0));
+        }
+    }
+
+    @Test void aRunIsUnloadedThoughItsStoreStaysAway() throws Exception {
+        for (boolean executed : List.of(false, true)) try (var harness =
+                harness("store-unload" + executed, "bios.run.rest-after = 1 h")) {
+            harness.controls.away().set(!executed);
+            harness.submit(0, stored());
+            if (executed) {
+                harness.outcome(0);
+                harness.controls.away().set(true);
+                harness.submit(1, stored()); // says that the one before was executed
+                harness.restart();
+            }
+            awaitStore(harness, 0);
+            assertInstanceOf(RunReply.Done.class,
+                    harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)));
+            assertInstanceOf(RunReply.Failed.class, harness.outcome(executed ? 1 : 0));
+        }
+    }
+
     @Test void anOperationDuringWhichWorkersEndedIsSetAsideUnlessItWasExecutedBefore() throws Exception {
         try (var harness = harness("deaths")) {
             harness.submit(0, train(1));
@@ -777,6 +853,19 @@ class TrainingRunEntityTest {
             for (int i = 0; i < 200 && harness.executed.size() < 2; i++) Thread.sleep(50);
             assertEquals(List.of("1 FORWARD_BACKWARD", "1 FORWARD_BACKWARD"),
                     List.copyOf(harness.executed).subList(0, 2));
+        }
+    }
+
+    @Test void aRunThatRestsIsNotReplayedAtARestart() throws Exception {
+        try (var harness = harness("rests", "bios.run { rest-after = 100 ms, idle-after = 1 h }")) {
+            harness.submit(0, train(1));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            harness.await(() -> kinds(harness).contains(Kind.RECOVERY_POINT), "a point of the resting run");
+            harness.executed.clear();
+            harness.restart();
+            harness.submit(1, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
+            assertEquals(List.of("2 OPTIM_STEP"), List.copyOf(harness.executed));
         }
     }
 

@@ -302,6 +302,7 @@ final class RunOracle {
             case "weights_only" ->
                     op.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
             case "worker_lost", "blob_damaged" -> op.aside;
+            case "store_failed" -> unloading;
             default -> false;
         };
     }

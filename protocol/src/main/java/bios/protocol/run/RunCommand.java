@@ -104,7 +104,8 @@ public sealed interface RunCommand extends Message {
     /// Tries the operation that was set aside again, with those that wait for it. Reply: [RunReply.Done].
     record Retry(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Fails the operation that was set aside, and those that would train past it. Reply: [RunReply.Done].
+    /// Fails the operation that was set aside, or the first one that waits for a store and was never executed
+    /// to its end, and those that would train past it. Reply: [RunReply.Done].
     record GiveUp(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Tells the run how processes of a worker ended that executed its operations. No reply.
