@@ -327,7 +327,8 @@ class RestClient:
 
     def give_up_set_aside(self, training_run_id: str) -> Future[None]:
         """Fails the operation of a run that was set aside, and those that would train past it. (Sending another
-        operation after the failure was seen does the same.)"""
+        operation after the failure was seen does the same.) Also fails the first one that waits for a store that stays
+        away and was never executed, with ``store_failed``."""
         return self._about_set_aside(training_run_id, "give_up")
 
     async def give_up_set_aside_async(self, training_run_id: str) -> None:
