@@ -117,6 +117,8 @@ class HostilePeersTest {
             random.nextBytes(garbage);
             try (Socket socket = connect(frame(garbage.length, garbage))) {
                 assertTrue(socket.isConnected());
+            } catch (IOException _) {
+                // Cut off while it was still writing: too many of these are open.
             }
         }
         assertEquals(1, get(client.models()).size());
