@@ -29,7 +29,7 @@ CASES = (("importance_sampling with a ratio of e^115", "importance_sampling", ra
          ("weights of 3e38", "cross_entropy", weighted(3e38), {}, "gradient"),
          ("weights of 1e24", "cross_entropy", weighted(1e24), {"grad_clip": 0.0}, "moments"),
          ("eps of 0 with a zero gradient", "cross_entropy", weighted(1.0), {"eps": 0.0}, "weights"),
-         ("a learning rate of 1e39", "cross_entropy", weighted(1.0), {"learning_rate": 1e39}, "weights"))
+         ("a weight decay of 1e30", "cross_entropy", weighted(1.0), {"learning_rate": 3e38, "weight_decay": 1e30}, "weights"))
 
 
 def finite(numbers: object) -> bool:
@@ -97,7 +97,7 @@ with tempfile.TemporaryDirectory() as folder:
 
         fails("a batch", client.forward_backward([ratios(-120, 1)], "importance_sampling"))
         client.forward_backward([weighted(1.0)], "cross_entropy").result()
-        fails("a step", client.optim_step(types.AdamParams(learning_rate=1e39)))
+        fails("a step", client.optim_step(types.AdamParams(learning_rate=3e38, weight_decay=1e30)))
         holds("the gradient sum is as before both", client.optim_step(types.AdamParams()).result().step == 1)
         client.forward_backward([weighted(1.0)], "cross_entropy").result()
         fails("another part of a batch", client.forward_backward([ratios(-120, 1)], "importance_sampling"))
