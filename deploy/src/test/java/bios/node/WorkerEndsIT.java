@@ -142,7 +142,7 @@ final class WorkerEndsIT {
         return FaultyProcess.JSON.createObjectNode().put("model_id", run).put("seq_id", seq);
     }
 
-    /// The kinds of entries of the run's history.
+    /// The kinds of the entries in the run's history, oldest first.
     private List<String> kinds() {
         try {
             List<String> kinds = new ArrayList<>();

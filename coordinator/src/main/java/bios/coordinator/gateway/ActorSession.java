@@ -27,7 +27,7 @@ final class ActorSession {
     private static final Duration TICK = Duration.ofSeconds(1);
     private static final long PART_NANOS = Duration.ofSeconds(3).toNanos();
     private static final long TRANSFER_NANOS = Duration.ofSeconds(30).toNanos();
-    /// A client that has not read what was sent to it for so long is given up.
+    /// The session of a client that reads nothing for this time is ended.
     private static final long READ_NANOS = Duration.ofMinutes(1).toNanos();
     /// Parts that wait until the client has read others; further ones are asked for again.
     private static final int MOST_WAITING_PARTS = 256;

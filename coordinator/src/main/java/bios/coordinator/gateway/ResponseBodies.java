@@ -131,7 +131,7 @@ final class ResponseBodies {
         return listing(name, items, body, "cursor", cursor);
     }
 
-    /// The same with another name for the field that tells of other pages.
+    /// A listing whose field about the other pages is named `cursorName`.
     static <T> ApiResponse listing(String name, List<T> items, Function<T, Map<String, Object>> body,
             String cursorName, Map<String, Object> cursor) {
         Stream<Map<String, Object>> bodies = items.stream().map(body);

@@ -288,7 +288,7 @@ final class OutputPlan {
         return drawnRows.stream().map(DrawnRow::sequences).toList();
     }
 
-    /// The most likely tokens of a drawn row; an empty list if it wants none.
+    /// The most likely tokens of a drawn row; an empty list if its request asks for none.
     private List<TokenLogprob> top(Values values, int row) {
         for (int i = 0; i < topRows.size(); i++) {
             TopRows rows = topRows.get(i);
