@@ -305,7 +305,8 @@ final class HttpHandler {
                 JsonWriter.write(body));
     }
 
-    /// The same; a large one counts until it is written. Throws an [ApiException] (429) beyond the memory.
+    /// A JSON response whose bytes, if they are many, count in the memory of requests until they are written.
+    /// Throws an [ApiException] (429) if there is no memory for them.
     private HttpResponse counted(int status, Object body) {
         byte[] bytes = JsonWriter.write(body);
         HttpResponse response = HttpResponse.create().withStatus(status);

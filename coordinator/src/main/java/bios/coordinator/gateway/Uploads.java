@@ -31,7 +31,7 @@ final class Uploads {
     private static final String START = "start";
     private static final Pattern ID =
             Pattern.compile("(\\d{1,15})\\.([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})");
-    /// A gateway that has begun to read an upload before it was over reads it for so long at most.
+    /// The longest time for which a gateway still reads an upload that has expired meanwhile.
     private static final Duration GRACE = Duration.ofHours(1);
     private static final int MOST_START_BYTES = 1 << 20;
 
