@@ -61,7 +61,14 @@ public record DataCheck(List<String> general, List<EntityCheck> entities) {
             return allLost(general, known, "the journal is missing");
         }
         try (OfflineJournal journal = OfflineJournal.read(data)) {
-            return of(journal, files, known, general);
+            DataCheck check = of(journal, files, known, general);
+            if (!check.clean()) return check;
+            OfflineJournal.tryChange(data).ifPresent(why ->
+                    general.add("the journal in " + folder + " can be read, but not be changed: " + why));
+            return new DataCheck(general, check.entities());
+        } catch (IOException failed) {
+            throw new UncheckedIOException("the journal in " + folder + " cannot be copied to the folder for"
+                    + " temporary files: " + failed.getMessage(), failed);
         } catch (JournalLoss unreadable) {
             general.add(unreadable.getMessage().lines().findFirst().orElse(""));
             return allLost(general, known, "the journal cannot be read");

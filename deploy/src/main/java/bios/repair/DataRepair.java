@@ -4,6 +4,7 @@ import bios.CommandFailed;
 import bios.coordinator.run.RunInspection;
 import bios.persistence.embedded.AcknowledgedLog;
 import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JournalCheck;
 import bios.persistence.journal.JournalLoss;
 import bios.persistence.journal.JournalLoss.Loss;
 import bios.persistence.journal.OfflineJournal;
@@ -47,9 +48,22 @@ public final class DataRepair {
         if (!EmbeddedDatabase.exists(folder) && !Files.exists(AcknowledgedLog.file(folder))
                 && OfflineJournal.runsWithBlobs(data).isEmpty()) return List.of();
         if (!readable(folder)) openOrClear(folder);
+        Optional<List<Loss>> losses = accept();
+        if (losses.isPresent()) return losses.get();
+        Path copy = copy(folder);
+        rebuild(folder, copy);
+        return accept().orElseGet(() -> {
+            clear(folder, copy);
+            return List.of();
+        });
+    }
+
+    /// @return what was given up; empty if the file is too damaged to be changed
+    private Optional<List<Loss>> accept() {
+        List<Loss> losses;
         try (OfflineJournal journal = OfflineJournal.change(data)) {
             Map<String, Long> heads = new HashMap<>(journal.heads());
-            List<Loss> losses = journal.losses(heads);
+            losses = journal.losses(heads);
             journal.begin();
             for (Loss loss : losses) {
                 output.accept("given up: " + loss);
@@ -61,17 +75,30 @@ public final class DataRepair {
                 putDamaged(journal, id, heads);
             journal.commit();
             journal.acknowledge(heads);
-            return losses;
         } catch (SQLException failed) {
-            throw new CommandFailed("the journal in " + folder + " cannot be changed: "
-                    + failed.getMessage());
+            output.accept("the journal is damaged: " + failed.getMessage().lines().findFirst().orElse(""));
+            return Optional.empty();
+        }
+        return starts() ? Optional.of(losses) : Optional.empty();
+    }
+
+    /// Whether a server can start with the journal.
+    private boolean starts() {
+        try {
+            JournalCheck.open(data);
+            return true;
+        } catch (JournalLoss _) {
+            return false;
         }
     }
 
     /// Opens a file that the database cannot open, or takes it away, with all that it knows.
     private void openOrClear(Path folder) {
         Path copy = copy(folder);
-        if (reopen(folder, copy)) return;
+        if (!reopen(folder, copy)) clear(folder, copy);
+    }
+
+    private void clear(Path folder, Path copy) {
         try {
             DataCheck.of(data, files).entities().forEach(entity ->
                     output.accept("given up: " + entity.name() + ": " + entity.loses()));
@@ -119,22 +146,44 @@ public final class DataRepair {
             throw new CommandFailed("nothing of the journal in " + folder + " can be read; it stays as it is,"
                     + " with a copy in " + copy + ". Put back a whole copy of " + data
                     + ", or start without it: bios up --accept-loss");
+        return putBack(only, copy).or(() -> {
+            rebuild(folder, copy);
+            return putBack(only, copy);
+        }).orElseThrow(() -> new CommandFailed("the damaged entities of the journal in " + folder
+                + " cannot be put back; its copy is " + copy + ". Put back a whole copy of " + data
+                + ", or start with what is there: bios up --accept-loss"));
+    }
+
+    /// Whether nothing is left to put back. An index of the database that disagrees with its table makes rows
+    /// disappear that a repair wrote.
+    private boolean whole(Optional<String> only) {
+        return (only.isPresent() || starts()) && DataCheck.of(data, files).damaged().stream()
+                .filter(entity -> isOf(entity, only)).allMatch(EntityCheck::whole);
+    }
+
+    private static boolean isOf(EntityCheck entity, Optional<String> only) {
+        return only.map(run -> entity.persistenceId().endsWith("|" + run)).orElse(true);
+    }
+
+    /// @return the entities that were put back; empty if some cannot be, because of the damage to the file
+    private Optional<List<EntityCheck>> putBack(Optional<String> only, Path copy) {
+        List<EntityCheck> damaged;
         try (OfflineJournal journal = OfflineJournal.change(data)) {
             Map<String, Long> known = journal.acknowledged().map(AcknowledgedLog.Contents::newest)
                     .orElse(Map.of());
-            List<EntityCheck> damaged = DataCheck.of(journal, files, known, new ArrayList<>()).damaged()
-                    .stream().filter(entity -> only.map(run -> entity.persistenceId().endsWith("|" + run))
-                            .orElse(true)).toList();
+            damaged = DataCheck.of(journal, files, known, new ArrayList<>()).damaged()
+                    .stream().filter(entity -> isOf(entity, only)).toList();
             var acknowledged = new HashMap<>(known);
             journal.heads().forEach((id, head) -> acknowledged.merge(id, head, Math::max));
             journal.begin();
             for (EntityCheck entity : damaged) put(journal, entity, copy, acknowledged);
             journal.commit();
             journal.acknowledge(acknowledged);
-            return damaged;
         } catch (SQLException failed) {
-            throw failure(folder, failed, copy);
+            output.accept("the journal is damaged: " + failed.getMessage().lines().findFirst().orElse(""));
+            return Optional.empty();
         }
+        return whole(only) ? Optional.of(damaged) : Optional.empty();
     }
 
     private void put(OfflineJournal journal, EntityCheck entity, Path copy, Map<String, Long> acknowledged)
@@ -169,31 +218,55 @@ public final class DataRepair {
         }
     }
 
+    /// Whether all of the journal can be read, and the file be changed.
     private boolean readable(Path folder) {
         if (!EmbeddedDatabase.exists(folder)) return true;
         try (OfflineJournal journal = OfflineJournal.read(data)) {
-            if (journal.readable()) return true;
-            output.accept("parts of the journal in " + folder + " cannot be read");
-            return false;
+            Optional<String> failure = journal.readable() ? OfflineJournal.tryChange(data)
+                    : Optional.of("parts of it cannot be read");
+            failure.ifPresent(why -> output.accept("the journal in " + folder + " is damaged: " + why));
+            return failure.isEmpty();
         } catch (JournalLoss unreadable) {
             output.accept(unreadable.getMessage().lines().findFirst().orElse(""));
             return false;
+        } catch (IOException failed) {
+            throw new CommandFailed("the journal in " + folder + " cannot be copied to the folder for"
+                    + " temporary files: " + failed.getMessage() + "; make room, or name another folder in"
+                    + " JAVA_TOOL_OPTIONS=-Djava.io.tmpdir=...");
         }
     }
 
-    /// Makes a file readable that the database cannot open.
+    /// Makes a file readable that the database cannot open or change.
     ///
     /// @return whether that was possible
     private boolean reopen(Path folder, Path copy) {
         try {
-            if (!opens() && !OfflineJournal.replaceHeader(data)) return false;
+            EmbeddedDatabase.replace(folder, EmbeddedDatabase.file(copy));
+            if (!opens() && !OfflineJournal.reopen(data)) return false;
             if (readable(folder)) output.accept("opened, with the newest state in the file that is whole");
-            else output.accept("built again from " + OfflineJournal.salvage(data, clock)
-                    + " rows that can be read");
+            else salvage();
             return true;
         } catch (IOException | SQLException failed) {
             throw failure(folder, failed, copy);
         }
+    }
+
+    /// Builds the journal again from the rows of the damaged one, without its indices.
+    private void rebuild(Path folder, Path copy) {
+        try {
+            EmbeddedDatabase.replace(folder, EmbeddedDatabase.file(copy));
+            AcknowledgedLog.delete(folder);
+            if (Files.exists(AcknowledgedLog.file(copy)))
+                Files.copy(AcknowledgedLog.file(copy), AcknowledgedLog.file(folder));
+            if (!opens()) OfflineJournal.reopen(data);
+            salvage();
+        } catch (IOException | SQLException failed) {
+            throw failure(folder, failed, copy);
+        }
+    }
+
+    private void salvage() throws SQLException, IOException {
+        output.accept("built again from " + OfflineJournal.salvage(data, clock) + " rows that can be read");
     }
 
     private boolean opens() {

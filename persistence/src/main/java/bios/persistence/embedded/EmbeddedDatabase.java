@@ -8,12 +8,15 @@ import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.Optional;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.h2.api.ErrorCode;
 import org.h2.mvstore.DataUtils;
 import org.h2.mvstore.MVStore;
@@ -32,6 +35,9 @@ public final class EmbeddedDatabase {
     /// cost.
     private static final int BYTES_IN_ROW = 8192;
     private static final int HEADER_BYTES = 4096;
+    /// The begin of a chunk, at a multiple of the header's size.
+    private static final Pattern CHUNK = Pattern.compile("chunk:([0-9a-f]{1,15}),");
+    private static final int CHUNK_HEADER_BYTES = 64;
     /// The space of a chunk is used again so long after it was written; H2's default of 45 s makes the file
     /// grow by as many seconds of commits.
     static final int RETENTION_MILLIS = 5_000;
@@ -68,6 +74,14 @@ public final class EmbeddedDatabase {
         return folder.resolve("journal.mv.db");
     }
 
+    /// Puts a copy of a database file in the place of the database in `folder`. It is a file of its own: the
+    /// database may go on holding the lock of a file that it failed to open.
+    public static void replace(Path folder, Path copy) throws IOException {
+        Path fresh = folder.resolve("fresh.mv.db");
+        Files.copy(copy, fresh, StandardCopyOption.REPLACE_EXISTING);
+        Files.move(fresh, file(folder), StandardCopyOption.REPLACE_EXISTING);
+    }
+
     /// Writes a new header, of two equal blocks, over that of the file: the database then searches the file
     /// for its newest chunk, as after the death of a process.
     public static void replaceHeader(Path folder) throws IOException {
@@ -83,9 +97,37 @@ public final class EmbeddedDatabase {
                 + Integer.toHexString(DataUtils.getFletcher32(fields, 0, fields.length)) + "\n")
                 .getBytes(StandardCharsets.ISO_8859_1);
         ByteBuffer blocks = ByteBuffer.allocate(2 * HEADER_BYTES).put(0, line).put(HEADER_BYTES, line);
+        replace(folder, file(folder));
         try (FileChannel channel = FileChannel.open(file(folder), StandardOpenOption.WRITE)) {
             while (blocks.hasRemaining()) channel.write(blocks, blocks.position());
             channel.force(true);
+        }
+    }
+
+    /// Removes the mark of the newest chunk of the file, which holds the root of the newest state: the
+    /// database then finds the state before it.
+    ///
+    /// @return whether there was one
+    public static boolean removeNewestState(Path folder) throws IOException {
+        replace(folder, file(folder));
+        try (FileChannel channel = FileChannel.open(file(folder), StandardOpenOption.READ,
+                StandardOpenOption.WRITE)) {
+            long newest = -1;
+            long position = -1;
+            ByteBuffer block = ByteBuffer.allocate(CHUNK_HEADER_BYTES);
+            for (long at = 2 * HEADER_BYTES; at < channel.size(); at += HEADER_BYTES) {
+                channel.read(block.clear(), at);
+                Matcher header = CHUNK.matcher(new String(block.array(), 0, block.position(),
+                        StandardCharsets.ISO_8859_1));
+                if (!header.lookingAt()) continue;
+                long number = Long.parseLong(header.group(1), 16);
+                if (number <= newest) continue;
+                newest = number;
+                position = at;
+            }
+            if (position < 0) return false;
+            channel.write(ByteBuffer.wrap("gone:".getBytes(StandardCharsets.ISO_8859_1)), position);
+            return true;
         }
     }
 
@@ -106,7 +148,7 @@ public final class EmbeddedDatabase {
     }
 
     /// Creates the folder and the tables of events and snapshots if they do not exist. [DatabaseInUse] if
-    /// another process has the database open.
+    /// another process has the database open, [DatabaseUnusable] if it cannot be opened for changes.
     public static void createSchema(Path folder) {
         try {
             Files.createDirectories(folder);
@@ -118,9 +160,8 @@ public final class EmbeddedDatabase {
                 Statement statement = connection.createStatement()) {
             for (String sql : schema().split(";\\s*\n")) if (!sql.isBlank()) statement.execute(sql);
         } catch (SQLException failed) {
-            throw inUse(folder, failed).<RuntimeException>map(used -> used).orElseGet(() ->
-                    new IllegalStateException("the journal in " + folder + " cannot be opened: "
-                    + failed.getMessage(), failed));
+            throw inUse(folder, failed).<RuntimeException>map(used -> used)
+                    .orElseGet(() -> new DatabaseUnusable(folder, failed));
         }
     }
 

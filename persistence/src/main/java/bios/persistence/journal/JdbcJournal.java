@@ -45,10 +45,10 @@ public final class JdbcJournal extends AsyncWriteJournal {
             "event_ser_id", "event_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest",
             "checksum" FROM "event_journal" WHERE "persistence_id" = ? AND "sequence_number" BETWEEN ? AND ?
             AND NOT "deleted" ORDER BY "sequence_number" LIMIT ?""";
-    private static final String HIGHEST =
+    static final String HIGHEST =
             "SELECT MAX(\"sequence_number\") FROM \"event_journal\" WHERE \"persistence_id\" = ?";
     /// The row with the highest number stays, so that the number is not used again; its payload does not.
-    private static final String MARK_DELETED = """
+    static final String MARK_DELETED = """
             UPDATE "event_journal" SET "deleted" = TRUE, "event_payload" = X''
             WHERE "persistence_id" = ? AND "sequence_number" = ?""";
     private static final String DELETE =

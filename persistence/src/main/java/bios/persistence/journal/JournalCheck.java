@@ -1,6 +1,7 @@
 package bios.persistence.journal;
 
 import bios.persistence.embedded.AcknowledgedLog;
+import bios.persistence.embedded.DatabaseUnusable;
 import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.journal.JournalLoss.Loss;
 import java.io.IOException;
@@ -47,7 +48,11 @@ public final class JournalCheck {
         if (file.isEmpty() && heads.isEmpty()) refuse(data, "the journal in " + folder
                 + " is missing or empty, but there are blobs of runs", OfflineJournal.runsWithBlobs(data)
                         .stream().map(run -> "run " + run + ": the journal has none of its events").toList());
-        EmbeddedDatabase.createSchema(folder);
+        try {
+            EmbeddedDatabase.createSchema(folder);
+        } catch (DatabaseUnusable failed) {
+            throw OfflineJournal.unchangeable(data, failed);
+        }
         acknowledge(folder, file, heads);
     }
 

@@ -1,6 +1,7 @@
 package bios.persistence.journal;
 
 import bios.persistence.embedded.AcknowledgedLog;
+import bios.persistence.embedded.DatabaseUnusable;
 import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.embedded.StoredColumns;
 import bios.persistence.journal.JournalLoss.Loss;
@@ -15,6 +16,7 @@ import java.sql.SQLException;
 import java.sql.Statement;
 import java.time.InstantSource;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -44,6 +46,9 @@ public final class OfflineJournal implements AutoCloseable {
             SELECT COALESCE(MAX(CASE WHEN "deleted" THEN "sequence_number" END), MIN("sequence_number") - 1),
             FALSE FROM "event_journal" WHERE "persistence_id" = ?""";
 
+    /// How many states are tried; the database keeps those of some seconds.
+    private static final int MAX_STATES = 256;
+
     private final Path data;
     private final Path folder;
     private final Connection connection;
@@ -68,7 +73,11 @@ public final class OfflineJournal implements AutoCloseable {
 
     /// Opens the journal for changes; makes its tables if there are none.
     public static OfflineJournal change(Path data) {
-        EmbeddedDatabase.createSchema(folder(data));
+        try {
+            EmbeddedDatabase.createSchema(folder(data));
+        } catch (DatabaseUnusable failed) {
+            throw unchangeable(data, failed);
+        }
         return open(data, EmbeddedDatabase.url(folder(data)));
     }
 
@@ -97,6 +106,35 @@ public final class OfflineJournal implements AutoCloseable {
     static JournalLoss unreadable(Path data, SQLException failed) {
         return new JournalLoss(data, "the journal in " + folder(data) + " cannot be read, the file is damaged"
                 + " (" + failed.getMessage().lines().findFirst().orElse("") + ")", List.of());
+    }
+
+    /// The refusal of a journal that can be read and not be changed.
+    static JournalLoss unchangeable(Path data, DatabaseUnusable failed) {
+        return new JournalLoss(data, failed.getMessage().lines().findFirst().orElse(""), List.of());
+    }
+
+    /// Tries whether the database can be opened for changes, with a copy of its file: some parts of a file
+    /// are read only then.
+    ///
+    /// @return why not; empty: it can be changed, or there is none
+    public static Optional<String> tryChange(Path data) throws IOException {
+        if (!EmbeddedDatabase.exists(folder(data))) return Optional.empty();
+        Path trial = Files.createTempDirectory("bios-journal");
+        try {
+            Path copy = Files.createDirectories(folder(trial));
+            Files.copy(EmbeddedDatabase.file(folder(data)), EmbeddedDatabase.file(copy));
+            // What the database reads when it opens a file, and when it closes one.
+            EmbeddedDatabase.createSchema(copy);
+            try (OfflineJournal changed = change(trial)) {
+                return changed.readable() ? Optional.empty() : Optional.of("its rows cannot be read");
+            }
+        } catch (DatabaseUnusable | JournalLoss failed) {
+            return Optional.of(failed.getMessage().lines().findFirst().orElse(""));
+        } finally {
+            try (Stream<Path> files = Files.walk(trial)) {
+                for (Path file : files.sorted(Comparator.reverseOrder()).toList()) Files.deleteIfExists(file);
+            }
+        }
     }
 
     private static boolean hasTable(Connection connection, String name) throws SQLException {
@@ -257,15 +295,15 @@ public final class OfflineJournal implements AutoCloseable {
     public void cut(String persistenceId, long last, List<Long> kept) throws SQLException {
         long base = kept.stream().mapToLong(Long::longValue).max().orElse(0);
         for (StoredRows.Row row : rows(persistenceId).snapshots())
-            if (row.number() != base) delete(
+            if (row.number() != base) execute(
                     "DELETE FROM \"snapshot\" WHERE \"persistence_id\" = ? AND \"sequence_number\" = ?",
                     persistenceId, row.number());
-        delete("DELETE FROM \"event_journal\" WHERE \"persistence_id\" = ? AND \"sequence_number\" > ?",
+        execute("DELETE FROM \"event_journal\" WHERE \"persistence_id\" = ? AND \"sequence_number\" > ?",
                 persistenceId, last);
         // The row of the last event stays, so that its number is not used again.
-        delete("DELETE FROM \"event_journal\" WHERE \"persistence_id\" = ? AND \"sequence_number\" <= ?",
+        execute("DELETE FROM \"event_journal\" WHERE \"persistence_id\" = ? AND \"sequence_number\" <= ?",
                 persistenceId, Math.min(base, last - 1));
-        if (last == 0) delete(
+        if (last == 0) execute(
                 "DELETE FROM \"deleted_events\" WHERE \"persistence_id\" = ? AND \"up_to\" >= ?",
                 persistenceId, 0);
         if (base > 0) try (PreparedStatement statement = connection.prepareStatement(
@@ -275,13 +313,18 @@ public final class OfflineJournal implements AutoCloseable {
             statement.setBoolean(3, true);
             statement.executeUpdate();
         }
+        if (last > 0 && JdbcJournal.number(connection, JdbcJournal.HIGHEST, persistenceId) < last) {
+            // The snapshot has it, and its own row is lost.
+            append(persistenceId, last - 1, 0, "", new byte[0], 0);
+            execute(JdbcJournal.MARK_DELETED, persistenceId, last);
+        }
         // The entity writes its entry of the run index again.
         String run = persistenceId.substring(persistenceId.indexOf('|') + 1);
         for (String table : List.of("bios_run", "bios_checkpoint")) if (hasTable(connection, table))
-            delete("DELETE FROM \"" + table + "\" WHERE \"run\" = ? AND ? = 0", run, 0);
+            execute("DELETE FROM \"" + table + "\" WHERE \"run\" = ? AND ? = 0", run, 0);
     }
 
-    private void delete(String sql, String persistenceId, long number) throws SQLException {
+    private void execute(String sql, String persistenceId, long number) throws SQLException {
         try (PreparedStatement statement = connection.prepareStatement(sql)) {
             statement.setString(1, persistenceId);
             statement.setLong(2, number);
@@ -300,18 +343,22 @@ public final class OfflineJournal implements AutoCloseable {
         connection.setAutoCommit(true);
     }
 
-    /// Makes a file readable that the database cannot open: with a new header the database finds the newest
-    /// state in the file that is whole. The caller has a copy of the file.
+    /// Makes a file readable that the database cannot open. With a new header the database finds the newest
+    /// state in the file; while that cannot be opened, it is taken for unfinished, so that the one before is
+    /// found. The caller has a copy of the file.
     ///
     /// @return whether it can be opened now
-    public static boolean replaceHeader(Path data) throws IOException {
+    public static boolean reopen(Path data) throws IOException {
         EmbeddedDatabase.replaceHeader(folder(data));
-        try {
-            read(data).close();
-            return true;
-        } catch (JournalLoss _) {
-            return false;
+        for (int states = 0; states < MAX_STATES; states++) {
+            try {
+                read(data).close();
+                return true;
+            } catch (JournalLoss _) {
+                if (!EmbeddedDatabase.removeNewestState(folder(data))) return false;
+            }
         }
+        return false;
     }
 
     /// Whether the rows of all entities can be read, whatever they hold.

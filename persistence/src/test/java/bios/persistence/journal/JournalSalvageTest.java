@@ -43,8 +43,28 @@ class JournalSalvageTest {
         byte[] bytes = Files.readAllBytes(file);
         Arrays.fill(bytes, 0, 8192, (byte) 0);
         Files.write(file, bytes);
-        assertTrue(OfflineJournal.replaceHeader(data));
+        assertTrue(OfflineJournal.reopen(data));
         assertEquals(EVENTS, events());
+    }
+
+    @Test void withoutTheNewestStateTheOneBeforeIsOpened() throws Exception {
+        JournalCheck.open(data);
+        Path folder = OfflineJournal.folder(data);
+        byte[] killed;
+        try (var journal = OfflineJournal.change(data)) {
+            for (int number = 1; number <= 100; number++)
+                journal.append("run-tiny|tiny-0", number - 1, 1, "m", new byte[100], number);
+            killed = Files.readAllBytes(EmbeddedDatabase.file(folder));
+        }
+        Files.write(EmbeddedDatabase.file(folder), killed);
+        int before = events();
+        for (int states = 1; states <= 3; states++) {
+            assertTrue(EmbeddedDatabase.removeNewestState(folder));
+            int left = events();
+            assertTrue(left >= before - 2 && left <= before, left + " of " + before + " events");
+            before = left;
+        }
+        assertTrue(before < 100);
     }
 
     @Test void rowsBeforeAndBehindAnUnreadablePageAreKept() throws Exception {
