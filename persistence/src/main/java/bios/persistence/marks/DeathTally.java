@@ -14,8 +14,8 @@ import java.util.function.Predicate;
 record DeathTally(List<Count> counts) {
     static final DeathTally NONE = new DeathTally(List.of());
 
-    /// An operation or a sampling request that was being executed when a process ended. An operation has a mark
-    /// for each of its passes that a device has.
+    /// An operation or a sampling request that was being executed when a process ended. An operation has a
+    /// mark for each of its passes that a device has.
     ///
     /// @param name the run, or the request
     /// @param company number of those that were executed together with it, itself included

@@ -147,8 +147,8 @@ public final class TrainingState implements AutoCloseable {
     /// Enqueues one AdamW step on the gradient sum. The gradient is first multiplied by min(1, gradClipNorm /
     /// (norm + 1e-6)) if gradClipNorm is set, as torch.nn.utils.clip_grad_norm_ does. The device applies the
     /// step if all of the new weights and moments are finite, else it changes nothing. Until [#finish], or
-    /// until the step is given up, no other operation may change the state or copy it; a pass that is launched
-    /// behind the step reads the weights that the step leaves.
+    /// until the step is given up, no other operation may change the state or copy it; a pass that is
+    /// launched behind the step reads the weights that the step leaves.
     public Step step(AdamParams params) {
         require(gradient.isPresent(), "the gradient sum is empty");
         List<Tensor> sum = gradient.get().slabs();

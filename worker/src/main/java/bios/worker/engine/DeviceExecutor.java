@@ -631,6 +631,7 @@ final class DeviceExecutor implements AutoCloseable {
     /// Ends all streams and closes everything, the device last. Tokenizers stay: other threads may use them.
     @Override public void close() {
         buffers.close();
+        arrivals.join(); // edge: results on their way are read before the device is closed
         for (ResidentRun run : List.copyOf(runs)) {
             run.beingWritten = false;
             close(run);

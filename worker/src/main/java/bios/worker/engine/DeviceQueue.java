@@ -155,8 +155,8 @@ final class DeviceQueue {
         Optional.ofNullable(runs.get(run)).ifPresent(pending -> pending.again(0));
     }
 
-    /// An operation of a run is launched again from its beginning, and so is what was launched behind it, when
-    /// the results of all that the run has in flight have arrived.
+    /// An operation of a run is launched again from its beginning, and so is what was launched behind it,
+    /// when the results of all that the run has in flight have arrived.
     synchronized void again(ResidentRun run, QueuedOperation operation) {
         Pending pending = runs.get(run);
         if (pending != null) pending.again(List.copyOf(pending.operations).indexOf(operation));

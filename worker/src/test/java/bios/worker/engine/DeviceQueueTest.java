@@ -93,7 +93,8 @@ class DeviceQueueTest {
         assertEquals(List.of(third), pass());
     }
 
-    @Test void operationsOfARunKeepTheirOrderAndAStepWaitsForTheResultsBeforeIt() throws InterruptedException {
+    @Test void operationsOfARunKeepTheirOrderAndAStepWaitsForTheResultsBeforeIt()
+            throws InterruptedException {
         var run = new ResidentRun(model);
         var waiting = new ResidentRun(model);
         QueuedOperation first = evaluate();
