@@ -661,7 +661,7 @@ class EngineTest {
             operations.forEach(run::send);
             results.awaitLaunched(2);
             results.arrive(1);
-            run.events().expectNoMessage();
+            run.events().expectNoMessage(Duration.ofSeconds(1));
             assertEquals(2, results.count().get());
             gate.countDown();
             run.receive(2);
@@ -729,6 +729,7 @@ class EngineTest {
                     EngineHarness.TIMEOUT).fault().code());
             bits.addAll(receive(run, 1));
             assertEquals(expected("expected", good), bits);
+            assertEquals(2, results.count().get(), "nothing is repeated");
         }
     }
 
