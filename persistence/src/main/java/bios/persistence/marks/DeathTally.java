@@ -1,6 +1,7 @@
 package bios.persistence.marks;
 
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
 import java.util.function.Predicate;
 
@@ -13,7 +14,8 @@ import java.util.function.Predicate;
 record DeathTally(List<Count> counts) {
     static final DeathTally NONE = new DeathTally(List.of());
 
-    /// An operation or a sampling request that was being executed when a process ended.
+    /// An operation or a sampling request that was being executed when a process ended. An operation has a
+    /// mark for each of its passes that a device has.
     ///
     /// @param name the run, or the request
     /// @param company number of those that were executed together with it, itself included
@@ -26,22 +28,25 @@ record DeathTally(List<Count> counts) {
         boolean counts(String other, long at) {
             return name.equals(other) && position == at;
         }
+
+        Count ended(boolean byItself) {
+            return new Count(name, position, alone + (byItself ? 1 : 0), ends + 1);
+        }
     }
 
-    /// The tally after another end.
+    /// The tally after another end. Of several operations of a run the first comes first: those behind it are
+    /// executed again only when it is done.
     ///
     /// @param marks what was being executed; empty: the process was starting, loading, recovering or idle
     /// @param executed whether an operation has been executed to its end
     DeathTally after(List<Mark> marks, Predicate<Count> executed) {
         if (marks.isEmpty()) return NONE;
-        boolean alone = marks.size() == 1 && marks.getFirst().company() == 1;
-        var next = new ArrayList<Count>();
-        for (Mark mark : marks) {
-            Count before = counts.stream().filter(c -> c.counts(mark.name(), mark.position()))
-                    .findFirst().orElse(new Count(mark.name(), mark.position(), 0, 0));
-            next.add(new Count(mark.name(), mark.position(), before.alone() + (alone ? 1 : 0),
-                    before.ends() + 1));
-        }
+        List<Count> marked = marks.stream().map(mark -> counts.stream()
+                .filter(c -> c.counts(mark.name(), mark.position())).findFirst()
+                .orElse(new Count(mark.name(), mark.position(), 0, 0))).distinct()
+                .sorted(Comparator.comparingLong(Count::position)).toList();
+        boolean alone = marked.size() == 1 && marks.stream().allMatch(mark -> mark.company() == 1);
+        var next = new ArrayList<>(marked.stream().map(count -> count.ended(alone)).toList());
         for (Count old : counts)
             if (marks.stream().noneMatch(m -> old.counts(m.name(), m.position())) && !executed.test(old))
                 next.add(old);

@@ -67,6 +67,23 @@ class ExecutionMarksTest {
         assertEquals(0, report(after, A).orElseThrow().alone());
     }
 
+    /// A device may have two micro-batches of an operation, or operations of a run one behind the other.
+    @Test void anOperationWithTwoPassesIsAloneAndTheFirstOfTwoOperationsIsReported() throws Exception {
+        ExecutionMarks first = next();
+        first.begin(Map.of(A, 7L));
+        first.begin(Map.of(A, 7L));
+        ExecutionMarks second = next();
+        assertEquals(1, report(second, A).orElseThrow().alone());
+        second.begin(Map.of(A, 8L));
+        second.begin(Map.of(A, 7L));
+        ExecutionMarks third = next();
+        assertEquals(List.of(7L, 1L), List.of(report(third, A).orElseThrow().position(),
+                (long) report(third, A).orElseThrow().alone()));
+        third.begin(Map.of(A, 7L));
+        third.begin(Map.of(A, 7L, B, 2L));
+        assertEquals(1, report(next(), A).orElseThrow().alone(), "B was executed with it");
+    }
+
     @Test void twoOperationsThatEndTheirProcessesInTurnAreBothCounted() throws Exception {
         next();
         for (int times = 0; times < 3; times++) {

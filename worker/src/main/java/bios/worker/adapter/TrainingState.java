@@ -114,7 +114,12 @@ public final class TrainingState implements AutoCloseable {
 
     /// Bytes on the device, the gradient sum included.
     public long bytes() {
-        return 4 * adapter.weights().elements() * (gradient.isPresent() ? 4 : 3);
+        return gradientBytes() * (gradient.isPresent() ? 4 : 3);
+    }
+
+    /// Bytes on the device of one gradient of the adapter's shape.
+    public long gradientBytes() {
+        return 4 * adapter.weights().elements();
     }
 
     /// Allocates zeros of the adapter's shape, in which an operation sums its gradient before [#accumulate].
@@ -141,8 +146,9 @@ public final class TrainingState implements AutoCloseable {
 
     /// Enqueues one AdamW step on the gradient sum. The gradient is first multiplied by min(1, gradClipNorm /
     /// (norm + 1e-6)) if gradClipNorm is set, as torch.nn.utils.clip_grad_norm_ does. The device applies the
-    /// step if all of the new weights and moments are finite, else it changes nothing. No other operation may
-    /// use the state until [#finish], or until the step is given up.
+    /// step if all of the new weights and moments are finite, else it changes nothing. Until [#finish], or
+    /// until the step is given up, no other operation may change the state or copy it; a pass that is
+    /// launched behind the step reads the weights that the step leaves.
     public Step step(AdamParams params) {
         require(gradient.isPresent(), "the gradient sum is empty");
         List<Tensor> sum = gradient.get().slabs();
@@ -201,7 +207,7 @@ public final class TrainingState implements AutoCloseable {
 
     /// Bytes on the device of [#snapshot].
     public long snapshotBytes(StateSnapshot.Content content) {
-        return 4 * adapter.weights().elements() * suffixes(content).size();
+        return gradientBytes() * suffixes(content).size();
     }
 
     private List<String> suffixes(StateSnapshot.Content content) {

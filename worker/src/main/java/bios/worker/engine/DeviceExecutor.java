@@ -16,6 +16,7 @@ import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.HostMemory;
+import bios.worker.engine.ResidentRun.Evaluating;
 import bios.worker.load.FingerprintCache;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.Tokenizer;
@@ -35,6 +36,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
@@ -48,8 +50,8 @@ final class DeviceExecutor implements AutoCloseable {
     /// So many bytes of freed states are worth a walk through the C library's heaps.
     private static final long TRIM = 16 << 20;
     private static final long LEAST_RUN_BYTES = 64 << 20;
-    /// Copies of states that are being written take at most this part of the bytes of runs, in addition to
-    /// them.
+    /// Copies of states that are being written, and gradients of operations that are launched ahead, take at
+    /// most this part of the bytes of runs, in addition to them.
     private static final int COPY_SHARE = 4;
     private final Device device;
     private final EngineSettings settings;
@@ -64,6 +66,10 @@ final class DeviceExecutor implements AutoCloseable {
     private long runBytes;
     private long freedBytes;
     private boolean worked;
+    /// Ends when the results of all passes and steps that were launched have arrived.
+    private CompletableFuture<Void> arrivals = CompletableFuture.completedFuture(null);
+    /// When results of the device were last taken.
+    private long lastEnd = System.nanoTime(); // edge: measures, decides nothing
 
     private DeviceExecutor(Device device, EngineSettings settings, FingerprintCache fingerprints,
             DeviceQueue queue, StagingBuffers buffers, ExecutionMarks marks,
@@ -159,9 +165,9 @@ final class DeviceExecutor implements AutoCloseable {
         Metrics.DEVICE_MEMORY.labelValues("limit").set(device.memoryLimit());
     }
 
-    /// Waits for the results of a pass and takes them. A device in the host's memory has them when the launch
-    /// returns: they are taken at once. For another device a thread of their own waits, so that the next pass
-    /// is prepared and launched meanwhile.
+    /// Waits for the results of a pass and takes them, in the order of the launches. A device in the host's
+    /// memory has them when the launch returns: they are taken at once. For another device a thread of their
+    /// own waits, so that the next pass is prepared and launched meanwhile.
     ///
     /// @param await waits for the results; any thread
     /// @param take takes them on the device's thread, or learns what `await` has thrown
@@ -171,10 +177,10 @@ final class DeviceExecutor implements AutoCloseable {
             take.apply(failure(await)).ifPresent(report);
             return;
         }
-        Thread.ofVirtual().start(() -> {
+        arrivals = arrivals.thenRunAsync(() -> {
             Optional<Throwable> failure = failure(await);
             queue.add(new DeviceQueue.Turn.Complete(() -> take.apply(failure)));
-        });
+        }, wait -> Thread.ofVirtual().start(wait));
     }
 
     private static Optional<Throwable> failure(Runnable await) {
@@ -201,30 +207,25 @@ final class DeviceExecutor implements AutoCloseable {
                 case DeviceTask.Optimize(var step) -> {
                     LaunchedStep launched =
                             run.model.trainer().optimStep(run.state.orElseThrow(), step.params());
-                    queue.stepping(run, true);
+                    queue.stepping(run);
                     whenComplete(launched::await, failure -> {
                         TaskOutcome outcome = failure.map(why -> (TaskOutcome) failed(operation, why))
                                 .orElseGet(() -> stepped(run, operation, launched));
-                        queue.done(run, operation);
-                        queue.stepping(run, false);
+                        queue.stepped(run);
                         marks.end(mark);
-                        return executed(List.of(done(run, operation, outcome, began)));
+                        return executed(List.of(done(run, operation, outcome, worked(began))));
                     });
                 }
                 case DeviceTask.DropGradient() -> {
                     TaskOutcome dropped = dropGradient(run.state.orElseThrow());
                     marks.end(mark);
-                    queue.done(run, operation);
-                    report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, dropped,
-                            began))));
+                    executed(List.of(done(run, operation, dropped, since(began)))).ifPresent(report);
                 }
                 case DeviceTask.Copy(var purpose) -> {
                     TaskOutcome.Copied copied = copy(run, purpose.content());
                     marks.end(mark);
                     queue.copying(run, copied.live());
-                    queue.done(run, operation);
-                    report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, copied,
-                            began))));
+                    executed(List.of(done(run, operation, copied, since(began)))).ifPresent(report);
                 }
                 case DeviceTask.Evaluate _, DeviceTask.Open _, DeviceTask.Load _ ->
                         throw new IllegalStateException("not a task of one turn: " + task.words());
@@ -232,8 +233,7 @@ final class DeviceExecutor implements AutoCloseable {
         } catch (Throwable thrown) {
             var failed = failed(operation, thrown);
             marks.end(mark);
-            queue.done(run, operation);
-            report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, failed, began))));
+            executed(List.of(done(run, operation, failed, since(began)))).ifPresent(report);
         }
     }
 
@@ -256,20 +256,42 @@ final class DeviceExecutor implements AutoCloseable {
         }
     }
 
-    private static EngineSelfMessage.Done done(ResidentRun run, QueuedOperation operation,
-            TaskOutcome outcome, long began) {
-        long nanos = System.nanoTime() - began; // edge: measures, decides nothing
+    /// The first operation of a run has its outcome. What was launched behind one that failed begins again:
+    /// it must not meet what the failure left behind.
+    private EngineSelfMessage.Done done(ResidentRun run, QueuedOperation operation, TaskOutcome outcome,
+            long nanos) {
+        if (outcome instanceof TaskOutcome.Failed) {
+            run.dropEvaluations();
+            queue.failed(run, operation);
+        } else queue.done(run, operation);
         return new EngineSelfMessage.Done(run, operation, outcome, nanos);
+    }
+
+    private static long since(long began) {
+        return System.nanoTime() - began; // edge: measures, decides nothing
+    }
+
+    /// Nanoseconds that the device has worked for what has ended now, without the time that it still needed
+    /// for what was launched before.
+    private long worked(long launched) {
+        long nanos = Math.min(since(launched), since(lastEnd));
+        lastEnd = System.nanoTime(); // edge: measures, decides nothing
+        return nanos;
     }
 
     private static TaskOutcome.Failed failed(QueuedOperation operation, Throwable thrown) {
         return new TaskOutcome.Failed(FaultClassifier.of(thrown, operation.task().words()));
     }
 
+    /// Bytes of gradients of operations that are launched ahead, beyond the bytes of their runs.
+    private long bytesAhead() {
+        return runs.stream().mapToLong(run -> run.bytesAhead(0)).sum();
+    }
+
     /// Copies the state on the device. If there is no memory for a copy, the snapshot reads the state itself.
     private TaskOutcome.Copied copy(ResidentRun run, StateSnapshot.Content content) {
         TrainingState state = run.state.orElseThrow();
-        if (copyBytes.get() + state.snapshotBytes(content) <= runBytes / COPY_SHARE) try {
+        if (copyBytes.get() + bytesAhead() + state.snapshotBytes(content) <= runBytes / COPY_SHARE) try {
             StateSnapshot copy = state.snapshot(content);
             copyBytes.addAndGet(copy.deviceBytes());
             return new TaskOutcome.Copied(copy, false);
@@ -325,7 +347,7 @@ final class DeviceExecutor implements AutoCloseable {
     /// Closes a run: frees its memory as soon as nothing reads it.
     void close(ResidentRun run) {
         run.closed = true;
-        run.dropEvaluation();
+        run.dropEvaluations();
         if (run.beingWritten) return;
         runs.remove(run);
         freedBytes += run.state.map(TrainingState::bytes).orElse(0L);
@@ -352,111 +374,133 @@ final class DeviceExecutor implements AutoCloseable {
     /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first
     /// on.
     private void pass(List<Candidate> candidates) {
-        List<Candidate> ready = new ArrayList<>();
+        List<Evaluating> ready = new ArrayList<>();
         for (Candidate next : candidates) {
-            if (!begun(next)) continue;
+            Optional<Evaluating> begun = next.run.evaluating(next.operation).or(() -> begin(next));
+            if (begun.isEmpty()) continue;
             boolean together = ready.isEmpty() || !next.run.exclusive && !ready.getFirst().run.exclusive;
-            if (together) ready.add(next);
+            if (together) ready.add(begun.get());
         }
         if (!ready.isEmpty()) launch(fitting(ready));
     }
 
-    private List<Candidate> fitting(List<Candidate> ready) {
-        List<Evaluation> evaluations = ready.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
+    private List<Evaluating> fitting(List<Evaluating> ready) {
         Trainer trainer = ready.getFirst().run.model.trainer();
-        return ready.subList(0, trainer.fitting(evaluations, settings.trainPassTokens()).size());
+        return ready.subList(0, trainer.fitting(evaluations(ready), settings.trainPassTokens()).size());
     }
 
-    private boolean begun(Candidate next) {
-        if (next.run.evaluation.isPresent()) return true;
+    private static List<Evaluation> evaluations(List<Evaluating> share) {
+        return share.stream().map(e -> e.evaluation).toList();
+    }
+
+    /// Begins an evaluation. What cannot begin ahead begins when the device has done what is before it.
+    private Optional<Evaluating> begin(Candidate next) {
+        boolean ahead = queue.ahead(next.run);
+        if (ahead && !roomAhead(next)) {
+            queue.again(next.run, next.operation);
+            return Optional.empty();
+        }
         next.run.exclusive |= next.operation.alone();
         try {
             TrainingState state = next.run.state.orElseThrow();
-            next.run.evaluation = Optional.of(next.run.model.trainer().begin(state, next.evaluate));
-            return true;
+            return Optional.of(next.run.begun(next.operation,
+                    next.run.model.trainer().begin(state, next.evaluate)));
         } catch (Throwable thrown) {
-            report.accept(new EngineSelfMessage.Executed(List.of(
-                    ended(next, failed(next.operation, thrown)))));
-            return false;
+            TaskOutcome.Failed failed = failed(next.operation, thrown);
+            if (ahead) queue.again(next.run, next.operation);
+            else executed(List.of(ended(next.run, next.operation, failed, 0))).ifPresent(report);
+            return Optional.empty();
         }
     }
 
-    private void launch(List<Candidate> chosen) {
+    private boolean roomAhead(Candidate next) {
+        long bytes = next.run.bytesAhead(next.evaluate.forwardOnly() ? 0 : 1);
+        return bytes == 0
+                || copyBytes.get() + bytesAhead() - next.run.bytesAhead(0) + bytes <= runBytes / COPY_SHARE;
+    }
+
+    private void launch(List<Evaluating> share) {
         long began = System.nanoTime(); // edge: measures, decides nothing
-        List<ResidentRun> share = chosen.stream().map(Candidate::run).toList();
-        queue.launched(share);
         var marked = new HashMap<RunId, Long>();
-        chosen.forEach(c -> marked.putAll(c.operation.marked()));
+        share.forEach(e -> marked.putAll(e.operation.marked()));
         ExecutionMarks.Handle mark = marks.begin(marked);
+        PreparedPass prepared;
+        LaunchedPass launched;
         try {
-            List<Evaluation> evaluations = chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
-            Trainer trainer = chosen.getFirst().run.model.trainer();
-            PreparedPass prepared = trainer.prepare(evaluations);
-            LaunchedPass launched = prepared.launch();
-            whenComplete(launched::complete, failure -> {
-                queue.completed(share);
-                var done = failure.map(why -> failed(chosen, why))
-                        .orElseGet(() -> passed(chosen, prepared.tokens(), began));
-                marks.end(mark);
-                return executed(done);
-            });
+            prepared = share.getFirst().run.model.trainer().prepare(evaluations(share));
+            launched = prepared.launch();
         } catch (Throwable thrown) {
-            List<EngineSelfMessage.Done> done = failed(chosen, thrown);
+            List<EngineSelfMessage.Done> done = failed(share, thrown, queue.ahead(share.getFirst().run));
             marks.end(mark);
-            queue.completed(share);
             executed(done).ifPresent(report);
+            return;
         }
+        List<ResidentRun> runs = share.stream().map(e -> e.run).toList();
+        queue.launched(runs, share.stream().filter(e -> e.evaluation.allPrepared()).map(e -> e.run).toList());
+        whenComplete(launched::await, failure -> {
+            queue.completed(runs);
+            var done = failure.or(() -> failure(launched::complete)).map(why -> failed(share, why, false))
+                    .orElseGet(() -> passed(share, prepared.tokens(), began));
+            marks.end(mark);
+            return executed(done);
+        });
     }
 
-    /// A pass has failed: all runs are as before these operations. Each then runs again in a separate pass,
-    /// so that only the operation at fault fails.
-    private List<EngineSelfMessage.Done> failed(List<Candidate> chosen, Throwable thrown) {
-        TaskOutcome.Failed failed = failed(chosen.getFirst().operation, thrown);
-        if (chosen.size() == 1) return List.of(ended(chosen.getFirst(), failed));
-        chosen.forEach(c -> {
-            c.run.dropEvaluation();
-            c.run.exclusive = true;
-        });
+    /// A pass has failed. Its operation has failed if it was alone in the pass, and everything before it is
+    /// done. Else the runs are as before their operations, which then run again: each in a separate pass, so
+    /// that only the operation at fault fails.
+    ///
+    /// @param ahead whether the device still works for its first run
+    private List<EngineSelfMessage.Done> failed(List<Evaluating> share, Throwable thrown, boolean ahead) {
+        TaskOutcome.Failed failed = failed(share.getFirst().operation, thrown);
+        List<Evaluating> live = share.stream().filter(Evaluating::live).toList();
+        if (share.size() == 1 && !ahead) return live.stream().map(e -> ended(e, failed)).toList();
+        for (Evaluating each : live) {
+            each.run.drop(each);
+            each.run.exclusive |= share.size() > 1;
+            queue.again(each.run, each.operation);
+        }
         return List.of();
     }
 
-    private List<EngineSelfMessage.Done> passed(List<Candidate> chosen, int tokens, long began) {
-        ModelName model = chosen.getFirst().run.model.model().info().name();
-        measured(model, "train", began);
+    private List<EngineSelfMessage.Done> passed(List<Evaluating> share, int tokens, long began) {
+        ModelName model = share.getFirst().run.model.model().info().name();
+        long nanos = worked(began);
+        measured(model, "train", nanos);
         Metrics.TRAINED.labelValues(model.slug()).inc(tokens);
-        long nanos = System.nanoTime() - began; // edge: measures, decides nothing
         List<EngineSelfMessage.Done> done = new ArrayList<>();
-        for (Candidate c : chosen) {
-            // A run that was closed meanwhile has dropped its evaluation.
-            if (c.run.evaluation.isEmpty()) continue;
-            c.run.evaluationNanos += nanos;
-            Evaluation evaluation = c.run.evaluation.get();
-            if (evaluation.done()) done.add(ended(c, finish(c, evaluation)));
+        for (Evaluating each : share) {
+            // A run that was closed meanwhile has dropped its evaluations.
+            if (!each.live()) continue;
+            each.nanos += nanos;
+            if (each.evaluation.done()) done.add(ended(each, finish(each)));
         }
         return done;
     }
 
-    private static TaskOutcome finish(Candidate c, Evaluation evaluation) {
+    private static TaskOutcome finish(Evaluating each) {
         try {
-            return new TaskOutcome.Completed(evaluation.result());
+            return new TaskOutcome.Completed(each.evaluation.result());
         } catch (Throwable thrown) {
-            return failed(c.operation, thrown);
+            return failed(each.operation, thrown);
         }
     }
 
-    /// The operation of a candidate has ended.
-    private EngineSelfMessage.Done ended(Candidate c, TaskOutcome outcome) {
-        var done = new EngineSelfMessage.Done(c.run, c.operation, outcome, c.run.evaluationNanos);
-        c.run.dropEvaluation();
-        c.run.exclusive = false;
-        queue.done(c.run, c.operation);
-        return done;
+    private EngineSelfMessage.Done ended(Evaluating each, TaskOutcome outcome) {
+        each.run.finished(each);
+        return ended(each.run, each.operation, outcome, each.nanos);
     }
 
-    private static void measured(ModelName model, String kind, long began) {
-        double seconds = (System.nanoTime() - began) / 1e9; // edge: measures, decides nothing
+    /// An operation that is evaluated has ended.
+    private EngineSelfMessage.Done ended(ResidentRun run, QueuedOperation operation, TaskOutcome outcome,
+            long nanos) {
+        run.exclusive = false;
+        return done(run, operation, outcome, nanos);
+    }
+
+    private static void measured(ModelName model, String kind, long nanos) {
         Metrics.PASSES.labelValues(model.slug(), kind).inc();
-        Metrics.PASS_SECONDS.labelValues(kind).observe(seconds);
+        Metrics.PASS_SECONDS.labelValues(kind).observe(nanos / 1e9);
     }
 
     // ---- memory ----
@@ -531,7 +575,7 @@ final class DeviceExecutor implements AutoCloseable {
         List<SampleOutcome> outcomes = new ArrayList<>();
         try {
             var ended = model.sampler().complete(launched);
-            measured(name, "sample", began);
+            measured(name, "sample", worked(began));
             for (var failed : ended.failed())
                 outcomes.add(new SampleOutcome.Failed(model.requests().remove(failed.id()), failed.why()));
             for (var done : ended.finished()) {
@@ -587,6 +631,7 @@ final class DeviceExecutor implements AutoCloseable {
     /// Ends all streams and closes everything, the device last. Tokenizers stay: other threads may use them.
     @Override public void close() {
         buffers.close();
+        arrivals.join(); // edge: results on their way are read before the device is closed
         for (ResidentRun run : List.copyOf(runs)) {
             run.beingWritten = false;
             close(run);

@@ -15,6 +15,12 @@ import java.util.function.Supplier;
 /// works; the device's thread takes the next turn when it is free, so it never waits for the engine while
 /// there is work, and a turn contains all that was ready when it began. Bookkeeping only; safe for any
 /// thread.
+///
+/// A run's next pass may be launched *ahead*, while the device works for the run: the next micro-batch of its
+/// evaluation, and evaluations behind an evaluation or an optimizer step, because an evaluation changes the
+/// state only when it is finished, in the order of the operations. Everything else waits for the outcomes of
+/// all operations before it: a step needs a gradient sum of which is known that it counts, and a copy the
+/// counters of its state.
 final class DeviceQueue {
     /// Passes that a device has at most, with the one that it works on: while it does, the next is prepared.
     private static final int PASSES_IN_FLIGHT = 2;
@@ -27,6 +33,7 @@ final class DeviceQueue {
     private final LinkedHashMap<ModelName, Sampling> samplers = new LinkedHashMap<>();
     private final Deque<Turn.Complete> completions = new ArrayDeque<>();
     private int inFlight;
+    private int stepsInFlight;
     private boolean closed;
 
     /// @param copiesPerRun most copies of a run's state that are being written
@@ -39,8 +46,24 @@ final class DeviceQueue {
         int copies;
         /// Its state is being written without a copy.
         boolean beingWritten;
-        /// Its evaluation is in a pass that is not complete, or its optimizer step is.
-        boolean inFlight;
+        /// So many of its operations, from the first on, are launched as a whole.
+        int launched;
+        /// Passes with a share of it, and optimizer steps, of which the results are not taken.
+        int inFlight;
+        /// Nothing is launched ahead before its next operation is done.
+        boolean waits;
+
+        /// The first operation that is not launched as a whole.
+        Optional<QueuedOperation> next() {
+            return launched == 0 ? Optional.ofNullable(operations.peek())
+                    : operations.stream().skip(launched).findFirst();
+        }
+
+        /// The operations from `from` on are launched again.
+        void again(int from) {
+            launched = Math.min(launched, from);
+            waits = true;
+        }
     }
 
     private static final class Sampling {
@@ -66,13 +89,13 @@ final class DeviceQueue {
         /// A step of a model's sampler, with new requests.
         record Sample(ModelName model, List<DeviceExecutor.Ready> added) implements Turn {}
 
-        /// The first operation of every run whose first operation takes no pass through the model.
+        /// The next operation of every run whose next operation takes no pass through the model.
         record Tasks(Map<ResidentRun, QueuedOperation> operations) implements Turn {}
 
         /// Takes the results of a pass that is complete.
         record Complete(Supplier<Optional<EngineSelfMessage>> results) implements Turn {}
 
-        /// One pass for the runs of one model that have an evaluation first, the longest waiting first.
+        /// One pass for the runs of one model that have an evaluation next, the longest waiting first.
         record Pass(List<DeviceExecutor.Candidate> candidates) implements Turn {}
     }
 
@@ -120,7 +143,29 @@ final class DeviceQueue {
     /// The first operation of a run is done.
     synchronized void done(ResidentRun run, QueuedOperation operation) {
         Pending pending = runs.get(run);
-        if (pending != null && pending.operations.peek() == operation) pending.operations.poll();
+        if (pending == null || pending.operations.peek() != operation) return;
+        pending.operations.poll();
+        pending.launched = Math.max(0, pending.launched - 1);
+        pending.waits = false;
+    }
+
+    /// The first operation of a run has failed. What was launched behind it is launched again.
+    synchronized void failed(ResidentRun run, QueuedOperation operation) {
+        done(run, operation);
+        Optional.ofNullable(runs.get(run)).ifPresent(pending -> pending.again(0));
+    }
+
+    /// An operation of a run is launched again from its beginning, and so is what was launched behind it,
+    /// when the results of all that the run has in flight have arrived.
+    synchronized void again(ResidentRun run, QueuedOperation operation) {
+        Pending pending = runs.get(run);
+        if (pending != null) pending.again(List.copyOf(pending.operations).indexOf(operation));
+    }
+
+    /// Whether the device works for a run, so that what is launched now is launched ahead.
+    synchronized boolean ahead(ResidentRun run) {
+        Pending pending = runs.get(run);
+        return pending != null && pending.inFlight > 0;
     }
 
     /// A copy of the run's state is being written.
@@ -142,22 +187,34 @@ final class DeviceQueue {
         notifyAll();
     }
 
-    /// Whether the device works on an optimizer step of a run: what follows waits for its outcome, which
-    /// decides the number of the next step.
-    synchronized void stepping(ResidentRun run, boolean stepping) {
+    /// The device works on the optimizer step that is first in a run.
+    synchronized void stepping(ResidentRun run) {
+        stepsInFlight++;
         Pending pending = runs.get(run);
-        if (pending != null) pending.inFlight = stepping;
-        if (!stepping) notifyAll();
+        if (pending == null) return;
+        pending.launched = 1;
+        pending.inFlight++;
+    }
+
+    /// The results of that step are taken.
+    synchronized void stepped(ResidentRun run) {
+        stepsInFlight--;
+        Pending pending = runs.get(run);
+        if (pending != null) pending.inFlight--;
+        notifyAll();
     }
 
     /// Runs have a share of a pass that the device works on: the others come first next time.
-    synchronized void launched(List<ResidentRun> share) {
+    ///
+    /// @param last those of which the operation has no other pass
+    synchronized void launched(List<ResidentRun> share, List<ResidentRun> last) {
         inFlight++;
         for (ResidentRun run : share) {
             Pending pending = runs.get(run);
             if (pending == null) continue;
             runs.putLast(run, pending);
-            pending.inFlight = true;
+            pending.inFlight++;
+            if (last.contains(run)) pending.launched++;
         }
     }
 
@@ -166,7 +223,7 @@ final class DeviceQueue {
         inFlight--;
         for (ResidentRun run : share) {
             Pending pending = runs.get(run);
-            if (pending != null) pending.inFlight = false;
+            if (pending != null) pending.inFlight--;
         }
         notifyAll();
     }
@@ -203,15 +260,16 @@ final class DeviceQueue {
             Runnable call = calls.poll();
             if (call != null) return new Work.Call(call);
             if (!callsOnly && !completions.isEmpty()) return completions.poll();
-            boolean full = callsOnly || inFlight >= (suspected() ? 1 : PASSES_IN_FLIGHT);
+            boolean full = callsOnly
+                    || (suspected() ? inFlight + stepsInFlight > 0 : inFlight >= PASSES_IN_FLIGHT);
             Optional<TurnOrder.Kind> kind = full ? Optional.empty() : order.next(this::ready);
             if (kind.isPresent()) return turn(kind.get());
             wait(); // edge: the device's thread has nothing to do
         }
     }
 
-    /// Whether something is to be executed that may have ended processes: until it is done, one pass is in
-    /// flight at a time, so that what is being executed when the process ends is known.
+    /// Whether something is to be executed that may have ended processes: until it is done, one pass or turn
+    /// of tasks is in flight at a time, so that what is being executed when the process ends is known.
     private boolean suspected() {
         return runs.values().stream().map(pending -> pending.operations.peek())
                 .anyMatch(first -> first != null && first.alone())
@@ -221,8 +279,8 @@ final class DeviceQueue {
     private boolean ready(TurnOrder.Kind kind) {
         return switch (kind) {
             case SAMPLE -> samplers.values().stream().anyMatch(Sampling::ready);
-            case TASKS -> runs.values().stream().anyMatch(p -> first(p).filter(o -> !pass(o)).isPresent());
-            case PASS -> runs.values().stream().anyMatch(p -> first(p).filter(DeviceQueue::pass).isPresent());
+            case TASKS -> runs.values().stream().anyMatch(p -> next(p).filter(o -> !pass(o)).isPresent());
+            case PASS -> runs.values().stream().anyMatch(p -> next(p).filter(DeviceQueue::pass).isPresent());
         };
     }
 
@@ -230,22 +288,22 @@ final class DeviceQueue {
         return operation.task() instanceof DeviceTask.Evaluate;
     }
 
-    /// The first operation of a run, if it can be executed now.
-    private Optional<QueuedOperation> first(Pending pending) {
-        QueuedOperation first = pending.operations.peek();
-        boolean waits = first == null || pending.beingWritten || pending.inFlight
-                || first.task() instanceof DeviceTask.Copy && pending.copies >= copiesPerRun;
-        return waits ? Optional.empty() : Optional.of(first);
+    /// The first operation of a run that is not launched as a whole, if it can be executed now.
+    private Optional<QueuedOperation> next(Pending pending) {
+        if (pending.beingWritten) return Optional.empty();
+        return pending.next()
+                .filter(o -> pending.inFlight == 0 || pass(o) && !o.alone() && !pending.waits)
+                .filter(o -> !(o.task() instanceof DeviceTask.Copy) || pending.copies < copiesPerRun);
     }
 
     private Turn turn(TurnOrder.Kind kind) {
         return switch (kind) {
             case SAMPLE -> sample();
             case TASKS -> {
-                Map<ResidentRun, QueuedOperation> first = new LinkedHashMap<>();
-                runs.forEach((run, pending) -> first(pending).filter(o -> !pass(o))
-                        .ifPresent(operation -> first.put(run, operation)));
-                yield new Turn.Tasks(first);
+                Map<ResidentRun, QueuedOperation> tasks = new LinkedHashMap<>();
+                runs.forEach((run, pending) -> next(pending).filter(o -> !pass(o))
+                        .ifPresent(operation -> tasks.put(run, operation)));
+                yield new Turn.Tasks(tasks);
             }
             case PASS -> pass();
         };
@@ -263,7 +321,7 @@ final class DeviceQueue {
 
     private Turn pass() {
         List<DeviceExecutor.Candidate> candidates = new ArrayList<>();
-        runs.forEach((run, pending) -> first(pending).ifPresent(operation -> {
+        runs.forEach((run, pending) -> next(pending).ifPresent(operation -> {
             boolean sameModel = candidates.isEmpty() || candidates.getFirst().run().model == run.model;
             if (sameModel && operation.task() instanceof DeviceTask.Evaluate(var evaluate))
                 candidates.add(new DeviceExecutor.Candidate(run, operation, evaluate));

@@ -520,7 +520,7 @@ public final class Engine {
     /// Writes a copy of the state; the event is sent when it is durable.
     private void write(RunQueue run, QueuedOperation operation, StateSnapshot copy, boolean live) {
         run.copies++;
-        run.lent |= live;
+        run.beingWritten |= live;
         Metrics.COPIES.inc();
         var purpose = ((DeviceTask.Copy) operation.task()).purpose();
         startVirtual("writing a copy", () -> {
@@ -539,7 +539,7 @@ public final class Engine {
         run.copies--;
         Metrics.COPIES.dec();
         if (live) {
-            run.lent = false;
+            run.beingWritten = false;
             call("taking back a state", () -> {
                 executor.written(run.run);
                 return new EngineSelfMessage.Called();

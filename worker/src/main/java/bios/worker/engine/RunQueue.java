@@ -26,7 +26,7 @@ final class RunQueue {
     /// Copies of its state that are being written.
     int copies;
     /// Whether its state itself is being written: it must not be replaced.
-    boolean lent;
+    boolean beingWritten;
     /// Whether an operation met a fault that is not its own: it and all later ones are executed again.
     boolean interrupted;
     private final Deque<QueuedOperation> operations = new ArrayDeque<>();
@@ -88,7 +88,7 @@ final class RunQueue {
                 }
                 case READY -> {
                     boolean waits = operation.fault().isEmpty() && operation.task().streamed()
-                            && (!first || lent);
+                            && (!first || beingWritten);
                     return waits ? Optional.empty() : Optional.of(operation);
                 }
                 case SUBMITTED -> {

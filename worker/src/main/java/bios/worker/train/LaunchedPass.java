@@ -17,9 +17,14 @@ public final class LaunchedPass {
         this.results = results;
     }
 
-    /// Waits for the results and hands them to the evaluations. Any thread, one at a time, and
-    /// passes of one evaluation in the order in which they were prepared. When it throws, the runs are as
-    /// they were before their operations: close the evaluations.
+    /// Waits for the results and takes none. Any thread.
+    public void await() {
+        results.floats(0);
+    }
+
+    /// Waits for the results and hands them to the evaluations. One thread at a time, and passes of one
+    /// evaluation in the order in which they were prepared. When it throws, the runs are as they were before
+    /// their operations: close the evaluations.
     public void complete() {
         List<float[]> logprobs = new ArrayList<>();
         List<Boolean> finite = new ArrayList<>();

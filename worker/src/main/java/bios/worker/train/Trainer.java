@@ -19,11 +19,14 @@ import java.util.Optional;
 ///     while (!e.done()) {
 ///         PreparedPass prepared = trainer.prepare(List.of(e));         // any thread; also with other runs'
 ///         LaunchedPass launched = prepared.launch();                   // device thread, does not wait
-///         launched.complete();                                         // any thread, waits
+///         launched.complete();                                         // one thread at a time, waits
 ///     }
 ///     return e.finish();                                               // device thread, does not wait
 /// }
 /// ```
+/// Before a pass is completed, the next of the same evaluation or of another of the run may be launched; the
+/// results are taken in the order of the launches. An evaluation may also begin while the device works on an
+/// optimizer step of its run: it sees the weights after the step.
 /// Results and gradients are bitwise independent of the other runs in the passes. An invalid operation is
 /// refused with [Refused] before anything is computed. If a pass throws (out of memory), all runs are as they
 /// were before their operations; the caller closes the evaluations of that pass.

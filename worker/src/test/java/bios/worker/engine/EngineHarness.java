@@ -28,6 +28,7 @@ import bios.protocol.stored.StoredOperations;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.OutOfDeviceMemory;
+import bios.worker.device.Readback;
 import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.load.TensorStream;
@@ -56,7 +57,9 @@ import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.UnaryOperator;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
@@ -150,6 +153,11 @@ final class EngineHarness implements AutoCloseable {
 
     static EngineHarness withDevice(Path folder, UnaryOperator<Device> device) {
         return new EngineHarness(folder, golden(), 8 << 20, device, s -> s);
+    }
+
+    static EngineHarness with(Path folder, EngineSettings.Runs runs, UnaryOperator<Device> device,
+            UnaryOperator<BlobStore> store) {
+        return new EngineHarness(folder, golden(), 8 << 20, runs, device, store);
     }
 
     static EngineHarness with(Path folder, UnaryOperator<Device> device, UnaryOperator<BlobStore> store) {
@@ -586,6 +594,15 @@ final class EngineHarness implements AutoCloseable {
         });
     }
 
+    /// A device that refuses, for lack of memory, every second pass while `refusing`.
+    static Device refusingEverySecondPass(Device real, AtomicBoolean refusing) {
+        var passes = new AtomicInteger();
+        return before(Device.class, real, (method, _) -> {
+            if (method.equals("embed") && refusing.get() && passes.incrementAndGet() % 2 == 0)
+                throw new OutOfDeviceMemory(1, real.memoryInUse(), real.memoryInUse());
+        });
+    }
+
     /// A device without memory for snapshots.
     static Device withoutCopies(Device real) {
         return before(Device.class, real, (method, _) -> {
@@ -607,11 +624,51 @@ final class EngineHarness implements AutoCloseable {
 
     /// A device that reports memory of its own.
     static Device discrete(Device real) {
+        return discrete(real, results -> results);
+    }
+
+    /// The same, whose results arrive when the test lets them.
+    static Device discrete(Device real, Results results) {
+        return discrete(real, results::launched);
+    }
+
+    /// The results of passes and steps on their way to the host.
+    ///
+    /// @param failing numbers of those that arrive as a failure, from 1 on
+    record Results(Semaphore launched, Semaphore arriving, AtomicInteger count, Set<Integer> failing) {
+        Results(Integer... failing) {
+            this(new Semaphore(0), new Semaphore(0), new AtomicInteger(), Set.of(failing));
+        }
+
+        /// Waits until so many more are launched.
+        void awaitLaunched(int more) throws InterruptedException {
+            if (!launched.tryAcquire(more, TIMEOUT.toSeconds(), TimeUnit.SECONDS))
+                throw new AssertionError(launched.availablePermits() + " of " + more + " are launched");
+        }
+
+        /// Lets so many more arrive.
+        void arrive(int more) {
+            arriving.release(more);
+        }
+
+        private Readback launched(Readback real) {
+            int number = count.incrementAndGet();
+            var arrived = new AtomicBoolean();
+            launched.release();
+            return before(Readback.class, real, (_, _) -> {
+                if (!arrived.getAndSet(true)) arriving.acquireUninterruptibly();
+                if (failing.contains(number)) throw new IllegalStateException("token 7 of 3");
+            });
+        }
+    }
+
+    private static Device discrete(Device real, UnaryOperator<Readback> results) {
         return (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class},
                 (_, method, arguments) -> {
                     if (method.getName().equals("ownMemory")) return true;
                     try {
-                        return method.invoke(real, arguments);
+                        Object result = method.invoke(real, arguments);
+                        return result instanceof Readback readback ? results.apply(readback) : result;
                     } catch (InvocationTargetException e) {
                         throw e.getCause();
                     }

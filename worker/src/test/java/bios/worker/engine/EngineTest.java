@@ -20,6 +20,7 @@ import bios.protocol.run.OperationResult;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleTask;
+import bios.worker.adapter.TrainingState;
 import bios.worker.engine.EngineHarness.Run;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -28,8 +29,10 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.OptionalLong;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -37,6 +40,8 @@ import org.junit.jupiter.api.io.TempDir;
 class EngineTest {
     private static final LoraSpec SMALL = new LoraSpec(4, 8, 1, List.copyOf(LoraSpec.ALL_LINEAR));
     private static final LoraSpec LARGE = new LoraSpec(32, 64, 2, List.copyOf(LoraSpec.ALL_LINEAR));
+
+    private static final long STATE = TrainingState.mostBytes(SMALL, EvictionTest.spec());
 
     @TempDir Path folder;
 
@@ -586,6 +591,185 @@ class EngineTest {
             assertEquals(sampled, harness.sample(EngineHarness.task("a", Optional.empty(), 3)));
             assertEquals(expected, first.receive(operations.size()));
             assertEquals(expected, second.receive(operations.size()));
+        }
+    }
+
+    /// The bits of the results of operations and, last, of the state after them.
+    private List<String> expected(String name, List<Operation> operations) {
+        try (var harness = EngineHarness.open(folder.resolve(name))) {
+            Run run = harness.run(1, SMALL);
+            List<String> bits = new ArrayList<>(run.all(operations));
+            bits.add(run.point().state().id().sha256());
+            return bits;
+        }
+    }
+
+    /// The same of the next results.
+    private static List<String> receive(Run run, int count) {
+        List<String> bits = new ArrayList<>(run.receive(count));
+        bits.add(run.point().state().id().sha256());
+        return bits;
+    }
+
+    @Test void theNextMicroBatchIsLaunchedWhileTheLastIsOnTheDevice() throws Exception {
+        List<Operation> operations = List.of(EngineHarness.gradient(1, 40));
+        var results = new EngineHarness.Results();
+        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
+                device -> EngineHarness.discrete(device, results))) {
+            Run run = harness.run(1, SMALL);
+            operations.forEach(run::send);
+            results.awaitLaunched(2);
+            results.arrive(1);
+            results.awaitLaunched(1);
+            results.arrive(1000);
+            assertEquals(expected("expected", operations), receive(run, 1));
+        }
+    }
+
+    @Test void aGradientIsLaunchedBehindAnotherAndBehindAStepAndAStepBehindNeither() throws Exception {
+        List<Operation> operations = EngineHarness.operations(1, 2, 0.01).subList(0, 6);
+        var results = new EngineHarness.Results();
+        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
+                device -> EngineHarness.discrete(device, results))) {
+            Run run = harness.run(1, SMALL);
+            operations.forEach(run::send);
+            results.awaitLaunched(2);
+            results.arrive(1);
+            run.receive(1);
+            assertEquals(2, results.count().get(), "a step waits for the gradients before it");
+            results.arrive(1);
+            run.receive(1);
+            results.awaitLaunched(3);
+            results.arrive(1000);
+            assertEquals(expected("expected", operations).subList(2, 7), receive(run, 4));
+        }
+    }
+
+    /// A sum and the gradients of two operations are more than is reserved for a run; so is a copy of it.
+    @Test void aGradientIsNotLaunchedAheadWhereCopiesHaveTheMemory() throws Exception {
+        List<Operation> operations = new ArrayList<>();
+        for (int i = 0; i < 4; i++) operations.add(EngineHarness.gradient(i, 1));
+        var gate = new CountDownLatch(1);
+        var runs = new EngineSettings.Runs(OptionalLong.of(STATE), OptionalLong.of(0), OptionalLong.empty(),
+                1);
+        var results = new EngineHarness.Results();
+        try (var harness = EngineHarness.with(folder.resolve("copied"), runs,
+                device -> EngineHarness.discrete(device, results),
+                store -> EngineHarness.gated(store, gate))) {
+            Run run = harness.run(1, SMALL);
+            run.send(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.empty()));
+            operations.forEach(run::send);
+            results.awaitLaunched(2);
+            results.arrive(1);
+            run.events().expectNoMessage(Duration.ofSeconds(1));
+            assertEquals(2, results.count().get());
+            gate.countDown();
+            run.receive(2);
+            results.arrive(1);
+            results.awaitLaunched(2);
+            results.arrive(1000);
+            assertEquals(expected("expected", operations).subList(1, 5), receive(run, 3));
+        }
+    }
+
+    @Test void aMicroBatchThatIsRefusedBehindAnotherFailsItsOperationAsItWouldAlone() throws Exception {
+        var refusing = new AtomicBoolean();
+        var results = new EngineHarness.Results();
+        results.arrive(1000);
+        try (var harness = EngineHarness.withDevice(folder.resolve("late"), device -> EngineHarness
+                .discrete(EngineHarness.refusingEverySecondPass(device, refusing), results))) {
+            Run run = harness.run(1, SMALL).ignoringEviction();
+            run.all(List.of(EngineHarness.gradient(1, 1)));
+            BlobRef before = run.point().state();
+            refusing.set(true);
+            assertEquals("out_of_memory", run.fault(EngineHarness.gradient(2, 40)).code());
+            refusing.set(false);
+            assertEquals(before, run.point().state());
+            List<Operation> next = List.of(EngineHarness.gradient(2, 40),
+                    new Operation.OptimStep(Optional.empty()));
+            run.all(next);
+            List<Operation> all = new ArrayList<>(next);
+            all.addFirst(EngineHarness.gradient(1, 1));
+            assertEquals(expected("expected", all).getLast(), run.point().state().id().sha256());
+        }
+    }
+
+    @Test void anOperationThatIsRefusedBehindAnotherIsExecutedAfterIt() throws Exception {
+        List<Operation> operations = List.of(EngineHarness.gradient(1, 1), EngineHarness.gradient(2, 2));
+        var until = new AtomicInteger(-1);
+        var results = new EngineHarness.Results();
+        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
+                device -> EngineHarness.discrete(EngineHarness.refusing(device, until), results))) {
+            Run run = harness.run(1, SMALL);
+            run.send(operations.getFirst());
+            results.awaitLaunched(1);
+            until.set(0);
+            run.send(operations.getLast());
+            for (int i = 0; i < 1000 && until.get() >= 0; i++) harness.replies().expectNoMessage();
+            assertEquals(-1, until.get(), "it was launched");
+            results.arrive(1000);
+            assertEquals(expected("expected", operations), receive(run, 2));
+        }
+    }
+
+    @Test void aBadOperationBehindOneThatIsOnTheDeviceFailsInItsTurn() throws Exception {
+        List<Operation> good = List.of(EngineHarness.gradient(1, 1), EngineHarness.gradient(2, 2));
+        var results = new EngineHarness.Results();
+        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
+                device -> EngineHarness.discrete(device, results))) {
+            Run run = harness.run(1, SMALL);
+            run.send(good.getFirst());
+            results.awaitLaunched(1);
+            run.send(EngineHarness.gradientOf(new int[] {1_000_000}));
+            run.send(good.getLast());
+            run.events().expectNoMessage();
+            results.arrive(1000);
+            List<String> bits = run.receive(1);
+            assertEquals("invalid_request", run.events().expectMessageClass(EngineEvent.Failed.class,
+                    EngineHarness.TIMEOUT).fault().code());
+            bits.addAll(receive(run, 1));
+            assertEquals(expected("expected", good), bits);
+            assertEquals(2, results.count().get(), "nothing is repeated");
+        }
+    }
+
+    /// The card finds an error in the first pass when the second is launched: only the first fails.
+    @Test void anOperationBehindOneThatTheDeviceFailsIsExecutedAgain() throws Exception {
+        List<Operation> operations = List.of(EngineHarness.gradient(1, 1), EngineHarness.gradient(2, 2));
+        var results = new EngineHarness.Results(1, 2);
+        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
+                device -> EngineHarness.discrete(device, results))) {
+            Run run = harness.run(1, SMALL);
+            operations.forEach(run::send);
+            results.awaitLaunched(2);
+            results.arrive(1000);
+            var failed = run.events().expectMessageClass(EngineEvent.Failed.class, EngineHarness.TIMEOUT);
+            assertEquals(List.of(1L, "engine_failed"), List.of(failed.position(), failed.fault().code()));
+            assertEquals(expected("expected", operations.subList(1, 2)), receive(run, 1));
+            assertEquals(3, results.count().get());
+        }
+    }
+
+    @Test void aRunThatIsClosedWithTwoPassesOnTheDeviceLeavesNothingThere() throws Exception {
+        var tensors = new AtomicInteger();
+        var results = new EngineHarness.Results();
+        try (var harness = EngineHarness.withDevice(folder, device -> EngineHarness.discrete(
+                EngineHarness.counting(device, tensors), results))) {
+            Run other = harness.run(1, SMALL);
+            other.point();
+            int before = tensors.get();
+            Run run = harness.run(2, LARGE);
+            run.send(EngineHarness.gradient(1, 1));
+            run.send(EngineHarness.gradient(2, 1));
+            results.awaitLaunched(2);
+            harness.closeRun(run);
+            results.arrive(1000);
+            other.send(EngineHarness.gradient(3, 1));
+            other.receive(1);
+            other.send(new Operation.OptimStep(Optional.empty()));
+            other.receive(1);
+            other.point();
+            assertEquals(before, tensors.get());
         }
     }
 

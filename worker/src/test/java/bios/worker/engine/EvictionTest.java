@@ -32,7 +32,7 @@ class EvictionTest {
 
     @TempDir Path folder;
 
-    private static ModelSpec spec() {
+    static ModelSpec spec() {
         ModelFolder model = ModelFolder.open(Golden.of("qwen3").folder().resolve("model"));
         model.tensors().close();
         return model.spec();
