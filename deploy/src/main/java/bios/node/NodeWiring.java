@@ -1,6 +1,7 @@
 package bios.node;
 
 import bios.CommandFailed;
+import bios.coordinator.PeriodicSweep;
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.gateway.Accounts;
@@ -80,6 +81,7 @@ final class NodeWiring {
     /// Timeout of asks between entities.
     private static final Duration ASK_LIMIT = Duration.ofSeconds(20);
     private static final Duration LOAD_LIMIT = Duration.ofHours(24);
+    private static final Duration SWEEP_INTERVAL = Duration.ofDays(1);
     private static final long POLL_MILLIS = 20;
     private static final long LOG_MILLIS = 30_000;
 
@@ -225,6 +227,8 @@ final class NodeWiring {
             now.servedModels().forEach(model -> sharded.startProxy(model.name().slug()));
             return Behaviors.same();
         }), "proxies")));
+        PeriodicSweep.start(system, Duration.ZERO, SWEEP_INTERVAL, "interrupted writes of blobs",
+                storage::sweep);
         OwnerSettings owners = OwnerSettings.from(config);
         OwnerSharding.init(system, owners);
         var shardedOwners = new ShardedOwners(system, memory);
