@@ -28,6 +28,7 @@ import bios.persistence.Storage;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.MeteredBlobStore;
 import bios.persistence.marks.ExecutionMarks;
+import bios.persistence.process.ProcessEnd;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
@@ -173,7 +174,8 @@ final class NodeWiring {
 
     /// The marks of what this process executes. Its end counts unless it is shut down in order.
     private ExecutionMarks marks() {
-        ExecutionMarks marks = ExecutionMarks.open(settings.data().resolve("marks"));
+        ExecutionMarks marks = ExecutionMarks.open(settings.data().resolve("marks"),
+                ProcessEnd.ofPrevious());
         deaths = marks.reports();
         for (DeathReport report : deaths)
             LOG.atInfo().addKeyValue("run", report.run()).addKeyValue("position", report.position())
