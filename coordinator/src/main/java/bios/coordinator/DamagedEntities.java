@@ -53,10 +53,11 @@ public final class DamagedEntities implements Extension {
     public boolean recoveryFailed(String persistenceId, String entity, Throwable failure,
             Consumer<String> log) {
         if (!JournalDamaged.isCause(failure)) return false;
+        Damage before = damages.get(persistenceId);
+        if (before != null && !before.due()) return true; // Pekko signals a failed replay twice
         String what = entity + " cannot be read from the journal: " + failure.getMessage()
                 + ". 'bios fsck' says what it would lose, 'bios restore' puts it back to its newest state"
                 + " that can be verified; other runs are not affected";
-        Damage before = damages.get(persistenceId);
         damages.put(persistenceId, new Damage(what, before == null ? 1 : before.attempts() + 1, false));
         if (before == null) log.accept(what);
         return true;

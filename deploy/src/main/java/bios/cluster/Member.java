@@ -1,6 +1,7 @@
 package bios.cluster;
 
 import bios.CommandFailed;
+import bios.persistence.process.ProcessEnd;
 import java.io.IOException;
 import java.io.RandomAccessFile;
 import java.io.UncheckedIOException;
@@ -8,6 +9,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
@@ -61,7 +63,10 @@ final class Member {
         logFrom = Files.exists(log) ? size() : 0;
         var all = new ArrayList<>(List.of("node"));
         all.addAll(arguments);
-        process = ChildProcess.start(all, log, environment, java, tied);
+        var variables = new HashMap<>(environment);
+        if (process != null) ProcessEnd.of(process).ifPresent(end ->
+                variables.put(ProcessEnd.VARIABLE, end.toString()));
+        process = ChildProcess.start(all, log, variables, java, tied);
     }
 
     boolean isRunning() {

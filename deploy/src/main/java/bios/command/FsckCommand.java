@@ -4,6 +4,7 @@ import bios.CommandFailed;
 import bios.persistence.embedded.DatabaseInUse;
 import bios.repair.DataCheck;
 import bios.repair.EntityCheck;
+import bios.repair.UnknownRun;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
@@ -42,6 +43,8 @@ public final class FsckCommand implements Callable<Integer> {
             lines.add("✗ " + entity.name() + " would lose " + entity.loses());
             entity.problems().forEach(problem -> lines.add("    " + problem));
         }
+        check.unknown().forEach(unknown -> lines.add("! not in the journal: " + unknown
+                + "; 'bios restore --delete-unknown' deletes them"));
         long runs = check.entities().stream().filter(EntityCheck::run).count();
         lines.add((check.clean() ? "✓ " : "") + runs + " runs, " + check.entities().size()
                 + " entities in all, " + check.damaged().size() + " with problems");
@@ -60,6 +63,10 @@ public final class FsckCommand implements Callable<Integer> {
             entity.operations().ifPresent(count -> node.put("operations", count));
             strings(node.putArray("problems"), entity.problems());
         }
+        ArrayNode unknown = root.putArray("unknown_runs");
+        for (UnknownRun run : check.unknown())
+            unknown.addObject().put("run", run.run().value()).put("blobs", run.blobs().size())
+                    .put("bytes", run.bytes()).put("folder", run.folder().toString());
         return root.toString();
     }
 

@@ -24,10 +24,20 @@ public final class RestoreCommand implements Callable<Integer> {
     @Option(names = "--run", paramLabel = "RUN", description = "Only this run (default: all damaged ones).")
     private String run;
 
+    @Option(names = "--delete-unknown", description = "Restore nothing; delete the blobs of runs of which the"
+            + " journal has nothing any more, as bios fsck names them.")
+    private boolean deleteUnknown;
+
     @Override public Integer call() {
         try {
-            List<EntityCheck> restored = new DataRepair(data.folder(), data.hasBlobs(),
-                    InstantSource.system(), System.out::println).restore(Optional.ofNullable(run));
+            var repair = new DataRepair(data.folder(), data.hasBlobs(), InstantSource.system(),
+                    System.out::println);
+            if (deleteUnknown) {
+                int deleted = repair.deleteUnknown(Optional.ofNullable(run)).size();
+                System.out.println("the blobs of " + deleted + " runs were deleted");
+                return 0;
+            }
+            List<EntityCheck> restored = repair.restore(Optional.ofNullable(run));
             System.out.println(restored.isEmpty() ? "nothing was damaged"
                     : restored.size() + " entities were put back");
             return 0;

@@ -1,6 +1,7 @@
 package bios.node;
 
 import bios.CommandFailed;
+import bios.coordinator.PeriodicSweep;
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.gateway.Accounts;
@@ -27,6 +28,7 @@ import bios.persistence.Storage;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.MeteredBlobStore;
 import bios.persistence.marks.ExecutionMarks;
+import bios.persistence.process.ProcessEnd;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
@@ -80,6 +82,7 @@ final class NodeWiring {
     /// Timeout of asks between entities.
     private static final Duration ASK_LIMIT = Duration.ofSeconds(20);
     private static final Duration LOAD_LIMIT = Duration.ofHours(24);
+    private static final Duration SWEEP_INTERVAL = Duration.ofDays(1);
     private static final long POLL_MILLIS = 20;
     private static final long LOG_MILLIS = 30_000;
 
@@ -171,7 +174,8 @@ final class NodeWiring {
 
     /// The marks of what this process executes. Its end counts unless it is shut down in order.
     private ExecutionMarks marks() {
-        ExecutionMarks marks = ExecutionMarks.open(settings.data().resolve("marks"));
+        ExecutionMarks marks = ExecutionMarks.open(settings.data().resolve("marks"),
+                ProcessEnd.ofPrevious());
         deaths = marks.reports();
         for (DeathReport report : deaths)
             LOG.atInfo().addKeyValue("run", report.run()).addKeyValue("position", report.position())
@@ -225,6 +229,8 @@ final class NodeWiring {
             now.servedModels().forEach(model -> sharded.startProxy(model.name().slug()));
             return Behaviors.same();
         }), "proxies")));
+        PeriodicSweep.start(system, Duration.ZERO, SWEEP_INTERVAL, "interrupted writes of blobs",
+                storage::sweep);
         OwnerSettings owners = OwnerSettings.from(config);
         OwnerSharding.init(system, owners);
         var shardedOwners = new ShardedOwners(system, memory);

@@ -30,10 +30,12 @@ import java.util.function.Predicate;
 ///
 /// @param general what is wrong with the folder as a whole
 /// @param entities every entity of the journal
-public record DataCheck(List<String> general, List<EntityCheck> entities) {
+/// @param unknown runs that have blobs in the folder and nothing in the journal; nobody reads or deletes these
+public record DataCheck(List<String> general, List<EntityCheck> entities, List<UnknownRun> unknown) {
     public DataCheck {
         general = List.copyOf(general);
         entities = List.copyOf(entities);
+        unknown = List.copyOf(unknown);
     }
 
     /// Whether all is well.
@@ -44,6 +46,11 @@ public record DataCheck(List<String> general, List<EntityCheck> entities) {
     /// The entities with a problem.
     public List<EntityCheck> damaged() {
         return entities.stream().filter(entity -> !entity.problems().isEmpty()).toList();
+    }
+
+    /// Whether the journal has everything that was acknowledged. Blobs may be damaged.
+    boolean journalWhole() {
+        return general.isEmpty() && entities.stream().allMatch(EntityCheck::whole);
     }
 
     /// Checks a data folder. [bios.persistence.embedded.DatabaseInUse] if a process serves it.
@@ -77,7 +84,7 @@ public record DataCheck(List<String> general, List<EntityCheck> entities) {
 
     private static DataCheck allLost(List<String> general, Map<String, Long> known, String why) {
         return new DataCheck(general, known.entrySet().stream().map(entry -> new EntityCheck(entry.getKey(),
-                entry.getValue(), List.of(why), 0, List.of(), Optional.empty())).toList());
+                entry.getValue(), List.of(why), 0, List.of(), Optional.empty())).toList(), List.of());
     }
 
     private static Map<String, Long> acknowledged(Path folder, List<String> general) {
@@ -102,9 +109,11 @@ public record DataCheck(List<String> general, List<EntityCheck> entities) {
         } catch (SQLException failed) {
             general.add("the journal cannot be read: " + failed.getMessage());
         }
-        if (!files) return new DataCheck(general, check(journal, expected, _ -> true));
+        if (!files) return new DataCheck(general, check(journal, expected, _ -> true), List.of());
+        List<UnknownRun> unknown = general.isEmpty() ? UnknownRun.find(journal.data(), expected.keySet())
+                : List.of();
         try (Blobs blobs = Blobs.open(journal.data())) {
-            return new DataCheck(general, check(journal, expected, blobs::whole));
+            return new DataCheck(general, check(journal, expected, blobs::whole), unknown);
         }
     }
 

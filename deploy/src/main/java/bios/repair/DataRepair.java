@@ -75,6 +75,8 @@ public final class DataRepair {
                 putDamaged(journal, id, heads);
             journal.commit();
             journal.acknowledge(heads);
+            tellUnknown(losses.stream().filter(loss -> loss.run() && loss.have() == 0)
+                    .map(loss -> JournalLoss.name(loss.persistenceId())).toList(), heads);
         } catch (SQLException failed) {
             output.accept("the journal is damaged: " + failed.getMessage().lines().findFirst().orElse(""));
             return Optional.empty();
@@ -179,6 +181,8 @@ public final class DataRepair {
             for (EntityCheck entity : damaged) put(journal, entity, copy, acknowledged);
             journal.commit();
             journal.acknowledge(acknowledged);
+            tellUnknown(damaged.stream().filter(entity -> entity.run() && entity.good() == 0)
+                    .map(EntityCheck::name).toList(), acknowledged);
         } catch (SQLException failed) {
             output.accept("the journal is damaged: " + failed.getMessage().lines().findFirst().orElse(""));
             return Optional.empty();
@@ -199,6 +203,43 @@ public final class DataRepair {
         output.accept(entity.name() + (entity.whole() ? ": its journal is whole; " + String.join("; ",
                 entity.problems()) : ": put back to event " + entity.good() + "; given up: "
                 + entity.loses()));
+    }
+
+    /// Says which runs have blobs and nothing else any more.
+    ///
+    /// @param gone names of the runs of which nothing is left in the journal
+    /// @param heads the newest event of each entity that is left
+    private void tellUnknown(List<String> gone, Map<String, Long> heads) {
+        if (files) for (UnknownRun unknown : UnknownRun.find(data, heads.keySet()))
+            output.accept("not in the journal any more: " + unknown + "; they stay until 'bios restore"
+                    + " --delete-unknown' deletes them");
+        else for (String run : gone)
+            output.accept(run + " is not in the journal any more; its blobs, under runs/"
+                    + run.substring("run ".length()) + " in the blob store, stay until you delete them");
+    }
+
+    /// Deletes the blobs of the runs that the journal does not know. [CommandFailed] if the journal lacks
+    /// anything: the blobs may belong to what it lacks.
+    ///
+    /// @param only the id of one run; empty: all that are unknown
+    /// @return the runs whose blobs were deleted
+    public List<UnknownRun> deleteUnknown(Optional<String> only) {
+        if (!files) throw new CommandFailed("the blobs are not in " + data + "; delete those of a run that"
+                + " was given up, under runs/RUN in the blob store, with its own tools");
+        DataCheck check = DataCheck.of(data, true);
+        if (!check.journalWhole() || !EmbeddedDatabase.exists(OfflineJournal.folder(data)))
+            throw new CommandFailed("the journal in " + OfflineJournal.folder(data) + " is not whole (bios"
+                    + " fsck), and the blobs may belong to what it lacks; repair it first");
+        // Open for changes, so that no server uses the folder meanwhile.
+        try (OfflineJournal journal = OfflineJournal.change(data)) {
+            List<UnknownRun> deleted = check.unknown().stream().filter(unknown ->
+                    only.map(run -> run.equals(unknown.run().value())).orElse(true)).toList();
+            for (UnknownRun unknown : deleted) {
+                unknown.delete(journal.data());
+                output.accept("deleted: " + unknown);
+            }
+            return deleted;
+        }
     }
 
     /// A copy of the journal's folder, beside it.

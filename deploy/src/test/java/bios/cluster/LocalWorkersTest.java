@@ -45,7 +45,13 @@ final class LocalWorkersTest {
             assertTrue(first.destroyForcibly());
             assertEquals("worker-1 ended with status 137; it is restarted", said.poll(60, TimeUnit.SECONDS));
             first.onExit().join();
-            assertNotEquals(first, child(run));
+            ProcessHandle next = child(run);
+            assertNotEquals(first, next);
+            String end = "BIOS_PREVIOUS_END=" + first.pid() + " 137";
+            // Until it has become another program, a process has the environment of its parent.
+            while (next.isAlive() && !ProcessCommand.environment(next).contains(end))
+                Thread.sleep(10); // edge: waits for another process
+            assertTrue(next.isAlive(), "the next process is told how the one before has ended");
         } finally {
             workers.stop();
         }

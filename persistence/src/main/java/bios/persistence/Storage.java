@@ -152,19 +152,8 @@ public final class Storage implements AutoCloseable {
         return switch (enumSetting(resolved, "blobs", BlobBackend.class)) {
             case FILE -> closeLater(openStores, FileBlobStore.open(folder(resolved).resolve("blobs")));
             case S3 -> closeLater(openStores, S3BlobStore.open(S3Settings.of(resolved)));
-            case CASSANDRA -> {
-                var store = closeLater(
-                        openStores, CassandraBlobStore.open(CassandraSettings.of(resolved), clock));
-                Thread.ofVirtual().name("blob-upload-cleaner").start(() -> {
-                    try {
-                        store.deleteInterruptedUploads();
-                    } catch (RuntimeException failed) {
-                        LOG.warn("cannot delete interrupted uploads; retried at the next start: {}",
-                                failed.getMessage());
-                    }
-                });
-                yield store;
-            }
+            case CASSANDRA -> closeLater(openStores,
+                    CassandraBlobStore.open(CassandraSettings.of(resolved), clock));
         };
     }
 
@@ -176,6 +165,13 @@ public final class Storage implements AutoCloseable {
     /// Adapters, states and other large contents.
     public BlobStore blobs() {
         return blobs;
+    }
+
+    /// Deletes what interrupted writes of blobs have left and nobody finishes. Call it from time to time, on
+    /// any number of nodes. [java.io.UncheckedIOException] or a [RuntimeException] of the driver if the store
+    /// does not answer: the next call goes on.
+    public void sweep() {
+        if (blobs instanceof CassandraBlobStore chunked) chunked.deleteInterruptedUploads();
     }
 
     /// The runs and checkpoints of each owner.

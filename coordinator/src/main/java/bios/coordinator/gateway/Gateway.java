@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.PeriodicSweep;
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.health.Check;
 import bios.persistence.blob.BlobStore;
@@ -82,7 +83,9 @@ public final class Gateway {
             blockingExecutor.shutdown();
         });
         var services = new GatewayServices(system, parts, settings, blockingExecutor);
-        sweepUploads(system, parts, settings, blockingExecutor);
+        var uploads = new Uploads(parts.blobs());
+        PeriodicSweep.start(system, settings.uploadAge(), settings.uploadAge(), "uploads that are over", () ->
+                uploads.sweep(parts.clock().millis()));
         var boundPort = new AtomicInteger(port);
         var callers = callers(parts, settings);
         List<Endpoint> endpoints = endpoints(parts, settings, services,
@@ -106,20 +109,6 @@ public final class Gateway {
                     boundPort.set(binding.localAddress().getPort());
                     return binding.addToCoordinatedShutdown(DRAIN, system);
                 });
-    }
-
-    /// Deletes what is left of uploads that are over, from time to time.
-    private static void sweepUploads(ActorSystem<?> system, Dependencies parts, GatewaySettings settings,
-            ExecutorService blockingExecutor) {
-        var uploads = new Uploads(parts.blobs());
-        system.scheduler().scheduleWithFixedDelay(settings.uploadAge(), settings.uploadAge(), () ->
-                blockingExecutor.execute(() -> {
-                    try {
-                        uploads.sweep(parts.clock().millis());
-                    } catch (RuntimeException failed) {
-                        system.log().warn("uploads that are over cannot be deleted: {}", failed.toString());
-                    }
-                }), system.executionContext());
     }
 
     private static Callers callers(Dependencies parts, GatewaySettings settings) {

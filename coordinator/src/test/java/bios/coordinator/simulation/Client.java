@@ -274,8 +274,10 @@ final class Client {
             // No outcome: the owner tries it again, gives it up, or goes on.
             case RunReply.Failed(_, var why) when why.message().contains("is set aside") -> {
                 if (loop.oneIn(3)) tell(to -> new RunCommand.Retry(OWNER, to));
-                else if (loop.oneIn(2) || submitted == wanted.size())
+                else if (loop.oneIn(2) || submitted == wanted.size()) {
+                    cluster.oracle(run).givesUp();
                     tell(to -> new RunCommand.GiveUp(OWNER, to));
+                }
             }
             case RunReply.Completed _, RunReply.Failed _ -> {
                 if (reply instanceof RunReply.Completed(_, OperationResult.Saved(var manifest))

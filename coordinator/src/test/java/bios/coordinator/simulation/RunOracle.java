@@ -108,6 +108,8 @@ final class RunOracle {
     private Optional<BlockingFailure> aside = Optional.empty();
     private boolean closed;
     private boolean unloading;
+    /// Whether the owner has given something up: what waits for its store then may be.
+    private boolean givingUp;
 
     RunOracle(SimulatedCluster cluster, RunId run) {
         this.cluster = cluster;
@@ -147,6 +149,10 @@ final class RunOracle {
 
     void unloads() {
         unloading = true;
+    }
+
+    void givesUp() {
+        givingUp = true;
     }
 
     // Events of the journal
@@ -302,7 +308,7 @@ final class RunOracle {
             case "weights_only" ->
                     op.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
             case "worker_lost", "blob_damaged" -> op.aside;
-            case "store_failed" -> unloading;
+            case "store_failed" -> unloading || givingUp;
             default -> false;
         };
     }

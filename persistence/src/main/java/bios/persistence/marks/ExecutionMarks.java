@@ -2,6 +2,7 @@ package bios.persistence.marks;
 
 import bios.persistence.marks.DeathTally.Count;
 import bios.persistence.marks.DeathTally.Mark;
+import bios.persistence.process.ProcessEnd;
 import bios.protocol.run.DeathReport;
 import bios.protocol.run.RunId;
 import java.io.IOException;
@@ -50,10 +51,12 @@ public final class ExecutionMarks implements AutoCloseable {
     private static final ValueLayout.OfLong LONG =
             ValueLayout.JAVA_LONG.withOrder(ByteOrder.LITTLE_ENDIAN);
     private static final ValueLayout.OfInt INT = ValueLayout.JAVA_INT.withOrder(ByteOrder.LITTLE_ENDIAN);
-    // Header: magic, version, state, number of ends, id of the register.
+    // Header: magic, version, state, number of ends, id of the register, pid of its process (0: an earlier
+    // build's).
     private static final long STATE = 12;
     private static final long DEATHS = 16;
     private static final long ID = 24;
+    private static final long PID = 60;
     private static final long HEADER = 64;
     // An entry: flag or count, length of the name, position, the name (of a run or a sampling request).
     private static final long ENTRY = 224;
@@ -74,7 +77,7 @@ public final class ExecutionMarks implements AutoCloseable {
     private final Map<RunId, DeathReport> reports;
     private final Map<String, Count> samples = new HashMap<>();
 
-    private ExecutionMarks(Optional<FileLock> lock) throws IOException {
+    private ExecutionMarks(Optional<FileLock> lock, Optional<ProcessEnd> previous) throws IOException {
         this.lock = lock;
         file = lock.isEmpty() ? arena.allocate(SIZE, 8)
                 : lock.get().channel().map(FileChannel.MapMode.READ_WRITE, 0, SIZE, arena);
@@ -87,20 +90,30 @@ public final class ExecutionMarks implements AutoCloseable {
             MemorySegment.copy(name, 0, file, ValueLayout.JAVA_BYTE, ID, name.length);
         }
         id = new String(file.asSlice(ID, 36).toArray(ValueLayout.JAVA_BYTE), StandardCharsets.US_ASCII);
-        reports = count();
+        // With several workers another process may have had the register.
+        reports = count(previous.filter(end -> end.pid() == file.get(INT, PID)));
         for (int i = 0; i < ACTIVE; i++) file.set(INT, active(i), 0);
+        file.set(INT, PID, (int) ProcessHandle.current().pid());
         state(State.RUNNING);
     }
 
     /// The first register in `folder` that no living process holds; creates it if it does not exist.
     public static ExecutionMarks open(Path folder) {
+        return open(folder, Optional.empty());
+    }
+
+    /// As above.
+    ///
+    /// @param previous the end of an earlier process, which reports name if the register was its own; they
+    ///     count and judge as without
+    public static ExecutionMarks open(Path folder, Optional<ProcessEnd> previous) {
         try {
             Files.createDirectories(folder);
             for (int i = 0; i < REGISTERS; i++) {
                 FileChannel channel = FileChannel.open(folder.resolve("worker-" + i + ".marks"),
                         StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE);
                 Optional<FileLock> lock = tryLock(channel);
-                if (lock.isPresent()) return new ExecutionMarks(lock);
+                if (lock.isPresent()) return new ExecutionMarks(lock, previous);
                 channel.close();
             }
         } catch (IOException failed) {
@@ -113,7 +126,7 @@ public final class ExecutionMarks implements AutoCloseable {
     /// Marks that do not survive the process.
     public static ExecutionMarks inMemory() {
         try {
-            return new ExecutionMarks(Optional.empty());
+            return new ExecutionMarks(Optional.empty(), Optional.empty());
         } catch (IOException impossible) {
             throw new UncheckedIOException(impossible);
         }
@@ -130,7 +143,7 @@ public final class ExecutionMarks implements AutoCloseable {
     // ---- what earlier processes left ----
 
     /// Adds the end of the process before to the tally, if it was not in order.
-    private Map<RunId, DeathReport> count() {
+    private Map<RunId, DeathReport> count(Optional<ProcessEnd> end) {
         State before = State.values()[Math.clamp(file.get(INT, STATE), 0, State.values().length - 1)];
         var tally = new DeathTally(counted());
         var marks = new ArrayList<Mark>();
@@ -144,7 +157,8 @@ public final class ExecutionMarks implements AutoCloseable {
             file.set(LONG, DEATHS, file.get(LONG, DEATHS) + 1);
             keep(now.counts());
         }
-        String cause = before == State.DEVICE_LOST ? "its device was lost" : "it ended without a shutdown";
+        String cause = before == State.DEVICE_LOST ? "its device was lost"
+                : "it ended without a shutdown" + end.map(seen -> ", by " + seen.words()).orElse("");
         for (Count count : now.counts())
             if (count.name().startsWith(SAMPLE)) samples.put(count.name(), count);
             else all.putIfAbsent(new RunId(count.name()),

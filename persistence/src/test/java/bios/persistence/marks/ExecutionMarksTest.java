@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.persistence.marks.ExecutionMarks.SampleDeaths;
+import bios.persistence.process.ProcessEnd;
 import bios.protocol.run.DeathReport;
 import bios.protocol.run.RunId;
 import java.nio.file.Files;
@@ -25,11 +26,15 @@ class ExecutionMarksTest {
     /// The register that the next process finds when the one before has ended without a shutdown: a copy of
     /// its folder, because a process cannot end here.
     private ExecutionMarks next() throws Exception {
+        return next(Optional.empty());
+    }
+
+    private ExecutionMarks next(Optional<ProcessEnd> previous) throws Exception {
         Path after = Files.createDirectories(folder.resolve("process-" + process++));
         if (data != null) for (Path file : Files.list(data).toList())
             Files.copy(file, after.resolve(file.getFileName()));
         data = after;
-        return ExecutionMarks.open(after);
+        return ExecutionMarks.open(after, previous);
     }
 
     private static Optional<DeathReport> report(ExecutionMarks marks, RunId run) {
@@ -45,6 +50,30 @@ class ExecutionMarksTest {
                     List.of(report.position(), (long) report.alone(), report.death()));
             marks.begin(Map.of(A, 7L));
         }
+    }
+
+    @Test void theExitStatusThatASupervisorHandsOverIsToldIfItIsOfTheProcessOfTheRegister() throws Exception {
+        long own = ProcessHandle.current().pid();
+        next().begin(Map.of(A, 7L));
+        ExecutionMarks marks = next(Optional.of(new ProcessEnd(own, 137)));
+        DeathReport report = report(marks, A).orElseThrow();
+        String cause = report.cause();
+        assertTrue(cause.startsWith("it ended without a shutdown, by SIGKILL (137)"), cause);
+        assertEquals(1, report.alone(), "it counts as without the status");
+        marks.begin(Map.of(A, 7L));
+        ExecutionMarks other = next(Optional.of(new ProcessEnd(own + 1, 137)));
+        assertEquals("it ended without a shutdown", report(other, A).orElseThrow().cause());
+        assertEquals(2, report(other, A).orElseThrow().alone());
+    }
+
+    @Test void anEndInOneOfManyWaysIsReadAsItWasWritten() {
+        for (int status : new int[] {0, 1, 3, 75, 134, 137, 139, 255}) {
+            var end = new ProcessEnd(4711, status);
+            assertEquals(Optional.of(end), ProcessEnd.parse(end.toString()));
+            assertTrue(end.words().contains("" + status), end.words());
+        }
+        for (String text : new String[] {"", "137", "x 137", "1 2 3", "99999999999 1"})
+            assertEquals(Optional.empty(), ProcessEnd.parse(text), text);
     }
 
     @Test void anEndOutsideOfTheOperationEndsItsCount() throws Exception {
