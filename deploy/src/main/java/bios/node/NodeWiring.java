@@ -156,7 +156,8 @@ final class NodeWiring {
                 .onFailure(DeviceLost.class, quiet), "engine");
         context.watch(engine);
         environment = RunEnvironment.of(engine, blobs, storage.index(),
-                TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs).withDeaths(marks::report);
+                TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs)
+                .withMarks(marks::report, marks::executed);
         for (ModelName model : servable)
             TrainingRunSharding.init(system, model.slug(), environment);
         // Sampling requests move to other engines before the runs do.
