@@ -782,6 +782,7 @@ public final class TrainingRunEntity
                 telemetry.endRecoveryPoint(e.state().bytes());
                 telemetry.timings().forget(e.position());
                 results.markSaved(e.position());
+                environment.contained().accept(id, e.position());
                 maintenance.indexSoon();
             }
             case RunCreated _ -> {

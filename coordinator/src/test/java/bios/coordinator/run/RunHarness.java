@@ -150,7 +150,7 @@ final class RunHarness implements AutoCloseable {
         var environment = RunEnvironment.of(engine, new Failing(blobs, failingReads), index,
                 new Others(),
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()))
-                .withMarks(marks::report, marks::executed);
+                .withMarks(marks::report, marks::executed, marks::contained);
         memory = environment.memory();
         run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()),
                 environment,
