@@ -323,6 +323,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case EngineEvent.OpenFailed(_, var why) -> {
                     if (engine == Engine.OPENING) openFailed(why);
                 }
+                case EngineEvent.StateNotFinite(_, var position, var why) ->
+                        report(new Occurrence.StateNotFinite(position, why));
                 case EngineEvent.EvictionRequested _ -> evicting = engine == Engine.OPEN;
                 case EngineEvent.Executed(_, var position, var result) -> executed(position, result);
                 case EngineEvent.Measured(_, var position, var nanos) ->

@@ -520,7 +520,7 @@ final class SimulatedRun {
                 mayLoseWork |= leaving;
             }
             case EngineEvent.RecoveryPointWritten _, EngineEvent.EvictionRequested _,
-                    EngineEvent.Measured _ -> {}
+                    EngineEvent.Measured _, EngineEvent.StateNotFinite _ -> {}
         }
         deliver(new RunInput.FromEngine(s.epoch, event));
     }

@@ -526,7 +526,8 @@ public final class Engine {
         startVirtual("writing a copy", () -> {
             EngineEvent event;
             try {
-                event = streams.write(run.config, run.home, operation.position, purpose, copy);
+                event = streams.write(run.config, run.home, operation.position, purpose, copy,
+                        run.entity::tell);
             } catch (Throwable thrown) {
                 String what = "writing the state behind operation " + operation.position;
                 event = failure(run.config.run(), operation, FaultClassifier.of(thrown, what));
