@@ -159,7 +159,8 @@ final class NodeWiring {
                 .onFailure(DeviceLost.class, quiet), "engine");
         context.watch(engine);
         environment = RunEnvironment.of(engine, blobs, storage.index(),
-                TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs).withDeaths(marks::report);
+                TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs)
+                .withMarks(marks::report, marks::executed, marks::contained);
         for (ModelName model : servable)
             TrainingRunSharding.init(system, model.slug(), environment);
         // Sampling requests move to other engines before the runs do.
@@ -177,10 +178,12 @@ final class NodeWiring {
         ExecutionMarks marks = ExecutionMarks.open(settings.data().resolve("marks"),
                 ProcessEnd.ofPrevious());
         deaths = marks.reports();
-        for (DeathReport report : deaths)
+        for (DeathReport report : deaths) {
+            if (report.cause().isEmpty()) continue;
             LOG.atInfo().addKeyValue("run", report.run()).addKeyValue("position", report.position())
                     .log("the process before ended while it executed an operation: {}, {} times"
                             + " alone", report.cause(), report.alone());
+        }
         var shutdown = CoordinatedShutdown.get(system);
         shutdown.addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(), "marks-stopping", () -> {
             boolean failed = shutdown.getShutdownReason().filter(Node.PartStopped.class::isInstance)
@@ -192,7 +195,7 @@ final class NodeWiring {
         return marks;
     }
 
-    /// Tells the runs, wherever they are now, how the process before ended.
+    /// Tells the runs, wherever they are now, how the process before ended and what it had executed.
     private void reportDeaths() {
         for (DeathReport report : deaths)
             if (servable.stream().anyMatch(m -> m.slug().equals(report.run().slug())))

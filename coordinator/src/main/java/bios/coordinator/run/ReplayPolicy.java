@@ -45,6 +45,9 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
     /// The error code of an operation during which workers ended.
     static final String WORKER_LOST = "worker_lost";
 
+    /// The error code of an operation that was executed to its end and fails by itself in a replay.
+    static final String REPLAY_DIFFERS = "replay_differs";
+
     /// The policy of an entity that has just started.
     static ReplayPolicy initial(RunSettings settings) {
         return new ReplayPolicy(settings.attempts(), settings.retryAfter(), 0, false, Optional.empty());
@@ -119,10 +122,19 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
     /// The event that sets the troubled operation aside, if it met its fault often enough.
     ///
     /// @param executed operations up to this position were executed to their end before: they are tried
-    ///     until they succeed
+    ///     until they succeed, unless their replay differs
     Optional<OperationSetAside> exhausted(long executed) {
-        return trouble.filter(t -> t.times() >= attempts && t.position() > executed)
+        return trouble.filter(t -> t.times() >= attempts
+                && (t.position() > executed || t.why().code().equals(REPLAY_DIFFERS)))
                 .map(t -> new OperationSetAside(t.position(), t.why()));
+    }
+
+    /// The fault of an operation that was executed to its end and now fails by itself: no outcome, because
+    /// its client may have been told another one.
+    static Fault differs(Fault why) {
+        return Fault.server(REPLAY_DIFFERS, "the operation was executed before, and its replay fails: "
+                + why.message() + " (" + why.code() + "). The worker's settings or build, or the"
+                + " configuration of the base model, differ from those it was executed with; put them back");
     }
 
     /// The delay before the next attempt at the troubled operation.

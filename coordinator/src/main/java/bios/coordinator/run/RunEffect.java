@@ -110,6 +110,9 @@ sealed interface RunEffect {
         /// An operation met a fault of the moment or the worker and is retried later.
         record OperationWaits(long position, Fault why) implements Occurrence {}
 
+        /// A recovery point has a weight or moment that is infinite or NaN.
+        record StateNotFinite(long position, Fault why) implements Occurrence {}
+
         /// A recovery point could not be made durable.
         record RecoveryPointFailed(String why) implements Occurrence {}
 

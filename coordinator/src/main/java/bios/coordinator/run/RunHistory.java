@@ -46,15 +46,26 @@ final class RunHistory {
         return entries.get(index).number().orElse(index + 1L);
     }
 
-    /// What of the run's state was found to be not finite, if no checkpoint has been saved or loaded since.
+    /// What of the run's state was found to be not finite by a save or a recovery point, if no checkpoint has
+    /// been saved or loaded since.
     static Optional<String> corrupted(List<HistoryEntry> history) {
         for (HistoryEntry entry : history.reversed()) {
-            if (entry.kind() == Kind.CHECKPOINT_SAVED || entry.kind() == Kind.LOADED) return Optional.empty();
-            if (entry.kind() == Kind.OPERATION_FAILED
-                    && Fault.STATE_NOT_FINITE.equals(entry.detail().get("code")))
-                return Optional.ofNullable(entry.detail().get("message"));
+            if (mends(entry)) return Optional.empty();
+            boolean found = entry.kind() == Kind.STATE_NOT_FINITE || entry.kind() == Kind.OPERATION_FAILED
+                    && Fault.STATE_NOT_FINITE.equals(entry.detail().get("code"));
+            // What a recovery point has may be reported when a later operation is finished.
+            if (found) return history.stream().noneMatch(e -> mends(e) && behind(e, entry))
+                    ? Optional.ofNullable(entry.detail().get("message")) : Optional.empty();
         }
         return Optional.empty();
+    }
+
+    private static boolean mends(HistoryEntry entry) {
+        return entry.kind() == Kind.CHECKPOINT_SAVED || entry.kind() == Kind.LOADED;
+    }
+
+    private static boolean behind(HistoryEntry later, HistoryEntry entry) {
+        return later.position().orElse(0L) > entry.position().orElse(0L);
     }
 
     /// Whether `now` only repeats the newest entry of the history.

@@ -121,7 +121,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
     /// Whether the owner has gone on after having been told of the operation that was set aside.
     private static boolean passed(TrainingRun run, TrainingRun.SetAside aside) {
-        return aside.until().filter(until -> run.accepted() > until).isPresent();
+        return !aside.differs() && aside.until().filter(until -> run.accepted() > until).isPresent();
     }
 
     /// A position up to which all operations were executed to their end, in this process or before.
@@ -323,6 +323,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case EngineEvent.OpenFailed(_, var why) -> {
                     if (engine == Engine.OPENING) openFailed(why);
                 }
+                case EngineEvent.StateNotFinite(_, var position, var why) ->
+                        report(new Occurrence.StateNotFinite(position, why));
                 case EngineEvent.EvictionRequested _ -> evicting = engine == Engine.OPEN;
                 case EngineEvent.Executed(_, var position, var result) -> executed(position, result);
                 case EngineEvent.Measured(_, var position, var nanos) ->
@@ -376,6 +378,10 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             if (!pipeline.holds(position)) return;
             if (why.kind() == Fault.Kind.SERVER) {
                 troubled(position, why);
+                return;
+            }
+            if (position <= executedUpTo() || finished.contains(position)) {
+                troubled(position, ReplayPolicy.differs(why));
                 return;
             }
             answered(position);
@@ -668,7 +674,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         }
 
         /// An operation that was set aside fails as soon as its owner, having been told, has gone on; with it
-        /// those that were accepted before.
+        /// those that were accepted before. One whose replay differs only if its owner gives it up.
         private boolean passAside() {
             TrainingRun.SetAside aside = run.setAside().orElseThrow();
             return (unloading || passed(run, aside)) && store(givenUp(aside));
@@ -676,7 +682,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
         private List<RunEvent> givenUp(TrainingRun.SetAside aside) {
             return List.of(run.failed(aside.position(), aside.why()),
-                    new ErrorSeen(aside.until().orElse(run.accepted())));
+                    new ErrorSeen(aside.until().filter(_ -> !aside.differs()).orElse(run.accepted())));
         }
 
         /// The events with which the owner gives up what waits for a store: the first operation that was

@@ -63,6 +63,13 @@ final class RunTelemetry {
             case Occurrence.Executed(var kind, var position) -> countExecuted(kind, position);
             case Occurrence.Measured(var position, var worked) -> timings.recordDeviceTime(position, worked);
             case Occurrence.OperationWaits(var position, var why) -> recordOperationWaits(position, why);
+            case Occurrence.StateNotFinite(var position, var why) -> {
+                if (RunHistory.corrupted(run.history()).isPresent()) return;
+                context.warn("the state is not finite, code={}: {}", why.code(), why.message());
+                context.tell(new SelfMessage.RecordHistory(List.of(
+                        entry(HistoryEntry.Kind.STATE_NOT_FINITE, Optional.of(position),
+                                Map.of("code", why.code(), "message", why.message())))));
+            }
             case Occurrence.RecoveryPointFailed(var why) -> {
                 context.warn("a recovery point failed; it is tried again: {}", why);
                 Metrics.RECOVERY_POINT_FAILURES.labelValues(model).inc();

@@ -172,14 +172,20 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     public record WorkerDeath(long number, int alone) {}
 
     /// An operation that is not tried again by itself; those after it wait. If its owner goes on after having
-    /// been told, it fails, and so do those that were accepted before.
+    /// been told, it fails, and so do those that were accepted before. One that was executed before and whose
+    /// replay differs waits until its owner decides.
     ///
     /// @param until operations after this position were accepted when the client knew of it; empty: the
     ///     client does not know of it yet
     public record SetAside(long position, Fault why, Optional<Long> until) {
         /// Whether the operation at `later` waits for the operation or is it.
         boolean holds(long later) {
-            return later >= position && (until.isEmpty() || later <= until.get());
+            return later >= position && (until.isEmpty() || later <= until.get() || differs());
+        }
+
+        /// Whether the operation was executed before, and its replay fails.
+        boolean differs() {
+            return why.code().equals(ReplayPolicy.REPLAY_DIFFERS);
         }
     }
 

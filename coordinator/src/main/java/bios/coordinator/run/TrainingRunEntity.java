@@ -428,8 +428,9 @@ public final class TrainingRunEntity
                 .map(_ -> new RunReply.Failed(request, new Fault(aside.why().kind(), aside.why().code(),
                         aside.why().message() + "; operation " + aside.position() + " is set aside with its"
                         + " input, and what was accepted after it waits: try it again (POST"
-                        + " /api/v1/training_runs/" + id + "/retry), or go on without it by sending other"
-                        + " operations"))));
+                        + " /api/v1/training_runs/" + id + "/retry), or "
+                        + (aside.differs() ? "give it up (.../give_up): then it fails, and so does what was"
+                                + " accepted after it" : "go on without it by sending other operations")))));
     }
 
     private static boolean changesState(TrainingRun run, TrainingRun.SetAside aside) {
@@ -635,6 +636,8 @@ public final class TrainingRunEntity
             case RunEffect.DeleteBlobs(var blobs) -> maintenance.delete(blobs);
             case RunEffect.StartTimer(var timer, var after) -> start(timer, after);
             case RunEffect.Finish(var outcome, var first) -> {
+                // Before it is told: no later fault may replace it.
+                if (outcome.result().isPresent()) environment.executed().accept(id, outcome.position());
                 results.add(outcome);
                 telemetry.recordOutcome(outcome.position(), first);
                 run.at(outcome.position()).ifPresent(done -> {
@@ -779,6 +782,7 @@ public final class TrainingRunEntity
                 telemetry.endRecoveryPoint(e.state().bytes());
                 telemetry.timings().forget(e.position());
                 results.markSaved(e.position());
+                environment.contained().accept(id, e.position());
                 maintenance.indexSoon();
             }
             case RunCreated _ -> {

@@ -56,10 +56,12 @@ final class FakeEngine {
     /// @param pointsToFail number of recovery points that fail
     /// @param roomy whether operations that need much memory find it
     /// @param away whether the store of operations with a setting `stored` does not answer
+    /// @param strict whether operations with a setting `checked` fail
     record Controls(AtomicInteger opened, AtomicInteger pointsToFail, AtomicBoolean roomy,
-            AtomicBoolean away) {
+            AtomicBoolean away, AtomicBoolean strict) {
         Controls() {
-            this(new AtomicInteger(), new AtomicInteger(), new AtomicBoolean(), new AtomicBoolean());
+            this(new AtomicInteger(), new AtomicInteger(), new AtomicBoolean(), new AtomicBoolean(),
+                    new AtomicBoolean());
         }
     }
 
@@ -183,7 +185,8 @@ final class FakeEngine {
                 && !controls.roomy().get())
             return new EngineEvent.Failed(c.run(), c.position(),
                     Fault.server("out_of_memory", "no room"));
-        if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("fail"))
+        if (operation instanceof Operation.ForwardBackward f && (f.settings().containsKey("fail")
+                || f.settings().containsKey("checked") && controls.strict().get()))
             return new EngineEvent.Failed(c.run(), c.position(),
                     Fault.user("bad_data", "asked to fail at " + c.position()));
         return switch (operation) {

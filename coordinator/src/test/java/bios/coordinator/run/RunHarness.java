@@ -7,6 +7,7 @@ import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.journal.JdbcJournal;
+import bios.persistence.marks.ExecutionMarks;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
@@ -116,6 +117,8 @@ final class RunHarness implements AutoCloseable {
     final MapIndex index = new MapIndex();
     final AtomicLong clock = new AtomicLong(1_700_000_000_000L);
     final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
+    /// What survives the processes of the node.
+    private final ExecutionMarks marks = ExecutionMarks.inMemory();
     final FakeEngine.Controls controls = new FakeEngine.Controls();
     /// What other runs were asked to keep.
     final Queue<BlobId> kept = new ConcurrentLinkedQueue<>();
@@ -146,7 +149,8 @@ final class RunHarness implements AutoCloseable {
         engine = kit.spawn(FakeEngine.create(blobs, pause, executed, controls));
         var environment = RunEnvironment.of(engine, new Failing(blobs, failingReads), index,
                 new Others(),
-                () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
+                () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()))
+                .withMarks(marks::report, marks::executed, marks::contained);
         memory = environment.memory();
         run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()),
                 environment,
@@ -219,6 +223,7 @@ final class RunHarness implements AutoCloseable {
     @Override public void close() {
         kit.shutdownTestKit();
         blobs.close();
+        marks.close();
     }
 
     RunReply ask(Function<ActorRef<RunReply>, RunCommand> command) {

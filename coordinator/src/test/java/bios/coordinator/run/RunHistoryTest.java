@@ -82,6 +82,20 @@ class RunHistoryTest {
             assertEquals(Optional.empty(), RunHistory.corrupted(run.apply(noted(mends), 256).history()));
     }
 
+    @Test void aRunWhoseRecoveryPointWasNotFiniteIsCorruptedUnlessACheckpointBehindItWasLoaded() {
+        var found = new HistoryRecorded(new HistoryEntry(9, Optional.of("node-1"), Kind.STATE_NOT_FINITE,
+                Optional.of(2L), Optional.empty(), Map.of("code", Fault.STATE_NOT_FINITE, "message", "NaN")));
+        TrainingRun run = of(256, point(0), found);
+        assertEquals(Optional.of("NaN"), RunHistory.corrupted(run.history()));
+        for (long position : List.of(1L, 3L)) {
+            var loaded = new HistoryRecorded(new HistoryEntry(9, Optional.of("node-1"), Kind.LOADED,
+                    Optional.of(position), Optional.empty(), Map.of()));
+            assertEquals(Optional.empty(), RunHistory.corrupted(run.apply(loaded, 256).history()));
+            assertEquals(position == 3 ? Optional.empty() : Optional.of("NaN"),
+                    RunHistory.corrupted(of(256, loaded, found).history()), "the point was reported late");
+        }
+    }
+
     @Test void successfulOperationsGiveNoEntry() {
         assertEquals(List.of(Kind.CREATED), kinds(of(256, accepted(1, OperationKind.OPTIM_STEP),
                 accepted(2, OperationKind.OPTIM_STEP), new ErrorSeen(1), new ReplayFinished(2))));

@@ -41,6 +41,8 @@ final class SchedulerSimulation {
     final int opensWithoutMemory;
     /// Whether owners give up what waits for a store.
     final boolean impatient;
+    /// Whether replays of what was executed before may fail by themselves.
+    final boolean strict;
     private final List<SimulatedRun> runs = new ArrayList<>();
     /// The rate of each kind of fault: once in this many occasions; 0: never.
     private final int[] faults = new int[16];
@@ -54,6 +56,7 @@ final class SchedulerSimulation {
         this.traced = traced;
         random = new SplittableRandom(seed);
         impatient = seed % 4 == 3;
+        strict = seed % 5 == 2;
         for (int i = 0; i < faults.length; i++) faults[i] = oneIn(2) ? 0 : between(6, 40);
         settings = RunSettings.from(ConfigFactory.parseString("""
                 bios.run { window = %d, window-bytes = %d, attempts = %d

@@ -6,6 +6,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.stream.Stream;
 
 /// What a node's processes leave about the operations that were being executed when they ended: a model of
 /// [bios.persistence.marks.ExecutionMarks].
@@ -65,6 +66,7 @@ public final class SimulatedRegister {
 
     /// What a process that starts now tells runs on other nodes.
     public List<DeathReport> reports() {
-        return List.copyOf(reports.values());
+        return Stream.concat(reports.keySet().stream(), executed.keySet().stream()).distinct()
+                .flatMap(run -> report(run).stream()).toList();
     }
 }

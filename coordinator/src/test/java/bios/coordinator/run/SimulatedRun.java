@@ -52,6 +52,8 @@ final class SimulatedRun {
         boolean retried;
         int faults;
         int deaths;
+        /// How often its replay failed though it was executed before.
+        int differed;
 
         Operation(OperationKind kind, Nature nature) {
             this.kind = kind;
@@ -136,7 +138,7 @@ final class SimulatedRun {
     private boolean stopped;
     private int lives;
     private boolean attemptElapsed;
-    /// Whether the owner is giving up what waits for a store.
+    /// Whether the owner is giving something up.
     private boolean givesUp;
     /// How often the engine had no memory to open the run since it was last opened.
     private int refusals;
@@ -474,12 +476,17 @@ final class SimulatedRun {
             s.interrupted = true;
             return;
         }
+        boolean again = operation.differed > 0 && !operation.retried && !simulation.calm();
+        if (simulation.strict && operation.told && !operation.failed && (again || simulation.fault(15))) {
+            operation.differed++;
+            s.interrupted = true;
+            s.answer(new EngineEvent.Failed(id, position, Fault.user("bad_data", "not by these settings")));
+            return;
+        }
         s.position = position;
         if (operation.nature != Nature.GOOD) {
-            if (operation.nature == Nature.TOO_LARGE) {
-                operation.faults++;
-                s.interrupted = true;
-            }
+            if (operation.nature == Nature.TOO_LARGE) operation.faults++;
+            s.interrupted = true;
             s.answer(new EngineEvent.Failed(id, position, operation.nature == Nature.BAD
                     ? Fault.user("bad_data", "bad") : Fault.server("out_of_memory", "too large")));
             return;
@@ -513,7 +520,7 @@ final class SimulatedRun {
                 mayLoseWork |= leaving;
             }
             case EngineEvent.RecoveryPointWritten _, EngineEvent.EvictionRequested _,
-                    EngineEvent.Measured _ -> {}
+                    EngineEvent.Measured _, EngineEvent.StateNotFinite _ -> {}
         }
         deliver(new RunInput.FromEngine(s.epoch, event));
     }
@@ -613,6 +620,7 @@ final class SimulatedRun {
         if (outcome.result().isEmpty()) return;
         check(operation.nature == Nature.GOOD, position + " succeeds and cannot");
         operation.told = true;
+        simulation.register.executed(id, position);
         switch (outcome.result().get()) {
             case OperationResult.Evaluated(_, var metrics) -> check(metrics.get("loss:sum")
                     == state(position), "the result of " + position + " is of another state");
@@ -661,10 +669,12 @@ final class SimulatedRun {
     }
 
     private void setAside(Operation operation, long at, Fault why) {
-        check(!operation.failed && !operation.saved && !operation.told,
+        boolean differs = why.code().equals(ReplayPolicy.REPLAY_DIFFERS);
+        check(!operation.failed && !operation.saved && (!operation.told || differs),
                 at + " is set aside and has an outcome");
         int attempts = simulation.settings.attempts();
         check(switch (why.code()) {
+            case ReplayPolicy.REPLAY_DIFFERS -> operation.differed >= attempts;
             case "out_of_memory" -> operation.nature == Nature.TOO_LARGE && operation.faults >= attempts;
             // Some of the ends during it may have been random.
             case ReplayPolicy.WORKER_LOST -> operation.nature == Nature.DEADLY && operation.deaths > 0;
@@ -676,10 +686,14 @@ final class SimulatedRun {
     private void failed(long at, Fault why, boolean drops) {
         Operation operation = operations.get((int) at - 1);
         check(!operation.failed && !operation.saved, at + " fails although it is settled");
-        check(!operation.told, at + " fails after its result was told");
+        // Only its owner's decision changes an outcome that was told.
+        boolean differs = why.code().equals(ReplayPolicy.REPLAY_DIFFERS);
+        check(!operation.told || differs, at + " fails after its result was told");
         boolean blocked = run.blockedBy(at).filter(why::equals).isPresent();
         boolean legitimate = blocked || switch (why.code()) {
             case "bad_data" -> operation.nature == Nature.BAD;
+            case ReplayPolicy.REPLAY_DIFFERS ->
+                operation.aside && (givesUp || scheduler.unloading());
             case "out_of_memory", ReplayPolicy.WORKER_LOST -> operation.aside;
             case "checkpoint_not_found" -> operation.kind == OperationKind.LOAD_STATE;
             case EngineCommand.STORE_FAILED -> givesUp || scheduler.unloading();
@@ -773,9 +787,7 @@ final class SimulatedRun {
             return;
         }
         if (simulation.impatient && withoutStore()) {
-            givesUp = true;
-            deliver(new RunInput.GiveUpRequested());
-            givesUp = false;
+            giveUp();
         } else if (more && !scheduler.unloading() && !run.closed()) {
             accept();
         } else if (run.blocking().isPresent() && run.blocking().get().until().isEmpty()
@@ -802,8 +814,14 @@ final class SimulatedRun {
         TrainingRun.SetAside aside = run.setAside().orElseThrow();
         boolean again = !operations.get((int) aside.position() - 1).retried && simulation.oneIn(2);
         if (again) deliver(new RunInput.RetryRequested());
-        else if (operations.size() >= wanted || simulation.oneIn(3)) deliver(new RunInput.GiveUpRequested());
+        else if (operations.size() >= wanted || simulation.oneIn(3)) giveUp();
         else if (aside.until().isEmpty()) persist(List.of(new ErrorSeen(run.accepted())));
+    }
+
+    private void giveUp() {
+        givesUp = true;
+        deliver(new RunInput.GiveUpRequested());
+        givesUp = false;
     }
 
     private void accept() {

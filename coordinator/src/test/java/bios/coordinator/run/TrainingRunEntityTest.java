@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.Metrics;
+import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
@@ -674,6 +675,66 @@ class TrainingRunEntityTest {
             assertInstanceOf(RunReply.Done.class,
                     harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)));
             assertInstanceOf(RunReply.Failed.class, harness.outcome(executed ? 1 : 0));
+        }
+    }
+
+    private static Operation checked() {
+        return new Operation.ForwardBackward(List.of(new Datum(new int[] {1}, Map.of())),
+                LossFunction.CROSS_ENTROPY, Map.of("checked", 1.0), false);
+    }
+
+    private static Fault failure(RunHarness harness, long seq) {
+        return assertInstanceOf(RunReply.Failed.class, harness.outcome(seq)).fault();
+    }
+
+    @Test void anOutcomeThatWasToldStaysThoughItsReplayFails() throws Exception {
+        try (var harness = harness("differs", "bios.run { rest-after = 1 h, attempts = 100 }")) {
+            harness.submit(0, checked());
+            RunReply told = assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            harness.controls.strict().set(true);
+            harness.restart();
+            harness.await(() -> harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 0, 0, r))
+                    instanceof RunReply.Stalled(_, var why) && why.code().equals("replay_differs")
+                    && why.message().contains("bad_data"), "its reason is told");
+            harness.controls.strict().set(false);
+            assertEquals(told, harness.outcome(0));
+        }
+        try (var harness = harness("differs-aside", "bios.run { rest-after = 1 h, attempts = 2 }")) {
+            harness.submit(0, checked());
+            harness.submit(1, step());
+            RunReply told = assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            RunReply stepped = assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
+            harness.controls.strict().set(true);
+            harness.restart();
+            assertTrue(failure(harness, 0).message().contains("give_up"), "it is set aside");
+            for (int seq : List.of(2, 3)) {
+                harness.submit(seq, train(seq));
+                assertEquals("replay_differs", failure(harness, seq).code(), "going on decides nothing");
+            }
+            assertTrue(failure(harness, 1).message().contains("set aside"));
+            harness.controls.strict().set(false);
+            assertInstanceOf(RunReply.Done.class,
+                    harness.ask(r -> new RunCommand.Retry(RunHarness.OWNER, r)));
+            assertEquals(told, harness.outcome(0));
+            assertEquals(stepped, harness.outcome(1));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(3));
+        }
+    }
+
+    @Test void theOwnerGivesUpWhatFailsInAReplay() throws Exception {
+        try (var harness = harness("differs-up", "bios.run { rest-after = 1 h, attempts = 2 }")) {
+            harness.submit(0, checked());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            harness.controls.strict().set(true);
+            harness.submit(1, failing());
+            assertEquals("bad_data", failure(harness, 1).code(), "it was never executed");
+            harness.restart();
+            assertEquals("replay_differs", failure(harness, 0).code());
+            assertInstanceOf(RunReply.Done.class, giveUp(harness));
+            assertFalse(failure(harness, 0).message().contains("set aside"), "it has failed");
+            assertEquals("bad_data", failure(harness, 1).code());
+            harness.submit(2, train(2));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
         }
     }
 

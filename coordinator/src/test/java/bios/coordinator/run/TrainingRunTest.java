@@ -513,6 +513,19 @@ class TrainingRunTest {
         assertTrue(run.isLate(inBlob, 5_000_001 + SETTINGS.sweepAfter().toMillis() / 2, SETTINGS));
     }
 
+    @Test void whatAnotherWorkerHasExecutedIsLearnedOnceAndNotBlamed() {
+        TrainingRun run = accept(accept(created(true), 1, inline(OperationKind.FORWARD_BACKWARD)), 2,
+                inline(OperationKind.OPTIM_STEP));
+        var ends = new DeathReport(RunHarness.RUN, "worker-2", 3, 0, 2, 3, "it died");
+        assertTrue(run.learnsFrom(ends));
+        var executed = new DeathReport(RunHarness.RUN, "worker-1", 4, 2, 0, 0, "");
+        assertTrue(run.learnsFrom(executed));
+        TrainingRun knows = run.apply(new WorkerDied(executed));
+        assertEquals(2, knows.executed());
+        assertFalse(knows.learnsFrom(executed), "it is no news");
+        assertFalse(knows.learnsFrom(ends), "it was executed to its end");
+    }
+
     @Test void tooManyUnfinishedOperationsAreRefused() {
         TrainingRun run = created(true);
         var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0, 0, 0);

@@ -395,7 +395,8 @@ final class SimulatedCluster {
         var incarnation = new Incarnation(run, lives++, node);
         var environment = new RunEnvironment(node.newEngineRef(), blobs, index, new Others(),
                 () -> Instant.ofEpochMilli(loop.now()), node::blocking, used, node.memory,
-                node.register::report, () -> loop.now() * 1_000_000,
+                node.register::report, node.register::executed, (_, _) -> {},
+                () -> loop.now() * 1_000_000,
                 resting -> woken.add(resting.value()));
         ActorRef<ClusterSharding.ShardCommand> shard = function("shard", _ -> leave(incarnation));
         incarnation.ref = Adapter.spawnAnonymous(system,

@@ -272,7 +272,7 @@ final class SimulatedEngine {
         State before = queue.state.orElseThrow();
         Done done = ModelEngine.execute(before, operation, digest, loaded);
         State after = mutated(queue, before, done, operation, digest);
-        queue.interrupted |= done.fault().filter(f -> f.kind() == Fault.Kind.SERVER).isPresent();
+        queue.interrupted |= done.fault().isPresent();
         if (!queue.interrupted) node.register.executed(run, c.position());
         queue.before = Optional.of(before);
         queue.state = Optional.of(after);

@@ -42,6 +42,10 @@ public final class ExecutionMarks implements AutoCloseable {
     private static final int COUNTED = 64;
     private static final int EXECUTED = 2048;
     private static final int PROBES = 8;
+    /// The flag of an executed operation that a recovery point contains: other workers need not be told.
+    private static final int CONTAINED = 1;
+    /// The flag of one that is not in a recovery point yet; each start subtracts one until it is contained.
+    private static final int TOLD = 3;
     /// Most entries of sampling requests at a time: operations find room beside them.
     private static final int SAMPLES = 48;
     /// Names of sampling requests begin with it; a run's id does not contain it.
@@ -166,7 +170,22 @@ public final class ExecutionMarks implements AutoCloseable {
         for (Count ended : now.ended(tally))
             if (!ended.name().startsWith(SAMPLE))
                 all.putIfAbsent(new RunId(ended.name()), report(new RunId(ended.name()), 0, 0, cause));
+        for (RunId run : executedLast(before == State.ENDED)) all.putIfAbsent(run, report(run, 0, 0, ""));
         return all;
+    }
+
+    /// The runs whose last executed operation is in no recovery point, as far as this register knows, and was
+    /// told at less than two starts. After an orderly end there are none: the runs were handed over.
+    private List<RunId> executedLast(boolean orderly) {
+        var runs = new ArrayList<RunId>();
+        for (int i = 0; i < EXECUTED; i++) {
+            long at = executed(i);
+            int flag = file.get(INT, at);
+            if (flag <= CONTAINED) continue;
+            if (!orderly) runs.add(new RunId(name(at)));
+            file.set(INT, at, orderly ? CONTAINED : flag - 1);
+        }
+        return runs;
     }
 
     private DeathReport report(RunId run, long position, int alone, String cause) {
@@ -195,7 +214,8 @@ public final class ExecutionMarks implements AutoCloseable {
     }
 
     /// What the ends of earlier processes say about runs: one report for each run of which an operation was
-    /// being executed at the last end, or at the end before.
+    /// being executed at the last end, or at the end before, or had been executed to its end since the last
+    /// recovery point. The workers that replay these runs must know of it.
     public List<DeathReport> reports() {
         return List.copyOf(reports.values());
     }
@@ -287,10 +307,22 @@ public final class ExecutionMarks implements AutoCloseable {
                 break;
             }
         }
-        if (holds(found, name)) file.set(LONG, found + 8, Math.max(position, position(found)));
-        else {
+        if (!holds(found, name)) {
             file.set(INT, found, 0);
-            write(found, name, position, 1);
+            write(found, name, position, TOLD);
+        } else if (position > position(found)) {
+            file.set(LONG, found + 8, position);
+            file.set(INT, found, TOLD);
+        }
+    }
+
+    /// Records that the run has a recovery point behind an operation.
+    public synchronized void contained(RunId run, long position) {
+        if (!arena.scope().isAlive()) return;
+        int first = slot(run.value());
+        for (int i = 0; i < PROBES; i++) {
+            long at = executed((first + i) % EXECUTED);
+            if (holds(at, run.value()) && position(at) <= position) file.set(INT, at, CONTAINED);
         }
     }
 

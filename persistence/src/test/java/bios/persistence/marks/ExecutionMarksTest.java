@@ -130,9 +130,34 @@ class ExecutionMarksTest {
         marks.executed(A, 7);
         marks.end(handle);
         ExecutionMarks after = next();
-        assertTrue(after.reports().isEmpty());
+        assertEquals(List.of(new DeathReport(A, report(after, A).orElseThrow().worker(), 1, 7, 0, 0, "")),
+                after.reports());
         assertEquals(7, after.report(A).orElseThrow().executed());
         assertEquals(Optional.empty(), after.report(B));
+    }
+
+    @Test void whatWasExecutedIsReportedUntilARecoveryPointContainsItOrTheProcessEndsInOrder()
+            throws Exception {
+        ExecutionMarks marks = next();
+        marks.executed(A, 7);
+        marks.executed(B, 3);
+        marks.contained(A, 6);
+        marks.contained(B, 3);
+        for (int start = 0; start < 2; start++) {
+            ExecutionMarks after = next();
+            assertEquals(List.of(A), after.reports().stream().map(DeathReport::run).toList());
+            assertEquals(7, report(after, A).orElseThrow().executed());
+        }
+        ExecutionMarks later = next();
+        assertEquals(List.of(), later.reports(), "two starts have told it");
+        assertEquals(7, later.report(A).orElseThrow().executed(), "it is known here");
+        later.executed(A, 8);
+        assertEquals(8, report(next(), A).orElseThrow().executed());
+        ExecutionMarks closed = ExecutionMarks.open(folder.resolve("in-order"));
+        closed.executed(A, 7);
+        closed.stopping();
+        closed.close();
+        assertEquals(List.of(), ExecutionMarks.open(folder.resolve("in-order")).reports());
     }
 
     @Test void anOrderlyShutdownCountsForNothingEvenIfItIsKilled() throws Exception {

@@ -148,6 +148,10 @@ public sealed interface EngineCommand extends Message {
         record RecoveryPointWritten(RunId run, long position, BlobRef state, long step, LoraSpec lora)
                 implements EngineEvent {}
 
+        /// A weight or moment of the state after `position` is infinite or NaN. Its recovery point is written
+        /// all the same, with what a replay would give.
+        record StateNotFinite(RunId run, long position, Fault fault) implements EngineEvent {}
+
         /// Other runs need the run's memory: the entity makes the state durable, sends [CloseRun], and opens
         /// the run again when it has something to do.
         record EvictionRequested(RunId run) implements EngineEvent {}

@@ -66,7 +66,9 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         /// A checkpoint is readable by every account.
         CHECKPOINT_PUBLISHED,
         /// A checkpoint is readable by its owner only.
-        CHECKPOINT_UNPUBLISHED
+        CHECKPOINT_UNPUBLISHED,
+        /// A recovery point has a weight or moment that is infinite or NaN.
+        STATE_NOT_FINITE
     }
 
     public HistoryEntry {

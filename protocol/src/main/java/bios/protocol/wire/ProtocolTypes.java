@@ -182,6 +182,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(235, EngineCommand.EngineEvent.RecoveryPointFailed.class);
         registry.add(236, EngineCommand.EngineEvent.Measured.class);
         registry.add(237, EngineCommand.EngineEvent.EvictionRequested.class);
+        registry.add(238, EngineCommand.EngineEvent.StateNotFinite.class);
     }
 
     private static void engineReplies(Registry registry) {

@@ -170,6 +170,7 @@ class WireGoldenTest {
         all.add(new EngineEvent.Opened(Samples.RUN));
         all.add(new EngineEvent.Measured(Samples.RUN, 4, 5000));
         all.add(new EngineEvent.EvictionRequested(Samples.RUN));
+        all.add(new EngineEvent.StateNotFinite(Samples.RUN, 4, Fault.user("state_not_finite", "NaN")));
         all.add(new EngineEvent.OpenFailed(Samples.RUN, Fault.server("device_lost", "gone")));
         all.add(new EngineEvent.Executed(Samples.RUN, 4, Samples.results().getFirst()));
         all.add(new EngineEvent.Failed(Samples.RUN, 4, Fault.server("device_lost", "gone")));

@@ -20,8 +20,10 @@ import java.io.OutputStream;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.SortedMap;
 import java.util.TreeMap;
+import java.util.concurrent.atomic.AtomicReference;
 
 /// A [TrainingState] as it is after a certain operation. Any thread may write it to files of any size, with
 /// the memory of one [StagingBuffer]. The same state gives the same bytes.
@@ -133,18 +135,36 @@ public final class StateSnapshot implements AutoCloseable {
     /// Writes the adapter only, with PEFT's tensor names: the `adapter` blob of a checkpoint. Throws
     /// [NotFinite] if it could not be loaded again.
     public void writeAdapter(OutputStream out, StagingBuffer staging) throws IOException {
-        write(out, List.of(WEIGHTS), Map.of("format", "pt"), true, staging);
+        write(out, List.of(WEIGHTS), Map.of("format", "pt"), StateSnapshot::requireFinite, staging);
     }
 
     /// Writes the moments, `<tensor>.exp_avg` and `<tensor>.exp_avg_sq`: the `optimizer` blob of a
     /// checkpoint. Throws [NotFinite] if it could not be loaded again.
     public void writeOptimizer(OutputStream out, StagingBuffer staging) throws IOException {
-        write(out, List.of(FIRST_MOMENT, SECOND_MOMENT), Map.of("optimizer", "adamw"), true, staging);
+        write(out, List.of(FIRST_MOMENT, SECOND_MOMENT), Map.of("optimizer", "adamw"),
+                StateSnapshot::requireFinite, staging);
     }
 
-    /// Writes a recovery point: all tensors, the gradient sum (`<tensor>.grad`) included.
-    public void writeRecoveryPoint(OutputStream out, StagingBuffer staging) throws IOException {
-        write(out, suffixes, header.metadata(), false, staging);
+    /// Writes a recovery point: all tensors, the gradient sum (`<tensor>.grad`) included, as they are.
+    ///
+    /// @return a weight or moment that is infinite or NaN, if there is one
+    public Optional<NotFinite> writeRecoveryPoint(OutputStream out, StagingBuffer staging)
+            throws IOException {
+        var found = new AtomicReference<NotFinite>();
+        write(out, suffixes, header.metadata(), (name, row, columns, values, elements) -> {
+            if (found.get() == null && !name.endsWith(GRADIENT) && !Sums.finite(values, elements))
+                found.set(NotFinite.inState(name, row, columns, values));
+        }, staging);
+        return Optional.ofNullable(found.get());
+    }
+
+    /// Looks at rows of a tensor that is written.
+    private interface Check {
+        void check(String name, int row, int columns, float[] values, int elements);
+    }
+
+    private static void requireFinite(String name, int row, int columns, float[] values, int elements) {
+        if (!Sums.finite(values, elements)) throw NotFinite.inState(name, row, columns, values);
     }
 
     /// Bytes that [#writeRecoveryPoint] writes.
@@ -178,15 +198,15 @@ public final class StateSnapshot implements AutoCloseable {
         return shapes;
     }
 
-    private void write(OutputStream out, List<String> wanted, Map<String, String> metadata, boolean finite,
+    private void write(OutputStream out, List<String> wanted, Map<String, String> metadata, Check check,
             StagingBuffer staging) throws IOException {
         SortedMap<String, Source> sources = sources(wanted);
         out.write(SafetensorsWriter.header(shapes(sources), metadata));
         for (var source : sources.entrySet())
-            write(out, source.getKey(), source.getValue(), finite, staging);
+            write(out, source.getKey(), source.getValue(), check, staging);
     }
 
-    private void write(OutputStream out, String name, Source source, boolean finite, StagingBuffer staging)
+    private void write(OutputStream out, String name, Source source, Check check, StagingBuffer staging)
             throws IOException {
         Part part = source.part;
         int step = FactorLayout.rowsAtOnce(part);
@@ -197,8 +217,7 @@ public final class StateSnapshot implements AutoCloseable {
             tensors.read(source.tensor, 0, part.columns(), row, rows, transposed, 0);
             float[] values = staging.fileLayout(elements);
             FactorLayout.transpose(transposed, values, part.columns(), rows);
-            if (finite && !Sums.finite(values, elements))
-                throw NotFinite.inState(name, row, part.columns(), values);
+            check.check(name, row, part.columns(), values, elements);
             SafetensorsWriter.write(out, values, elements, staging);
         }
     }

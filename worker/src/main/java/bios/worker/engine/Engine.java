@@ -439,9 +439,9 @@ public final class Engine {
         RunId id = run.config.run();
         if (operation.command instanceof EngineCommand.Execute) {
             admission.executed(id);
-            // After a fault that is not the operation's own, later ones are executed from another state.
-            run.interrupted |= done.outcome() instanceof TaskOutcome.Failed(var why)
-                    && why.kind() == Fault.Kind.SERVER;
+            // A failure is an outcome only when it is stored, and what is behind it may have to be executed
+            // again from another state. The entity marks what it tells.
+            run.interrupted |= done.outcome() instanceof TaskOutcome.Failed;
             if (!run.interrupted) marks.executed(id, operation.position);
         }
         switch (done.outcome()) {
@@ -526,7 +526,8 @@ public final class Engine {
         startVirtual("writing a copy", () -> {
             EngineEvent event;
             try {
-                event = streams.write(run.config, run.home, operation.position, purpose, copy);
+                event = streams.write(run.config, run.home, operation.position, purpose, copy,
+                        run.entity::tell);
             } catch (Throwable thrown) {
                 String what = "writing the state behind operation " + operation.position;
                 event = failure(run.config.run(), operation, FaultClassifier.of(thrown, what));

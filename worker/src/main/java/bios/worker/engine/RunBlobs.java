@@ -19,11 +19,14 @@ import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import bios.worker.adapter.StateSnapshot;
 import bios.worker.adapter.StateSource;
+import bios.worker.load.NotFinite;
 import bios.worker.load.StagingBuffer;
 import bios.worker.load.TensorStream;
 import bios.worker.train.Refused;
 import java.io.InputStream;
 import java.util.Optional;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
 
 /// Reads and writes of an engine in the blob store: operations, states and adapters. States and
 /// adapters are streams of any size. Every method blocks: call it from a virtual thread.
@@ -137,8 +140,9 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
     /// Writes a copy for its purpose; the event says that it is durable.
     ///
     /// @param home the entity for which they are written
+    /// @param reports receives what else the entity must know
     EngineEvent write(RunConfig run, long home, long position, DeviceTask.Purpose purpose, StateSnapshot copy,
-            StagingBuffer buffer) {
+            StagingBuffer buffer, Consumer<EngineEvent> reports) {
         return switch (purpose) {
             case DeviceTask.Purpose.State(var save, var at) -> {
                 var adapter = adapter(run, home, copy, buffer);
@@ -158,19 +162,24 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                         OPTIMIZER, "{}",
                         run.parent(), at, expiry(at, save.ttlSeconds()), run.fingerprint()));
             }
-            case DeviceTask.Purpose.Recovery() ->
-                    new EngineEvent.RecoveryPointWritten(run.run(), position,
-                            point(run.run(), home, copy, buffer), copy.header().steps(),
-                            copy.header().lora());
+            case DeviceTask.Purpose.Recovery() -> {
+                var notFinite = new AtomicReference<Optional<NotFinite>>(Optional.empty());
+                BlobRef point = point(run.run(), home, copy.recoveryPointBytes(),
+                        out -> notFinite.set(copy.writeRecoveryPoint(out, buffer)));
+                notFinite.get().ifPresent(found -> reports.accept(new EngineEvent.StateNotFinite(run.run(),
+                        position, found.fault("the recovery point behind operation " + position))));
+                yield new EngineEvent.RecoveryPointWritten(run.run(), position, point,
+                        copy.header().steps(), copy.header().lora());
+            }
         };
     }
 
-    private BlobRef point(RunId run, long home, StateSnapshot copy, StagingBuffer buffer) {
+    private BlobRef point(RunId run, long home, long bytes, BlobStore.Content content) {
         String scope = BlobScope.recovery(run, home);
-        Optional<HostStateCache.Writer> cached = host.store(run, copy.recoveryPointBytes());
-        if (cached.isEmpty()) return blobs.put(scope, out -> copy.writeRecoveryPoint(out, buffer));
+        Optional<HostStateCache.Writer> cached = host.store(run, bytes);
+        if (cached.isEmpty()) return blobs.put(scope, content);
         try (HostStateCache.Writer writer = cached.get()) {
-            BlobRef point = blobs.put(scope, out -> copy.writeRecoveryPoint(writer.copying(out), buffer));
+            BlobRef point = blobs.put(scope, out -> content.writeTo(writer.copying(out)));
             writer.commit(point);
             return point;
         }

@@ -27,7 +27,7 @@ final class RunQueue {
     int copies;
     /// Whether its state itself is being written: it must not be replaced.
     boolean beingWritten;
-    /// Whether an operation met a fault that is not its own: it and all later ones are executed again.
+    /// Whether an operation failed: whether it and later ones are executed again, the entity decides.
     boolean interrupted;
     private final Deque<QueuedOperation> operations = new ArrayDeque<>();
 

@@ -17,6 +17,7 @@ import bios.worker.load.NotFinite;
 import bios.worker.load.TensorStream;
 import bios.worker.train.Refused;
 import java.util.concurrent.Callable;
+import java.util.function.Consumer;
 
 /// Moves states and adapters between the blob store and the device, block by block, while the device works
 /// for others. The device's thread only allocates and replaces states. A failure leaves the state before it,
@@ -103,11 +104,14 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     }
 
     /// Writes a copy of a run's state and frees the copy; the event says that it is durable.
+    ///
+    /// @param reports receives what else the entity must know
     EngineEvent write(RunConfig config, long home, long position, DeviceTask.Purpose purpose,
-            StateSnapshot copy)
+            StateSnapshot copy, Consumer<EngineEvent> reports)
             throws Exception {
         try {
-            return buffers.stream(buffer -> blobs.write(config, home, position, purpose, copy, buffer));
+            return buffers.stream(
+                    buffer -> blobs.write(config, home, position, purpose, copy, buffer, reports));
         } finally {
             executor.free(copy);
         }

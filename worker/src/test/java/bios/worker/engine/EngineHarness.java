@@ -449,6 +449,15 @@ final class EngineHarness implements AutoCloseable {
             engine.tell(new EngineCommand.TakeRecoveryPoint(id, position, replyTo));
             return events.expectMessageClass(EngineEvent.RecoveryPointWritten.class, TIMEOUT);
         }
+
+        /// Takes a recovery point of a state that is not finite.
+        Fault spoiltPoint() {
+            engine.tell(new EngineCommand.TakeRecoveryPoint(id, position, replyTo));
+            var found = events.expectMessageClass(EngineEvent.StateNotFinite.class, TIMEOUT);
+            events.expectMessageClass(EngineEvent.RecoveryPointWritten.class, TIMEOUT);
+            if (found.position() != position) throw new AssertionError(found + " is not " + position);
+            return found.fault();
+        }
     }
 
     // ---- operations ----

@@ -284,6 +284,9 @@ class EngineTest {
             var step = (OperationResult.Stepped) spoilt.result(new Operation.OptimStep(Optional.empty()),
                     Optional.empty());
             assertEquals(1, step.metrics().get("skipped_gradient:sum"));
+            Fault point = spoilt.spoiltPoint();
+            assertEquals("state_not_finite", point.code());
+            assertTrue(point.message().contains("tensor '" + tensor + "' has NaN at [0, 0]"), point::message);
             Fault unsaved = spoilt.fault(EngineHarness.saveState("bad"));
             assertEquals("state_not_finite", unsaved.code());
             assertTrue(unsaved.message().contains("tensor '" + tensor + "' has NaN at [0, 0]"),
@@ -301,6 +304,7 @@ class EngineTest {
 
             spoilt.result(EngineHarness.load(saved, true), Optional.of(saved));
             assertEquals(saved.contentId(), spoilt.save(EngineHarness.saveState("mended")).contentId());
+            spoilt.point();
         }
     }
 
