@@ -72,7 +72,7 @@ public record DataCheck(List<String> general, List<EntityCheck> entities, List<U
             if (!check.clean()) return check;
             OfflineJournal.tryChange(data).ifPresent(why ->
                     general.add("the journal in " + folder + " can be read, but not be changed: " + why));
-            return new DataCheck(general, check.entities());
+            return new DataCheck(general, check.entities(), check.unknown());
         } catch (IOException failed) {
             throw new UncheckedIOException("the journal in " + folder + " cannot be copied to the folder for"
                     + " temporary files: " + failed.getMessage(), failed);
