@@ -4,8 +4,8 @@ import bios.protocol.Fault;
 import bios.protocol.client.Problem;
 import java.util.Optional;
 
-/// Why the stage of a request failed: [Refused], [OperationFailed] or [Disconnected]. The codes are those of
-/// docs/reference/errors.md.
+/// Why the stage of a request failed: [Refused], [OperationFailed], [Disconnected] or [ClientFull]. The
+/// codes are those of docs/reference/errors.md.
 public abstract sealed class BiosException extends RuntimeException {
     private static final long serialVersionUID = 1;
     private final transient Problem problem;
@@ -13,6 +13,11 @@ public abstract sealed class BiosException extends RuntimeException {
     private BiosException(Problem problem) {
         super(problem.code() + ": " + problem.message(), null, false, false);
         this.problem = problem;
+    }
+
+    /// A problem that the client itself reports.
+    private static Problem ofClient(String code, String message) {
+        return new Problem(Fault.Kind.USER, code, message, Optional.empty(), Optional.empty(), 0);
     }
 
     /// The stable code, e.g. `invalid`.
@@ -54,21 +59,25 @@ public abstract sealed class BiosException extends RuntimeException {
         }
     }
 
-    /// This client has no session with a gateway, or has too much waiting for one. The request may have been
-    /// stored.
+    /// This client has no session with a gateway any more. The request may have been stored.
     public static final class Disconnected extends BiosException {
         private static final long serialVersionUID = 1;
 
-        private Disconnected(String code, String message) {
-            super(new Problem(Fault.Kind.USER, code, message, Optional.empty(), Optional.empty(), 0));
+        private Disconnected() {
+            super(ofClient("client_closed", "the client was closed"));
         }
 
         static Disconnected closed() {
-            return new Disconnected("client_closed", "the client was closed");
+            return new Disconnected();
         }
+    }
 
-        static Disconnected full(String message) {
-            return new Disconnected("client_full", message);
+    /// More waits in this client than its settings allow. Nothing was sent.
+    public static final class ClientFull extends BiosException {
+        private static final long serialVersionUID = 1;
+
+        ClientFull(String message) {
+            super(ofClient("client_full", message));
         }
     }
 }

@@ -176,7 +176,7 @@ final class Connection {
         long bytes = unansweredBytes + send.request().length;
         if (!unanswered.isEmpty() && (unanswered.size() >= settings.maxWaiting()
                 || bytes > settings.maxWaitingBytes())) {
-            send.answer().completeExceptionally(BiosException.Disconnected.full(unanswered.size()
+            send.answer().completeExceptionally(new BiosException.ClientFull(unanswered.size()
                     + " requests with " + unansweredBytes + " bytes are without an answer; send more when"
                     + " some are answered"));
             return;

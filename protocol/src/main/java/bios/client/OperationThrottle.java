@@ -29,7 +29,7 @@ final class OperationThrottle {
         synchronized (this) {
             if (running == most) {
                 if (waiting.size() == mostWaiting)
-                    return CompletableFuture.failedStage(BiosException.Disconnected.full(mostWaiting
+                    return CompletableFuture.failedStage(new BiosException.ClientFull(mostWaiting
                             + " operations wait behind " + most + " that are not finished"));
                 waiting.add(start);
                 return result;

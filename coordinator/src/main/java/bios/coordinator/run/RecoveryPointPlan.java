@@ -15,16 +15,16 @@ import java.util.Optional;
 /// @param takenBytes bytes of the session's operations before the one in progress
 /// @param durableBytes bytes of the session's operations before the last one in the journal
 /// @param written the point that the engine has written, until all operations before it have an outcome
-/// @param storing whether the results before it are being written
+/// @param writingResults whether the results before it are being written
 record RecoveryPointPlan(boolean wanted, boolean inWork, boolean paused, int steps, long bytes,
         int operations, long takenBytes, long durableBytes, Optional<RecoveryPointWritten> written,
-        boolean storing) {
+        boolean writingResults) {
     static final RecoveryPointPlan INITIAL =
             new RecoveryPointPlan(false, false, false, 0, 0, 0, 0, 0, Optional.empty(), false);
 
     /// The plan at the start of a new session. Writes of results continue.
     RecoveryPointPlan restarted() {
-        return new RecoveryPointPlan(false, false, paused, 0, 0, 0, 0, 0, Optional.empty(), storing);
+        return new RecoveryPointPlan(false, false, paused, 0, 0, 0, 0, 0, Optional.empty(), writingResults);
     }
 
     /// Whether a recovery point is due.
@@ -35,34 +35,35 @@ record RecoveryPointPlan(boolean wanted, boolean inWork, boolean paused, int ste
 
     /// Whether the engine has written one that is not in the journal yet.
     boolean underWay() {
-        return storing || written.isPresent();
+        return writingResults || written.isPresent();
     }
 
     RecoveryPointPlan sent(PendingOperation operation) {
         return new RecoveryPointPlan(wanted, inWork, paused,
                 steps + (operation.kind() == OperationKind.OPTIM_STEP ? 1 : 0),
                 bytes + operation.operation().bytes(), operations + 1, takenBytes, durableBytes, written,
-                storing);
+                writingResults);
     }
 
     RecoveryPointPlan want() {
         return new RecoveryPointPlan(true, inWork, paused, steps, bytes, operations, takenBytes, durableBytes,
-                written, storing);
+                written, writingResults);
     }
 
     /// Records the request to the engine.
     RecoveryPointPlan taken(long sentBytes) {
-        return new RecoveryPointPlan(false, true, paused, 0, 0, 0, sentBytes, durableBytes, written, storing);
+        return new RecoveryPointPlan(false, true, paused, 0, 0, 0, sentBytes, durableBytes, written,
+                writingResults);
     }
 
     /// Records that the engine has written it.
     RecoveryPointPlan written(RecoveryPointWritten point) {
         return new RecoveryPointPlan(wanted, inWork, paused, steps, bytes, operations, takenBytes,
-                durableBytes, Optional.of(point), storing);
+                durableBytes, Optional.of(point), writingResults);
     }
 
     /// Records whether the results before it are being written.
-    RecoveryPointPlan storing(boolean now) {
+    RecoveryPointPlan writingResults(boolean now) {
         return new RecoveryPointPlan(wanted, inWork, paused, steps, bytes, operations, takenBytes,
                 durableBytes, now ? Optional.empty() : written, now);
     }
@@ -70,18 +71,18 @@ record RecoveryPointPlan(boolean wanted, boolean inWork, boolean paused, int ste
     /// Records that it is in the journal.
     RecoveryPointPlan durable() {
         return new RecoveryPointPlan(wanted, false, paused, steps, bytes, operations, takenBytes, takenBytes,
-                written, storing);
+                written, writingResults);
     }
 
     /// Records that it failed: another one is due after the retry delay.
     RecoveryPointPlan failed() {
         return new RecoveryPointPlan(true, false, true, steps, bytes, operations, takenBytes, durableBytes,
-                written, storing);
+                written, writingResults);
     }
 
     /// Ends the retry delay.
     RecoveryPointPlan resumed() {
         return new RecoveryPointPlan(wanted, inWork, false, steps, bytes, operations, takenBytes,
-                durableBytes, written, storing);
+                durableBytes, written, writingResults);
     }
 }

@@ -14,8 +14,8 @@ sealed interface RunEffect {
     /// Persist these events now; [RunInput.Stored] follows. Never an effect of [RunInput.Stored].
     record Persist(List<RunEvent> events) implements RunEffect {}
 
-    /// Persist these events as soon as possible; [RunInput.StoreDue] follows.
-    record Store(long epoch, List<RunEvent> events) implements RunEffect {}
+    /// Persist these events as soon as possible; [RunInput.PersistDue] follows.
+    record PersistSoon(long epoch, List<RunEvent> events) implements RunEffect {}
 
     /// Start an engine session: events of the engine have this epoch from now on.
     record StartSession(long epoch) implements RunEffect {}
@@ -55,8 +55,8 @@ sealed interface RunEffect {
     /// @param first whether the operation had no outcome before
     record Finish(FinishedOperation outcome, boolean first) implements RunEffect {}
 
-    /// Write a save to the index; [RunInput.SaveShown] follows.
-    record ShowSave(long position) implements RunEffect {}
+    /// Write a save to the index; [RunInput.SaveIndexed] follows.
+    record IndexSave(long position) implements RunEffect {}
 
     /// Deliver [RunInput.UnloadDue].
     record Unload() implements RunEffect {}

@@ -17,8 +17,8 @@ sealed interface RunInput {
     /// These events are in the journal; the run that is passed with the input includes them.
     record Stored(List<RunEvent> events) implements RunInput {}
 
-    /// The events of [RunEffect.Store] may be persisted now.
-    record StoreDue(long epoch, List<RunEvent> events) implements RunInput {}
+    /// The events of [RunEffect.PersistSoon] may be persisted now.
+    record PersistDue(long epoch, List<RunEvent> events) implements RunInput {}
 
     /// The engine sent an event.
     record FromEngine(long epoch, EngineEvent event) implements RunInput {}
@@ -49,7 +49,7 @@ sealed interface RunInput {
     record ResultsNotWritten(long epoch, String why) implements RunInput {}
 
     /// The index contains the checkpoint of the save at `position`, or the index has failed.
-    record SaveShown(long position) implements RunInput {}
+    record SaveIndexed(long position) implements RunInput {}
 
     /// The blob store has deleted these blobs.
     record BlobsDeleted(List<BlobId> blobs) implements RunInput {}

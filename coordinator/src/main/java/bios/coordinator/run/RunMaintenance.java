@@ -41,18 +41,18 @@ final class RunMaintenance {
     private boolean urgent;
     /// Whether the row differs from the state of the run.
     private boolean dirty = true;
-    private long shownStep;
-    private long shownRequest;
-    private Optional<String> shownCorrupted = Optional.empty();
-    private long shownTokens;
+    private long indexedStep;
+    private long indexedRequest;
+    private Optional<String> indexedCorrupted = Optional.empty();
+    private long indexedTokens;
     private long lastVersion;
     private boolean listing;
     /// Whether the last listing found no blob without an owner.
     private boolean swept;
     /// Blobs without an owner, and when they were first found so.
     private final Map<BlobId, Long> unowned = new HashMap<>();
-    /// Whether the run rests as soon as a listing has found none.
-    private boolean resting;
+    /// Whether the run is passivated as soon as a listing has found none.
+    private boolean passivating;
 
     RunMaintenance(RunContext context) {
         this.context = context;
@@ -91,7 +91,7 @@ final class RunMaintenance {
     /// Adds a save that is in the journal; it is finished when the index contains it.
     ///
     /// @param sequence the sequence number of its event
-    void awaitShown(long sequence, long position) {
+    void awaitIndexed(long sequence, long position) {
         pendingSaves.add(new PendingSave(sequence * VERSIONS, position));
         urgent = true;
     }
@@ -104,16 +104,16 @@ final class RunMaintenance {
     void index(TrainingRun run, long step, UsageMeter meter, long sequence) {
         if (run.config().isEmpty()) return;
         Optional<String> corrupted = RunHistory.corrupted(run.history());
-        dirty |= urgent || step != shownStep || run.lastRequestMillis() != shownRequest
-                || !corrupted.equals(shownCorrupted) || meter.tokens() != shownTokens;
+        dirty |= urgent || step != indexedStep || run.lastRequestMillis() != indexedRequest
+                || !corrupted.equals(indexedCorrupted) || meter.tokens() != indexedTokens;
         if (writing || !dirty || waiting && !urgent) return;
         writing = true;
         dirty = false;
         urgent = false;
-        shownStep = step;
-        shownRequest = run.lastRequestMillis();
-        shownCorrupted = corrupted;
-        shownTokens = meter.tokens();
+        indexedStep = step;
+        indexedRequest = run.lastRequestMillis();
+        indexedCorrupted = corrupted;
+        indexedTokens = meter.tokens();
         var row = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(), step,
                 run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
                 corrupted, Optional.of(meter.now(context.now())).filter(used -> !used.none()),
@@ -158,11 +158,11 @@ final class RunMaintenance {
             dirty = true;
             delay(PERIOD);
         }
-        List<PendingSave> shown = pendingSaves.stream()
+        List<PendingSave> done = pendingSaves.stream()
                 .filter(save -> failed || save.version() <= indexed.version()).toList();
-        pendingSaves.removeAll(shown);
+        pendingSaves.removeAll(done);
         if (!pendingSaves.isEmpty()) urgent = true;
-        return shown.stream().map(PendingSave::position).toList();
+        return done.stream().map(PendingSave::position).toList();
     }
 
     // Blobs
@@ -198,8 +198,8 @@ final class RunMaintenance {
         listing = false;
         scheduleSweep();
         listed.failure().ifPresent(why -> context.warn("the blobs of the run cannot be listed: {}", why));
-        boolean rests = resting;
-        resting = false;
+        boolean passivates = passivating;
+        passivating = false;
         swept = false;
         if (listed.failure().isPresent()) return List.of();
         long now = context.environment().nanos().getAsLong();
@@ -207,17 +207,17 @@ final class RunMaintenance {
         unowned.keySet().retainAll(found);
         found.forEach(each -> unowned.putIfAbsent(each, now));
         swept = found.isEmpty();
-        if (swept && rests) context.after(Duration.ZERO, RunTimer.Idle.class,
+        if (swept && passivates) context.after(Duration.ZERO, RunTimer.Idle.class,
                 new SelfMessage.TimerElapsed(new RunTimer.Idle()));
         long grace = context.settings().sweepAfter().toNanos();
         return found.stream().filter(each -> now - unowned.get(each) >= grace).toList();
     }
 
-    /// Whether the run may rest: no blob waits for its deletion, and the last listing found none without an
-    /// owner. Starts a listing if commands have arrived since then; if it finds none, the run is idle at
-    /// once.
+    /// Whether the run may be passivated: no blob waits for its deletion, and the last listing found none
+    /// without an owner. Starts a listing if commands have arrived since then; if it finds none, the run is
+    /// idle at once.
     boolean swept(TrainingRun run) {
-        resting = !swept;
+        passivating = !swept;
         if (!swept) sweep();
         return swept && run.garbage().isEmpty();
     }
@@ -225,7 +225,7 @@ final class RunMaintenance {
     /// Records that a command may have left a blob.
     void expectBlobs() {
         swept = false;
-        resting = false;
+        passivating = false;
     }
 
     // Expiry

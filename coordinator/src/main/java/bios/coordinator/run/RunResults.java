@@ -88,22 +88,22 @@ final class RunResults {
     // Memory
 
     /// The values that limit the acceptance of operations.
-    TrainingRun.Load load(TrainingRun run, RunScheduler scheduler) {
+    TrainingRun.Backlog backlog(TrainingRun run, RunScheduler scheduler) {
         String owner = run.config().map(config -> config.owner()).orElse("");
         NodeMemory node = context.environment().memory();
-        return scheduler.load(run, node.unfinished(owner), node.unfinishedBytes(owner));
+        return scheduler.backlog(run, node.unfinished(owner), node.unfinishedBytes(owner));
     }
 
     /// Updates the node's account of this run.
     void updateAccount(TrainingRun run, RunScheduler scheduler) {
         if (run.config().isEmpty()) return;
-        var now = scheduler.load(run, 0, 0);
+        var now = scheduler.backlog(run, 0, 0);
         memory.unfinished(run.config().get().owner(), now.unfinished(), now.unfinishedBytes());
         memory.results(cache.bytes());
     }
 
     /// Counts an operation of `owner` before it is persisted.
-    void countAccepted(String owner, TrainingRun.Load now, long bytes) {
+    void countAccepted(String owner, TrainingRun.Backlog now, long bytes) {
         memory.unfinished(owner, now.unfinished() + 1, now.unfinishedBytes() + bytes);
     }
 

@@ -30,18 +30,19 @@ import java.util.Optional;
 /// @param stalled why the run cannot proceed; empty: it can
 /// @param evicting whether the engine has requested the eviction of the run
 /// @param finished positions after the recovery point with a known outcome
-/// @param unshown positions of saves that are in the journal but not in the index yet
-/// @param storing whether events of [RunEffect.Store] are not persisted yet
+/// @param unindexed positions of saves that are in the journal but not in the index yet
+/// @param persistDue whether events of [RunEffect.PersistSoon] are not persisted yet
 /// @param leaving whether the run leaves its node
 /// @param passivating whether it leaves because it is idle
 /// @param unloading whether its owner has requested the unloading and it is not closed yet
-/// @param resting the number of accepted operations for which [RunTimer.Rest] runs; -1: it does not run
+/// @param idlePointAt the number of accepted operations for which [RunTimer.IdlePoint] runs; -1: it does not
+///     run
 /// @param resultsOverLimit whether the results that are only in memory exceed their limit
 record RunScheduler(RunSettings settings, boolean active, long epoch, Engine engine,
         Optional<Fault> stalled, boolean evicting, Pipeline pipeline, RecoveryPointPlan points,
-        ReplayPolicy replay, IntervalSet finished, IntervalSet unshown, boolean storing,
+        ReplayPolicy replay, IntervalSet finished, IntervalSet unindexed, boolean persistDue,
         boolean leaving, boolean passivating, boolean unloading, Deletion deletion,
-        long resting, boolean resultsOverLimit) {
+        long idlePointAt, boolean resultsOverLimit) {
     /// The state of the run in the engine.
     enum Engine {
         CLOSED,
@@ -86,12 +87,12 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
     /// The same state with the current value of `resultsOverLimit`; set before each step.
     RunScheduler withResultsOverLimit(boolean overLimit) {
         return overLimit == resultsOverLimit ? this : new RunScheduler(settings, active, epoch, engine,
-                stalled, evicting, pipeline, points, replay, finished, unshown, storing, leaving,
-                passivating, unloading, deletion, resting, overLimit);
+                stalled, evicting, pipeline, points, replay, finished, unindexed, persistDue, leaving,
+                passivating, unloading, deletion, idlePointAt, overLimit);
     }
 
     /// The operations that are accepted and have no outcome, of this run and of its owner's runs on the node.
-    TrainingRun.Load load(TrainingRun run, int ofOwner, long bytesOfOwner) {
+    TrainingRun.Backlog backlog(TrainingRun run, int ofOwner, long bytesOfOwner) {
         int count = 0;
         long bytes = 0;
         for (PendingOperation operation : run.pending()) {
@@ -99,11 +100,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             count++;
             bytes += operation.operation().bytes();
         }
-        return new TrainingRun.Load(count, bytes, ofOwner, bytesOfOwner);
+        return new TrainingRun.Backlog(count, bytes, ofOwner, bytesOfOwner);
     }
 
     int unfinished(TrainingRun run) {
-        return load(run, 0, 0).unfinished();
+        return backlog(run, 0, 0).unfinished();
     }
 
     /// Whether an operation without an outcome can be executed: it does not wait for one that was set aside.
@@ -116,11 +117,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
     }
 
     private static boolean held(TrainingRun run, PendingOperation operation) {
-        return run.setAside().filter(s -> s.holds(operation.position()) && !passed(run, s)).isPresent();
+        return run.setAside().filter(s -> s.holds(operation.position()) && !ownerWentOn(run, s)).isPresent();
     }
 
     /// Whether the owner has gone on after having been told of the operation that was set aside.
-    private static boolean passed(TrainingRun run, TrainingRun.SetAside aside) {
+    private static boolean ownerWentOn(TrainingRun run, TrainingRun.SetAside aside) {
         return !aside.differs() && aside.until().filter(until -> run.accepted() > until).isPresent();
     }
 
@@ -164,13 +165,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private RecoveryPointPlan points;
         private ReplayPolicy replay;
         private IntervalSet finished;
-        private IntervalSet unshown;
-        private boolean storing;
+        private IntervalSet unindexed;
+        private boolean persistDue;
         private boolean leaving;
         private boolean passivating;
         private boolean unloading;
         private Deletion deletion;
-        private long resting;
+        private long idlePointAt;
         private boolean resultsOverLimit;
         /// Whether the effects persist events: the next decision waits until they are in the journal.
         private boolean persisting;
@@ -187,20 +188,20 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             points = s.points;
             replay = s.replay;
             finished = s.finished;
-            unshown = s.unshown;
-            storing = s.storing;
+            unindexed = s.unindexed;
+            persistDue = s.persistDue;
             leaving = s.leaving;
             passivating = s.passivating;
             unloading = s.unloading;
             deletion = s.deletion;
-            resting = s.resting;
+            idlePointAt = s.idlePointAt;
             resultsOverLimit = s.resultsOverLimit;
         }
 
         Transition transition() {
             return new Transition(new RunScheduler(settings, active, epoch, engine, stalled, evicting,
-                    pipeline, points, replay, finished, unshown, storing, leaving, passivating, unloading,
-                    deletion, resting, resultsOverLimit), List.copyOf(effects));
+                    pipeline, points, replay, finished, unindexed, persistDue, leaving, passivating,
+                    unloading, deletion, idlePointAt, resultsOverLimit), List.copyOf(effects));
         }
 
         // Inputs
@@ -209,7 +210,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             switch (input) {
                 case RunInput.Recovered _ -> recovered();
                 case RunInput.Stored(var events) -> events.forEach(this::stored);
-                case RunInput.StoreDue(var at, var events) -> storeDue(at, events);
+                case RunInput.PersistDue(var at, var events) -> persistDue(at, events);
                 case RunInput.FromEngine(var at, var event) -> {
                     if (at == epoch) fromEngine(event);
                 }
@@ -228,10 +229,10 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case RunInput.LoadUnanswered unanswered -> unanswered(unanswered);
                 case RunInput.ResultsWritten written -> resultsWritten(written);
                 case RunInput.ResultsNotWritten(var at, var why) -> {
-                    points = points.storing(false);
+                    points = points.writingResults(false);
                     if (at == epoch) pointFailed(why);
                 }
-                case RunInput.SaveShown(var position) -> saveShown(position);
+                case RunInput.SaveIndexed(var position) -> saveIndexed(position);
                 case RunInput.BlobsDeleted(var blobs) -> {
                     deletion = Deletion.IDLE;
                     persist(new BlobsFreed(blobs));
@@ -270,8 +271,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     restart("operation_retried");
                 }
                 case CheckpointCommitted e -> {
-                    unshown = unshown.with(e.position());
-                    effects.add(new RunEffect.ShowSave(e.position()));
+                    unindexed = unindexed.with(e.position());
+                    effects.add(new RunEffect.IndexSave(e.position()));
                 }
                 case RecoveryPointReached e -> {
                     points = points.durable();
@@ -305,8 +306,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             }
         }
 
-        private void storeDue(long at, List<RunEvent> events) {
-            storing = false;
+        private void persistDue(long at, List<RunEvent> events) {
+            persistDue = false;
             if (at == epoch) persist(events);
         }
 
@@ -418,7 +419,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             finish(FinishedOperation.failure(operation, why));
             // Events to be stored were decided before the owner gave the operation up, and the engine may be
             // executing what the owner no longer waits for.
-            if (storing || TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position)
+            if (persistDue || TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position)
                     || pipeline.holds(position)
                     || engine == Engine.RETRY_DELAY && replay.isTroubledBy(position))
                 restart("operation_failed");
@@ -496,7 +497,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         // Recovery points
 
         private void resultsWritten(RunInput.ResultsWritten written) {
-            points = points.storing(false);
+            points = points.writingResults(false);
             if (written.epoch() != epoch) return;
             var point = written.point();
             persist(new RecoveryPointReached(point.position(), point.state(), point.step(), point.lora(),
@@ -512,10 +513,10 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
         /// Stores a point that the engine has written as soon as all operations before it have an outcome.
         private void keepPoint() {
-            if (points.written().isEmpty() || points.storing()) return;
+            if (points.written().isEmpty() || points.writingResults()) return;
             var written = points.written().get();
             if (!finished.containsAll(run.recovery().position() + 1, written.position())) return;
-            points = points.storing(true);
+            points = points.writingResults(true);
             effects.add(new RunEffect.WriteResults(epoch, written));
         }
 
@@ -534,11 +535,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         }
 
         private boolean closable() {
-            return unfinished() == 0 && !points.storing() && !storing;
+            return unfinished() == 0 && !points.writingResults() && !persistDue;
         }
 
         private void idle(boolean busyElsewhere, boolean sharded) {
-            boolean busy = busyElsewhere || executable() || unloading || storing || points.storing()
+            boolean busy = busyElsewhere || executable() || unloading || persistDue || points.writingResults()
                     || deletion == Deletion.RUNNING || !quiet();
             // A point that is taken while the run leaves would leave the one before as garbage.
             boolean dirty = dirty() || !departed();
@@ -564,9 +565,9 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case RunTimer.Attempt(var at, var position) -> {
                     if (at == epoch) replay = replay.delayed(position);
                 }
-                case RunTimer.Rest(var accepted) -> {
-                    resting = -1;
-                    if (accepted == run.accepted() && rests()) points = points.want();
+                case RunTimer.IdlePoint(var accepted) -> {
+                    idlePointAt = -1;
+                    if (accepted == run.accepted() && idlePointDue()) points = points.want();
                 }
                 case RunTimer.RetryRecoveryPoint _ -> points = points.resumed();
                 case RunTimer.RetryDeletion _ -> {
@@ -583,21 +584,21 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             if (!active || persisting) return;
             keepPoint();
             deleteBlobs();
-            while (!storing && next()) require(effects.size() < 100_000, "a run does not come to rest");
-            if (storing) return;
-            rest();
+            while (!persistDue && next()) require(effects.size() < 100_000, "a run does not come to rest");
+            if (persistDue) return;
+            startIdlePoint();
             if (unloading && closable()) effects.add(new RunEffect.Unload());
-            if (leaving && departed() && !points.underWay() && unshown.none()) stop();
+            if (leaving && departed() && !points.underWay() && unindexed.none()) stop();
         }
 
         /// A run that has nothing to do for a while gets a recovery point, so that a restart replays nothing.
-        private void rest() {
-            if (resting == run.accepted() || !rests()) return;
-            resting = run.accepted();
-            start(new RunTimer.Rest(resting), settings.restAfter());
+        private void startIdlePoint() {
+            if (idlePointAt == run.accepted() || !idlePointDue()) return;
+            idlePointAt = run.accepted();
+            start(new RunTimer.IdlePoint(idlePointAt), settings.restAfter());
         }
 
-        private boolean rests() {
+        private boolean idlePointDue() {
             return engine == Engine.OPEN && quiet() && !executable() && dirty() && !leaving;
         }
 
@@ -636,15 +637,15 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             Optional<PendingOperation> next = run.at(pipeline.sent() + 1);
             if (next.isEmpty()) return false;
             PendingOperation operation = next.get();
-            if (run.setAside().filter(s -> s.holds(operation.position())).isPresent()) return passAside();
+            if (run.setAside().filter(s -> s.holds(operation.position())).isPresent()) return failSetAside();
             // Whether operations after a load may be executed depends on its outcome.
             if (pipeline.load() != 0) return false;
             boolean load = operation.kind() == OperationKind.LOAD_STATE;
             Optional<Fault> blocked = load ? Optional.empty() : run.blockedBy(operation.position())
                     .filter(_ -> operation.fault().isEmpty());
-            if (blocked.isPresent()) return store(run.allBlocked(operation.position(), blocked.get()));
+            if (blocked.isPresent()) return persistSoon(run.allBlocked(operation.position(), blocked.get()));
             if (operation.operation() instanceof StoredOperation.Refused(_, var why))
-                return store(List.of(new OperationFailed(operation.position(), why)));
+                return persistSoon(List.of(new OperationFailed(operation.position(), why)));
             if (load && !pipeline.idle()) return false;
             if (load && operation.outcome() instanceof Outcome.Open) return resolve(operation);
             if (engine != Engine.OPEN) return open();
@@ -669,15 +670,15 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     start(new RunTimer.Attempt(epoch, position), time);
                     yield false;
                 }
-                case ReplayPolicy.Verdict.SetAside(var event) -> store(List.of(event));
+                case ReplayPolicy.Verdict.SetAside(var event) -> persistSoon(List.of(event));
             };
         }
 
         /// An operation that was set aside fails as soon as its owner, having been told, has gone on; with it
         /// those that were accepted before. One whose replay differs only if its owner gives it up.
-        private boolean passAside() {
+        private boolean failSetAside() {
             TrainingRun.SetAside aside = run.setAside().orElseThrow();
-            return (unloading || passed(run, aside)) && store(givenUp(aside));
+            return (unloading || ownerWentOn(run, aside)) && persistSoon(givenUp(aside));
         }
 
         private List<RunEvent> givenUp(TrainingRun.SetAside aside) {
@@ -708,7 +709,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
         private boolean giveUpUnloaded() {
             return unexecuted().filter(o -> o.position() > pipeline.sent()).isPresent()
-                    && store(withoutStore());
+                    && persistSoon(withoutStore());
         }
 
         private boolean open() {
@@ -812,17 +813,17 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             finished = finished.with(outcome.position());
         }
 
-        private void saveShown(long position) {
-            if (!unshown.contains(position)) return;
-            unshown = unshown.without(position);
+        private void saveIndexed(long position) {
+            if (!unindexed.contains(position)) return;
+            unindexed = unindexed.without(position);
             PendingOperation save = run.at(position).orElseThrow();
             if (save.outcome() instanceof Outcome.Committed(var manifest))
                 finish(FinishedOperation.success(save, new OperationResult.Saved(manifest)));
         }
 
-        private boolean store(List<RunEvent> events) {
-            storing = true;
-            effects.add(new RunEffect.Store(epoch, events));
+        private boolean persistSoon(List<RunEvent> events) {
+            persistDue = true;
+            effects.add(new RunEffect.PersistSoon(epoch, events));
             return true;
         }
 

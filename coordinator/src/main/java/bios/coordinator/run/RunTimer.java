@@ -13,10 +13,10 @@ sealed interface RunTimer {
     /// The delay before another attempt at the suspected operation at `position` is over.
     record Attempt(long epoch, long position) implements RunTimer {}
 
-    /// Nothing was accepted or executed for the rest time.
+    /// Nothing was accepted or executed for `bios.run.rest-after`.
     ///
     /// @param accepted number of operations that were accepted when it started
-    record Rest(long accepted) implements RunTimer {}
+    record IdlePoint(long accepted) implements RunTimer {}
 
     /// The delay before another recovery point is over.
     record RetryRecoveryPoint() implements RunTimer {}

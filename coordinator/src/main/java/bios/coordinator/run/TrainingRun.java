@@ -124,13 +124,15 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///     step, and the sum holds other parts
     /// @param lacksPart present: the gradient sum lacks what the operation would have added, so an optimizer
     ///     step that it blocks drops the sum
-    /// @param pass the client's number of the operation, if it is a `forward_backward`
+    /// @param forwardBackwardSeq the client's number of the operation, if it is a `forward_backward`
     public record BlockingFailure(long position, Fault why, Optional<Long> until,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> nextStep,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> lacksPart,
-            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> pass) {
+            @JsonInclude(JsonInclude.Include.NON_ABSENT)
+            @JsonProperty("pass") Optional<Long> forwardBackwardSeq) {
         public BlockingFailure {
-            pass = pass == null ? Optional.empty() : pass; // absent in earlier builds
+            // These are absent in earlier builds.
+            forwardBackwardSeq = forwardBackwardSeq == null ? Optional.empty() : forwardBackwardSeq;
             nextStep = nextStep == null ? Optional.empty() : nextStep; // absent in earlier builds
             lacksPart = lacksPart == null ? Optional.empty() : lacksPart; // absent in earlier builds
         }
@@ -140,18 +142,20 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         }
 
         private BlockingFailure until(long seen) {
-            return new BlockingFailure(position, why, Optional.of(seen), nextStep, lacksPart, pass);
+            return new BlockingFailure(position, why, Optional.of(seen), nextStep, lacksPart,
+                    forwardBackwardSeq);
         }
 
         private BlockingFailure nextStep(Optional<Boolean> blocked) {
-            return new BlockingFailure(position, why, until, blocked, lacksPart, pass);
+            return new BlockingFailure(position, why, until, blocked, lacksPart,
+                    forwardBackwardSeq);
         }
 
         /// Whether a `forward_backward` of this number belongs to the batch of the failed one, though its
         /// client knows of the failure. Clients number the parts of a batch before they send them, and send
         /// the first one last; what they send because of the failure has a higher number.
         boolean isPartOf(long seq) {
-            return until.isPresent() && pass.filter(failed -> seq < failed).isPresent();
+            return until.isPresent() && forwardBackwardSeq.filter(failed -> seq < failed).isPresent();
         }
 
         boolean blocks(long later) {
@@ -207,7 +211,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     /// @param unfinishedBytes their bytes
     /// @param ofOwner unfinished operations of all runs of the owner on this node
     /// @param bytesOfOwner bytes of these operations
-    public record Load(int unfinished, long unfinishedBytes, int ofOwner, long bytesOfOwner) {}
+    public record Backlog(int unfinished, long unfinishedBytes, int ofOwner, long bytesOfOwner) {}
 
     public TrainingRun {
         pending = List.copyOf(pending);
@@ -245,7 +249,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///     result is still kept
     /// @param executedNow operations up to this position were executed to their end
     Decision submit(long seq, StoredOperation operation, String digest, long nowMillis,
-            Optional<String> remembered, Load load, long executedNow, RunSettings settings) {
+            Optional<String> remembered, Backlog backlog, long executedNow, RunSettings settings) {
         if (seq < 0) return new Decision.Refuse(Reason.INVALID, "seq_id " + seq + " is negative");
         if (known.contains(seq)) {
             Optional<String> first = remembered.or(() -> bySeq(seq).map(PendingOperation::digest));
@@ -255,20 +259,20 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         }
         if (closed) return new Decision.Refuse(Reason.CLOSED,
                 "the run was unloaded; create a new one from a checkpoint");
-        if (load.unfinished() >= settings.maxUnfinished())
+        if (backlog.unfinished() >= settings.maxUnfinished())
             return new Decision.Refuse(Reason.TOO_MANY,
-                    load.unfinished() + " operations of this run are not finished; wait for some of them");
-        if (load.unfinishedBytes() + operation.bytes() > settings.maxUnfinishedBytes()
-                && load.unfinished() > 0)
-            return new Decision.Refuse(Reason.TOO_MANY, load.unfinishedBytes()
+                    backlog.unfinished() + " operations of this run are not finished; wait for some of them");
+        if (backlog.unfinishedBytes() + operation.bytes() > settings.maxUnfinishedBytes()
+                && backlog.unfinished() > 0)
+            return new Decision.Refuse(Reason.TOO_MANY, backlog.unfinishedBytes()
                     + " bytes of this run's operations are not finished; wait for some of them");
-        if (load.ofOwner() >= settings.maxUnfinishedPerOwner())
-            return new Decision.Refuse(Reason.TOO_MANY, load.ofOwner()
+        if (backlog.ofOwner() >= settings.maxUnfinishedPerOwner())
+            return new Decision.Refuse(Reason.TOO_MANY, backlog.ofOwner()
                     + " operations of this account are not finished; wait for some of them");
         long bytesOfOwner = settings.maxUnfinishedBytesOf(config.map(RunConfig::owner).orElse(""));
-        if (load.bytesOfOwner() + operation.bytes() > bytesOfOwner
-                && load.ofOwner() > 0)
-            return new Decision.Refuse(Reason.TOO_MANY, load.bytesOfOwner() + " bytes of this account's"
+        if (backlog.bytesOfOwner() + operation.bytes() > bytesOfOwner
+                && backlog.ofOwner() > 0)
+            return new Decision.Refuse(Reason.TOO_MANY, backlog.bytesOfOwner() + " bytes of this account's"
                     + " operations are not finished, and " + bytesOfOwner + " is its limit (queued-bytes);"
                     + " wait for some of them");
         if (PendingOperation.saves(operation.kind()) && isFull(operation, settings))

@@ -379,11 +379,11 @@ public final class TrainingRunEntity
         }
         if (!known && run.isLate(c.operation(), c.nowMillis(), settings))
             return refuse(c.replyTo(), Reason.UNAVAILABLE, "the operation arrived too late; send it again");
-        TrainingRun.Load load = results.load(run, scheduler);
-        Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load,
+        TrainingRun.Backlog backlog = results.backlog(run, scheduler);
+        Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, backlog,
                 scheduler.executed(run), settings);
         if (decision instanceof Decision.Accept)
-            results.countAccepted(c.owner(), load, c.operation().bytes());
+            results.countAccepted(c.owner(), backlog, c.operation().bytes());
         return replyToDecision(run, decision, c.replyTo(),
                 _ -> new RunReply.Accepted(new RequestId(id, c.seq())));
     }
@@ -572,7 +572,7 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> onIndexed(TrainingRun run, SelfMessage.Indexed indexed) {
         for (long position : maintenance.finishWrite(indexed))
-            stepOnly(run, new RunInput.SaveShown(position));
+            stepOnly(run, new RunInput.SaveIndexed(position));
         index(run);
         return Effect().noReply();
     }
@@ -622,7 +622,8 @@ public final class TrainingRunEntity
     private void execute(TrainingRun run, RunEffect effect) {
         switch (effect) {
             case RunEffect.Persist _ -> throw new IllegalStateException("not executed here: " + effect);
-            case RunEffect.Store(var epoch, var events) -> deliver(new RunInput.StoreDue(epoch, events));
+            case RunEffect.PersistSoon(var epoch, var events) ->
+                deliver(new RunInput.PersistDue(epoch, events));
             case RunEffect.StartSession(var epoch) -> session.start(epoch);
             case RunEffect.OpenRun _ -> session.open(run, home);
             case RunEffect.CloseRun _ -> session.close();
@@ -645,8 +646,8 @@ public final class TrainingRunEntity
                     followers.finished(done.kind(), outcome, results.step());
                 });
             }
-            case RunEffect.ShowSave(var position) ->
-                maintenance.awaitShown(lastSequenceNumber(context.actor()), position);
+            case RunEffect.IndexSave(var position) ->
+                maintenance.awaitIndexed(lastSequenceNumber(context.actor()), position);
             case RunEffect.Unload _ -> deliver(new RunInput.UnloadDue(context.now()));
             case RunEffect.AnswerUnload _ -> {
                 unloading.forEach(replyTo -> replyTo.tell(new RunReply.Done()));

@@ -49,7 +49,7 @@ class BaseFingerprintTest {
     @Test void aCheckpointOfOtherWeightsIsNotLoaded() {
         TrainingRun run = TrainingRun.NONE.apply(new RunCreated(on("a-b")));
         var decision = run.submit(1, new StoredOperation.Inline(OperationKind.LOAD_STATE, new byte[] {1}),
-                "d", 1, Optional.empty(), new TrainingRun.Load(0, 0, 0, 0), 0,
+                "d", 1, Optional.empty(), new TrainingRun.Backlog(0, 0, 0, 0), 0,
                 RunSettings.from(ConfigFactory.load()));
         for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events())
             run = run.apply(event);

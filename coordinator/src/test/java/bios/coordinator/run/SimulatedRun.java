@@ -208,7 +208,7 @@ final class SimulatedRun {
     private boolean stale(RunInput input) {
         return switch (input) {
             case RunInput.FromEngine(var at, _) -> at != scheduler.epoch();
-            case RunInput.StoreDue(var at, _) -> at != scheduler.epoch();
+            case RunInput.PersistDue(var at, _) -> at != scheduler.epoch();
             case RunInput.ResultsWritten(var at, _, _) -> at != scheduler.epoch();
             case RunInput.ResultsNotWritten(var at, _) -> at != scheduler.epoch();
             case RunInput.LoadFound(var at, _, _, _) -> at != scheduler.epoch();
@@ -233,7 +233,8 @@ final class SimulatedRun {
     private void execute(RunEffect effect) {
         switch (effect) {
             case RunEffect.Persist _ -> throw new IllegalStateException();
-            case RunEffect.Store(var epoch, var events) -> mailbox.add(new RunInput.StoreDue(epoch, events));
+            case RunEffect.PersistSoon(var epoch, var events) ->
+                mailbox.add(new RunInput.PersistDue(epoch, events));
             case RunEffect.StartSession(var epoch) -> {
                 if (session != null) old.add(session);
                 session = new Session(epoch);
@@ -248,8 +249,8 @@ final class SimulatedRun {
             case RunEffect.DeleteBlobs(var unused) -> delete(unused);
             case RunEffect.StartTimer(var timer, _) -> start(timer);
             case RunEffect.Finish(var outcome, var first) -> finish(outcome, first);
-            case RunEffect.ShowSave(var position) ->
-                work.add(() -> mailbox.add(new RunInput.SaveShown(position)));
+            case RunEffect.IndexSave(var position) ->
+                work.add(() -> mailbox.add(new RunInput.SaveIndexed(position)));
             case RunEffect.Unload _ -> mailbox.add(new RunInput.UnloadDue(simulation.steps));
             case RunEffect.AnswerUnload _ -> {
                 check(run.closed(), "answers an unloading before the run is closed");
@@ -410,7 +411,7 @@ final class SimulatedRun {
         check(!deleting, "deletes blobs twice at once");
         check(!deletionPaused, "deletes before the retry delay has elapsed");
         check(session.pointsInWork == 0 && scheduler.points().written().isEmpty()
-                && !scheduler.points().storing(), "deletes blobs while a point is written");
+                && !scheduler.points().writingResults(), "deletes blobs while a point is written");
         check(session.outstanding.stream().noneMatch(at -> run.at(at).orElseThrow().saves()),
                 "deletes blobs during a save");
         check(unused.stream().noneMatch(run.referenced()::contains), "deletes what is referred to");

@@ -44,7 +44,7 @@ import org.junit.jupiter.api.Test;
 class TrainingRunTest {
     private static final RunSettings SETTINGS = RunSettings.from(ConfigFactory.load());
     private static final RunId OTHER = new RunId("usf-finance-000000000000");
-    private static final TrainingRun.Load IDLE = new TrainingRun.Load(0, 0, 0, 0);
+    private static final TrainingRun.Backlog IDLE = new TrainingRun.Backlog(0, 0, 0, 0);
 
     private static StoredOperation inline(OperationKind kind) {
         return new StoredOperation.Inline(kind, new byte[] {(byte) kind.ordinal()});
@@ -488,7 +488,7 @@ class TrainingRunTest {
 
     private static Decision save(TrainingRun run, RunSettings settings, Operation operation) {
         return run.submit(9, StoredOperations.inline(operation), "d", 1, Optional.empty(),
-                new TrainingRun.Load(0, 0, 0, 0), 0, settings);
+                new TrainingRun.Backlog(0, 0, 0, 0), 0, settings);
     }
 
     private static CheckpointManifest made(CheckpointKind kind, Optional<String> name, int content, long at) {
@@ -528,18 +528,18 @@ class TrainingRunTest {
 
     @Test void tooManyUnfinishedOperationsAreRefused() {
         TrainingRun run = created(true);
-        var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0, 0, 0);
+        var many = new TrainingRun.Backlog(SETTINGS.maxUnfinished(), 0, 0, 0);
         var refused =
                 run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), many, 0, SETTINGS);
         assertEquals(Reason.TOO_MANY, assertInstanceOf(Decision.Refuse.class, refused).reason());
-        var large = new TrainingRun.Load(1, SETTINGS.maxUnfinishedBytes(), 0, 0);
+        var large = new TrainingRun.Backlog(1, SETTINGS.maxUnfinishedBytes(), 0, 0);
         assertInstanceOf(Decision.Refuse.class,
                 run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), large, 0, SETTINGS));
-        var busy = new TrainingRun.Load(0, 0, SETTINGS.maxUnfinishedPerOwner(), 0);
+        var busy = new TrainingRun.Backlog(0, 0, SETTINGS.maxUnfinishedPerOwner(), 0);
         var ofOwner =
                 run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), busy, 0, SETTINGS);
         assertEquals(Reason.TOO_MANY, assertInstanceOf(Decision.Refuse.class, ofOwner).reason());
-        var heavy = new TrainingRun.Load(0, 0, 1, SETTINGS.maxUnfinishedBytesPerOwner());
+        var heavy = new TrainingRun.Backlog(0, 0, 1, SETTINGS.maxUnfinishedBytesPerOwner());
         assertInstanceOf(Decision.Refuse.class,
                 run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), heavy, 0, SETTINGS));
         assertInstanceOf(Decision.Refuse.class,

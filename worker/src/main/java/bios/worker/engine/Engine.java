@@ -433,7 +433,7 @@ public final class Engine {
             return;
         }
         QueuedOperation operation = done.operation();
-        operation.slot.addDeviceNanos(done.nanos());
+        operation.place.addDeviceNanos(done.nanos());
         run.remove(operation);
         heap.release(operation);
         RunId id = run.config.run();
@@ -449,11 +449,11 @@ public final class Engine {
                 boolean fresh = operation.command instanceof EngineCommand.OpenRun open
                         && open.recoveryPoint().isEmpty();
                 Metrics.OPENED.labelValues(slug(run), fresh ? "new" : "recovery_point").inc();
-                run.replies.complete(operation.slot, new EngineEvent.Opened(id));
+                run.replies.complete(operation.place, new EngineEvent.Opened(id));
             }
             case TaskOutcome.Completed(var result) -> {
                 run.loaded(operation);
-                run.replies.complete(operation.slot,
+                run.replies.complete(operation.place,
                         new EngineEvent.Executed(id, operation.position, result));
             }
             case TaskOutcome.Copied(var copy, var live) -> write(run, operation, copy, live);
@@ -477,7 +477,7 @@ public final class Engine {
             baseModelChanged(run, operation, fault);
             return;
         }
-        run.replies.complete(operation.slot, failure(id, operation, fault));
+        run.replies.complete(operation.place, failure(id, operation, fault));
         // Gives back the room that was reserved for the state of a load.
         run.bytes = run.neededBytes();
         admission.resize(id, run.bytes);
@@ -493,7 +493,7 @@ public final class Engine {
         RunId id = run.config.run();
         for (QueuedOperation next : run.clear()) {
             heap.release(next);
-            run.replies.complete(next.slot, failure(id, next, notOpen(id)));
+            run.replies.complete(next.place, failure(id, next, notOpen(id)));
         }
         close(id, "failed");
     }
@@ -503,7 +503,7 @@ public final class Engine {
     private void baseModelChanged(RunQueue run, QueuedOperation operation, Fault fault) {
         RunId id = run.config.run();
         boolean opening = operation.command instanceof EngineCommand.OpenRun;
-        run.replies.complete(operation.slot, failure(id, operation, opening ? fault : notOpen(id)));
+        run.replies.complete(operation.place, failure(id, operation, opening ? fault : notOpen(id)));
         abandon(run);
         serve(models -> models.withdraw(run.config.baseModel(), fault.message()));
     }
@@ -548,7 +548,7 @@ public final class Engine {
         }
         queue.copied(run.run, live);
         if (!open(run)) return;
-        run.replies.complete(operation.slot, event);
+        run.replies.complete(operation.place, event);
         submit(run);
     }
 

@@ -11,16 +11,16 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// and events of later operations wait for it. The event of a recovery point waits for those before it and
 /// delays none.
 final class OrderedReplies {
-    private final Deque<Slot> slots = new ArrayDeque<>();
+    private final Deque<Place> places = new ArrayDeque<>();
 
     /// The place of one event in the order.
-    static final class Slot {
+    static final class Place {
         private final ActorRef<EngineEvent> to;
         private final boolean overtaken;
         private Optional<EngineEvent> event = Optional.empty();
         private long deviceNanos;
 
-        private Slot(ActorRef<EngineEvent> to, boolean overtaken) {
+        private Place(ActorRef<EngineEvent> to, boolean overtaken) {
             this.to = to;
             this.overtaken = overtaken;
         }
@@ -40,17 +40,17 @@ final class OrderedReplies {
     /// Reserves the next place.
     ///
     /// @param overtaken whether later events may be sent first
-    Slot reserve(ActorRef<EngineEvent> to, boolean overtaken) {
-        var slot = new Slot(to, overtaken);
-        slots.add(slot);
-        return slot;
+    Place reserve(ActorRef<EngineEvent> to, boolean overtaken) {
+        var place = new Place(to, overtaken);
+        places.add(place);
+        return place;
     }
 
     /// Sets the event of a place, and sends all events that wait for no other.
-    void complete(Slot slot, EngineEvent event) {
-        slot.event = Optional.of(event);
-        for (Iterator<Slot> each = slots.iterator(); each.hasNext(); ) {
-            Slot next = each.next();
+    void complete(Place place, EngineEvent event) {
+        place.event = Optional.of(event);
+        for (Iterator<Place> each = places.iterator(); each.hasNext(); ) {
+            Place next = each.next();
             if (next.event.isPresent()) {
                 next.send(next.event.get());
                 each.remove();

@@ -24,7 +24,7 @@ final class QueuedOperation {
 
     final EngineCommand command;
     final long position;
-    final OrderedReplies.Slot slot;
+    final OrderedReplies.Place place;
     Stage stage = Stage.NEW;
     /// Bytes of the Java heap that [HeapBudget] has set aside for it.
     long heapBytes;
@@ -33,10 +33,10 @@ final class QueuedOperation {
     private Optional<DeviceTask> task = Optional.empty();
     private Optional<Fault> fault = Optional.empty();
 
-    QueuedOperation(EngineCommand command, long position, OrderedReplies.Slot slot) {
+    QueuedOperation(EngineCommand command, long position, OrderedReplies.Place place) {
         this.command = command;
         this.position = position;
-        this.slot = slot;
+        this.place = place;
     }
 
     /// Sets what the device does for it.
