@@ -10,6 +10,8 @@ import bios.persistence.journal.JournalLoss;
 import bios.persistence.journal.OfflineJournal;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.run.RunId;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
@@ -24,13 +26,14 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 import java.util.function.Predicate;
+import java.util.function.ToLongFunction;
 
 /// A check of a data folder that no process serves: the journal against what was acknowledged, every event
 /// and snapshot, and every blob to which a run refers. Nothing is changed.
 ///
 /// @param general what is wrong with the folder as a whole
 /// @param entities every entity of the journal
-/// @param unknown runs that have blobs in the folder and nothing in the journal; nobody reads or deletes these
+/// @param unknown runs that have blobs in the folder and nothing in the journal
 public record DataCheck(List<String> general, List<EntityCheck> entities, List<UnknownRun> unknown) {
     public DataCheck {
         general = List.copyOf(general);
@@ -109,22 +112,24 @@ public record DataCheck(List<String> general, List<EntityCheck> entities, List<U
         } catch (SQLException failed) {
             general.add("the journal cannot be read: " + failed.getMessage());
         }
-        if (!files) return new DataCheck(general, check(journal, expected, _ -> true), List.of());
+        if (!files) return new DataCheck(general, check(journal, expected, _ -> 0, _ -> true), List.of());
         List<UnknownRun> unknown = general.isEmpty() ? UnknownRun.find(journal.data(), expected.keySet())
                 : List.of();
         try (Blobs blobs = Blobs.open(journal.data())) {
-            return new DataCheck(general, check(journal, expected, blobs::whole), unknown);
+            return new DataCheck(general, check(journal, expected, blobs::newestEvent, blobs::whole),
+                    unknown);
         }
     }
 
     private static List<EntityCheck> check(OfflineJournal journal, Map<String, Long> expected,
-            Predicate<BlobId> blob) {
+            ToLongFunction<String> proven, Predicate<BlobId> blob) {
         return expected.entrySet().stream().map(entry -> EntityCheck.of(journal.rows(entry.getKey()),
-                entry.getValue(), blob)).toList();
+                entry.getValue(), proven.applyAsLong(entry.getKey()), blob)).toList();
     }
 
+
     /// The blobs of the folder, each read once.
-    private static final class Blobs implements AutoCloseable {
+    static final class Blobs implements AutoCloseable {
         private final Optional<FileBlobStore> store;
         private final Map<BlobId, Boolean> read = new HashMap<>();
         private final Map<String, Map<BlobId, BlobRef>> listed = new HashMap<>();
@@ -137,6 +142,14 @@ public record DataCheck(List<String> general, List<EntityCheck> entities, List<U
             Path root = data.resolve("blobs");
             return new Blobs(Files.isDirectory(root) ? Optional.of(FileBlobStore.open(root))
                     : Optional.empty());
+        }
+
+        /// The newest event of a run that the names of its blobs prove; 0: none.
+        long newestEvent(String persistenceId) {
+            String name = JournalLoss.name(persistenceId);
+            if (store.isEmpty() || !name.startsWith("run ")) return 0;
+            return store.get().list(BlobScope.run(new RunId(name.substring("run ".length())))).stream()
+                    .mapToLong(each -> BlobScope.event(each.ref().id())).max().orElse(0);
         }
 
         boolean whole(BlobId id) {

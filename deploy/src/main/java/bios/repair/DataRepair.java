@@ -19,7 +19,9 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Consumer;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /// Repairs the embedded journal of a data folder that no process serves. What it removes stays in a copy of
@@ -63,7 +65,8 @@ public final class DataRepair {
         List<Loss> losses;
         try (OfflineJournal journal = OfflineJournal.change(data)) {
             Map<String, Long> heads = new HashMap<>(journal.heads());
-            losses = journal.losses(heads);
+            losses = new ArrayList<>(journal.losses(heads));
+            if (files) losses.addAll(provenLosses(journal, heads, losses));
             journal.begin();
             for (Loss loss : losses) {
                 output.accept("given up: " + loss);
@@ -94,6 +97,23 @@ public final class DataRepair {
         }
     }
 
+    /// The losses that only the names of blobs prove.
+    ///
+    /// @param known other losses
+    private List<Loss> provenLosses(OfflineJournal journal, Map<String, Long> heads, List<Loss> known) {
+        Set<String> named = known.stream().map(Loss::persistenceId).collect(Collectors.toSet());
+        List<Loss> losses = new ArrayList<>();
+        try (var blobs = DataCheck.Blobs.open(data)) {
+            heads.forEach((id, head) -> {
+                long proven = named.contains(id) ? 0 : blobs.newestEvent(id);
+                if (proven <= head) return;
+                var check = EntityCheck.of(journal.rows(id), head, proven, _ -> true);
+                if (check.acknowledged() > head) losses.add(new Loss(id, head, check.acknowledged()));
+            });
+        }
+        return losses;
+    }
+
     /// Opens a file that the database cannot open, or takes it away, with all that it knows.
     private void openOrClear(Path folder) {
         Path copy = copy(folder);
@@ -114,7 +134,7 @@ public final class DataRepair {
 
     /// Puts back an entity of cluster sharding, without which no run starts.
     private void putDamaged(OfflineJournal journal, String id, Map<String, Long> heads) throws SQLException {
-        var check = EntityCheck.of(journal.rows(id), heads.get(id), _ -> true);
+        var check = EntityCheck.of(journal.rows(id), heads.get(id), 0, _ -> true);
         if (check.problems().isEmpty()) return;
         output.accept("given up: " + check.name() + ": " + check.loses());
         journal.cut(id, check.good(), check.snapshots());

@@ -55,11 +55,12 @@ public record EntityCheck(String persistenceId, long acknowledged, List<String> 
     /// Checks the rows of an entity.
     ///
     /// @param acknowledged its newest event, as far as it is known
+    /// @param proven the newest event that the names of its blobs prove
     /// @param blob whether a blob is there and whole
-    public static EntityCheck of(StoredRows rows, long acknowledged, Predicate<BlobId> blob) {
+    public static EntityCheck of(StoredRows rows, long acknowledged, long proven, Predicate<BlobId> blob) {
         List<String> problems = new ArrayList<>(rows.problems(acknowledged));
         if (JournalLoss.name(rows.persistenceId()).startsWith("run "))
-            return ofRun(rows, acknowledged, blob, problems);
+            return ofRun(rows, acknowledged, proven, blob, problems);
         if (rows.persistenceId().startsWith("session|"))
             for (StoredRows.Row row : rows.events()) if (row.intact())
                 read(() -> SessionInspection.read(row.manifest(), row.bytes()))
@@ -80,7 +81,7 @@ public record EntityCheck(String persistenceId, long acknowledged, List<String> 
         return new EntityCheck(rows.persistenceId(), acknowledged, problems, good, intact, Optional.empty());
     }
 
-    private static EntityCheck ofRun(StoredRows rows, long acknowledged, Predicate<BlobId> blob,
+    private static EntityCheck ofRun(StoredRows rows, long known, long proven, Predicate<BlobId> blob,
             List<String> problems) {
         Found best = new Found(0, RunInspection.NONE);
         List<Long> readable = new ArrayList<>();
@@ -98,6 +99,10 @@ public record EntityCheck(String persistenceId, long acknowledged, List<String> 
             }
         }
         long good = best.number();
+        boolean lacks = best.run().lacks(proven, Math.max(known, good));
+        if (lacks) problems.add("a blob was written when the journal had event " + proven + "; it has events"
+                + " up to " + good);
+        long acknowledged = lacks ? proven : known;
         if (good < acknowledged && problems.isEmpty())
             problems.add("after event " + good + " it cannot go on: " + reason(rows, best, blob));
         Set<BlobId> others = best.run().others();

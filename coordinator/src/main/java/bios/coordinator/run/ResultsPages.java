@@ -4,7 +4,6 @@ import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobMissing;
 import bios.persistence.blob.BlobStore;
 import bios.protocol.checkpoint.BlobScope;
-import bios.protocol.run.RunId;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
@@ -12,24 +11,23 @@ import java.util.Optional;
 /// The pages of a run's results that are written for its next recovery point. A small last page is replaced
 /// by a page that contains its results and the new ones, so that there are few pages.
 ///
-/// @param home the entity that writes them, see [BlobScope]
+/// @param scope of the new page, [BlobScope#results]
 /// @param pages pages that do not change, oldest first
 /// @param last a page to which the fresh results are added
 /// @param lastInMemory the results of that page, if they are in memory
 /// @param fresh results that are in no page yet
 /// @param fetched whether all results of the written page have been fetched
-record ResultsPages(RunId run, long home, List<ResultsPage> pages, Optional<ResultsPage> last,
+record ResultsPages(String scope, List<ResultsPage> pages, Optional<ResultsPage> last,
         Optional<List<FinishedOperation>> lastInMemory, List<FinishedOperation> fresh, boolean fetched) {
 
     /// The pages that follow `before` for a recovery point at `position`.
-    static ResultsPages next(RunId run, long home, ResultCache results, List<ResultsPage> before,
-            long position) {
+    static ResultsPages next(String scope, ResultCache results, List<ResultsPage> before, long position) {
         List<ResultsPage> pages = new ArrayList<>(before.stream().map(results::refreshed).toList());
         List<FinishedOperation> fresh = results.unsaved(position);
         boolean extended = !pages.isEmpty() && !fresh.isEmpty() && results.acceptsMore(pages.getLast());
         Optional<ResultsPage> last = extended ? Optional.of(pages.removeLast()) : Optional.empty();
         boolean fetched = results.allFetched(fresh) && last.map(ResultsPage::fetched).orElse(true);
-        return new ResultsPages(run, home, List.copyOf(pages), last, last.flatMap(results::inMemory), fresh,
+        return new ResultsPages(scope, List.copyOf(pages), last, last.flatMap(results::inMemory), fresh,
                 fetched);
     }
 
@@ -41,7 +39,7 @@ record ResultsPages(RunId run, long home, List<ResultsPage> pages, Optional<Resu
         all.addAll(fresh);
         var page = new StoredResults(all);
         List<ResultsPage> written = new ArrayList<>(pages);
-        written.add(page.page(blobs.put(BlobScope.results(run, home), RunStored.encode(page)), fetched));
+        written.add(page.page(blobs.put(scope, RunStored.encode(page)), fetched));
         return written;
     }
 

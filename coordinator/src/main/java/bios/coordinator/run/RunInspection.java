@@ -52,6 +52,14 @@ public final class RunInspection {
         return run.accepted();
     }
 
+    /// Whether the journal lacks events that it had when blobs of the run were written.
+    ///
+    /// @param proven the newest event that the names of its blobs prove
+    /// @param last the newest event of this state
+    public boolean lacks(long proven, long last) {
+        return run.lacks(proven, last);
+    }
+
     /// The blobs without which the run cannot go on: its recovery point, and what the operations after it
     /// read.
     public Set<BlobId> needed() {

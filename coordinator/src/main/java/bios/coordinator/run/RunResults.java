@@ -130,8 +130,10 @@ final class RunResults {
     // Pages
 
     /// Writes the results before a recovery point into pages.
-    void write(TrainingRun run, long home, RunEffect.WriteResults effect) {
-        var pages = ResultsPages.next(context.id(), home, cache, run.recovery().allPages(),
+    ///
+    /// @param scope of a new page
+    void write(TrainingRun run, String scope, RunEffect.WriteResults effect) {
+        var pages = ResultsPages.next(scope, cache, run.recovery().allPages(),
                 effect.point().position());
         context.later(() -> pages.write(context.environment().blobs()),
                 (written, failure) -> new SelfMessage.Step(failure == null

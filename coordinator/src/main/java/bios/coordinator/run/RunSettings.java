@@ -11,7 +11,7 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
         long snapshotBytes, int maxResults, long maxResultBytes, long resultMemoryBytes, long nodeResultBytes,
         int attempts, Duration idleAfter, Duration leaveWithin, Duration retryAfter, Duration restAfter,
         Duration sweepAfter, Duration lease, int newestSnapshots, int maxUnnamed, int history,
-        OwnerLimits limits) {
+        boolean acceptLoss, OwnerLimits limits) {
     /// Most bytes of unfinished operations of an owner on this node.
     public long maxUnfinishedBytesOf(String owner) {
         long own = limits.of(owner).queuedBytes();
@@ -39,6 +39,7 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
                 c.getDuration("retry-after"), c.getDuration("rest-after"),
                 c.getDuration("sweep-after"), c.getDuration("unnamed-weights.lease"),
                 c.getInt("unnamed-weights.newest-snapshots"), c.getInt("unnamed-weights.max-count"),
-                c.getInt("history"), OwnerLimits.of(root.getConfig("bios.gateway.limits")));
+                c.getInt("history"), c.getBoolean("accept-loss"),
+                OwnerLimits.of(root.getConfig("bios.gateway.limits")));
     }
 }

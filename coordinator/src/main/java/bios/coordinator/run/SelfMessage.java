@@ -14,6 +14,11 @@ sealed interface SelfMessage extends Message {
     /// An input of [RunScheduler].
     record Step(RunInput input) implements SelfMessage {}
 
+    /// The blobs of the run were listed before its recovery.
+    ///
+    /// @param event the newest event that their names prove; 0: none, or they could not be listed
+    record Proven(long event) implements SelfMessage {}
+
     /// Persist [RunEvent.EntityBegan].
     record Begin() implements SelfMessage {}
 

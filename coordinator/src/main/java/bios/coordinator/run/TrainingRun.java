@@ -61,6 +61,7 @@ import java.util.stream.Stream;
 /// @param setAside the operation that is not tried again by itself
 /// @param usage what its operations up to the recovery point have used; empty: nothing is counted yet
 /// @param storage its named checkpoints by the hour; empty: none has changed yet
+/// @param givenUp events up to this number that the journal lacks were given up; empty: none were
 public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted,
         IntervalSet known,
         @JsonProperty("line") List<PendingOperation> pending, RecoveryPoint recovery, boolean trained,
@@ -73,7 +74,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         @JsonInclude(JsonInclude.Include.NON_EMPTY) Map<String, WorkerDeath> deaths,
         @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<SetAside> setAside,
         @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<RunUsage> usage,
-        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<StorageUse> storage) {
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<StorageUse> storage,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> givenUp) {
     /// The run before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             IntervalSet.EMPTY, List.of(),
@@ -81,7 +83,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     Optional.empty()),
             false,
             Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of(),
-            Optional.empty(), Map.of(), Optional.empty(), Optional.empty(), Optional.empty());
+            Optional.empty(), Map.of(), Optional.empty(), Optional.empty(), Optional.empty(),
+            Optional.empty());
 
     /// The fault of an `optim_step` without a gradient. It does not block later operations.
     public static final String NO_GRADIENT = "no_gradient";
@@ -223,6 +226,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         setAside = setAside == null ? Optional.empty() : setAside;
         usage = usage == null ? Optional.empty() : usage; // absent in snapshots of earlier builds
         storage = storage == null ? Optional.empty() : storage; // the same
+        givenUp = givenUp == null ? Optional.empty() : givenUp; // the same
     }
 
     // Decisions
@@ -568,6 +572,14 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return all;
     }
 
+    /// Whether the journal has lost events of the run that were acknowledged and not given up.
+    ///
+    /// @param proven an event that the journal had ([BlobScope#event])
+    /// @param last its newest event now
+    boolean lacks(long proven, long last) {
+        return proven > last && proven > givenUp.orElse(0L);
+    }
+
     /// The blobs of a listing that have no owner.
     List<BlobId> abandoned(List<BlobId> listed) {
         Set<BlobId> owned = owned();
@@ -664,8 +676,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     withGarbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> applyClosed();
             case HistoryRecorded(var entry) -> entry.kind() == HistoryEntry.Kind.DATA_LOST
-                    ? withBlocking(Optional.of(new BlockingFailure(accepted, DATA_LOST, Optional.empty())))
-                    : this;
+                    ? applyLoss(entry) : this;
             case EntityBegan _ -> this;
         };
     }
@@ -771,6 +782,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         Set<BlobId> owned = owned();
         return withGarbage(Stream.concat(garbage.stream(), found.stream().filter(b -> !owned.contains(b)))
                 .toList());
+    }
+
+    /// Blobs of the events that were given up may still be there, and prove no other loss.
+    private TrainingRun applyLoss(HistoryEntry entry) {
+        Optional<Long> lost = Optional.ofNullable(entry.detail().get("acknowledged")).map(Long::valueOf);
+        return with(run -> run.givenUp = Stream.concat(givenUp.stream(), lost.stream()).max(Long::compare))
+                .withBlocking(Optional.of(new BlockingFailure(accepted, DATA_LOST, Optional.empty())));
     }
 
     private TrainingRun applyAttempt(long position) {

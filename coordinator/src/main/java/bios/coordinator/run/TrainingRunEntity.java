@@ -6,6 +6,7 @@ import bios.coordinator.DamagedEntities;
 import bios.coordinator.NodeName;
 import bios.coordinator.run.RunEvent.*;
 import bios.coordinator.run.TrainingRun.Decision;
+import bios.persistence.journal.JournalDamaged;
 import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
@@ -64,6 +65,8 @@ public final class TrainingRunEntity
     /// The entity of a run that was never created stops at once, so that sharding forgets it.
     private static final Duration UNCREATED_IDLE = Duration.ofMillis(10);
     private static final int STASH_CAPACITY = 100_000;
+    /// How long the recovery waits for the listing of the blobs.
+    private static final Duration LISTING_LIMIT = Duration.ofSeconds(5);
     /// A run that is only passivated and started again takes a snapshot each time its sequence number is a
     /// multiple of this.
     private static final int SNAPSHOT_INTERVAL = 100;
@@ -80,6 +83,8 @@ public final class TrainingRunEntity
     private final RunTelemetry telemetry;
     private final RunFollowers followers;
     private final UsageMeter meter = new UsageMeter();
+    /// The newest event that the names of blobs proved before the recovery.
+    private final long proven;
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
     private long lastSnapshot;
@@ -90,13 +95,14 @@ public final class TrainingRunEntity
 
     private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunEnvironment environment,
             ActorContext<Message> actor, TimerScheduler<Message> timers,
-            Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
+            Optional<ActorRef<ClusterSharding.ShardCommand>> shard, long proven) {
         super(persistenceId, DamagedEntities.get(actor.getSystem()).supervision(persistenceId.id()));
         this.id = id;
         this.environment = environment;
         this.settings = environment.settings();
         this.context = new RunContext(id, environment, NodeName.of(actor.getSystem()), actor, timers);
         this.shard = shard;
+        this.proven = proven;
         this.session = new EngineSession(context);
         this.results = new RunResults(context);
         this.maintenance = new RunMaintenance(context);
@@ -106,14 +112,33 @@ public final class TrainingRunEntity
         this.scheduler = RunScheduler.initial(settings);
     }
 
-    /// The entity of run `id`.
+    /// The entity of run `id`. Before its recovery it lists the blobs of the run: what their names prove, the
+    /// journal has to have. A store that does not answer in time proves nothing.
     ///
     /// @param shard passivates the entity when it is idle; empty: it is never passivated
     public static Behavior<RunCommand> create(RunId id, PersistenceId persistenceId,
             RunEnvironment environment, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
-        Behavior<Message> behavior = Behaviors.setup(context -> Behaviors.withTimers(
-                timers -> new TrainingRunEntity(id, persistenceId, environment, context, timers, shard)));
+        Behavior<Message> behavior = Behaviors.setup(actor -> Behaviors.withTimers(timers ->
+                Behaviors.withStash(STASH_CAPACITY, early -> {
+                    actor.pipeToSelf(environment.later(() -> newestEvent(environment.blobs().list(
+                            BlobScope.run(id)).stream().map(each -> each.ref().id()))), (event, failure) ->
+                            new SelfMessage.Proven(failure == null ? event : 0));
+                    timers.startSingleTimer(new SelfMessage.Proven(0), LISTING_LIMIT);
+                    return Behaviors.receiveMessage(message -> {
+                        if (message instanceof SelfMessage.Proven(long event)) {
+                            timers.cancelAll();
+                            return early.unstashAll(new TrainingRunEntity(id, persistenceId, environment,
+                                    actor, timers, shard, event));
+                        }
+                        early.stash(message);
+                        return Behaviors.same();
+                    });
+                })));
         return behavior.narrow();
+    }
+
+    private static long newestEvent(Stream<BlobId> blobs) {
+        return blobs.mapToLong(BlobScope::event).max().orElse(0);
     }
 
     @Override public TrainingRun emptyState() {
@@ -190,6 +215,8 @@ public final class TrainingRunEntity
     }
 
     private void onRecovered(TrainingRun run) {
+        long last = lastSequenceNumber(context.actor());
+        if (run.lacks(proven, last) && !settings.acceptLoss()) throw loss(proven, last);
         DamagedEntities.get(context.actor().getSystem()).recovered(persistenceId().id());
         context.actor().watchWith(environment.engine(),
                 new SelfMessage.Step(new RunInput.EngineStopped()));
@@ -199,6 +226,14 @@ public final class TrainingRunEntity
         if (run.config().isPresent()) telemetry.countActive(scheduler.unfinished(run));
         stepOnly(run, new RunInput.Recovered());
         if (!scheduler.active()) context.tell(new SelfMessage.Begin());
+    }
+
+    /// The failure of a run whose journal is an older copy.
+    private JournalDamaged loss(long blob, long last) {
+        return new JournalDamaged(persistenceId().id() + ": the journal has events up to " + last + ", and a"
+                + " blob was written when it had event " + blob + ": what was acknowledged since is lost."
+                + " Put back a newer copy of the journal, or go on with what it has: bios up --accept-loss,"
+                + " in a cluster bios.run.accept-loss");
     }
 
     @Override public CommandHandlerWithReply<Message, RunEvent, TrainingRun> commandHandler() {
@@ -479,6 +514,7 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> onSelfMessage(TrainingRun run, SelfMessage message) {
         return switch (message) {
             case SelfMessage.Step(var input) -> handle(run, input);
+            case SelfMessage.Proven _ -> Effect().noReply(); // too late
             case SelfMessage.Begin _ -> persist(began(run)).thenNoReply().thenUnstashAll();
             case SelfMessage.TimerElapsed(var timer) -> onTimer(run, timer);
             case SelfMessage.Shrink _ -> {
@@ -549,6 +585,10 @@ public final class TrainingRunEntity
                 yield Effect().noReply();
             }
             case SelfMessage.Listed listed -> {
+                long newest = newestEvent(listed.blobs().stream());
+                long last = lastSequenceNumber(context.actor());
+                // Not found at the start; the next start refuses the run, before these blobs are deleted.
+                if (run.lacks(newest, last)) throw loss(newest, last);
                 List<BlobId> found = maintenance.finishSweep(run, listed);
                 yield found.isEmpty() ? Effect().noReply()
                         : persist(List.of(new BlobsAbandoned(found))).thenNoReply();
@@ -566,6 +606,10 @@ public final class TrainingRunEntity
     /// earlier processes of its node is in the journal before an operation is executed.
     private List<RunEvent> began(TrainingRun run) {
         var events = new ArrayList<RunEvent>(List.of(new EntityBegan(context.now())));
+        long last = lastSequenceNumber(context.actor());
+        if (run.lacks(proven, last)) events.add(new HistoryRecorded(telemetry.entry(
+                HistoryEntry.Kind.DATA_LOST, Optional.empty(), Map.of("by", "accept-loss", "have", "" + last,
+                        "acknowledged", "" + proven))));
         environment.deaths().apply(id).filter(run::learnsFrom).map(WorkerDied::new).ifPresent(events::add);
         return events;
     }
@@ -633,7 +677,8 @@ public final class TrainingRunEntity
                 session.takeRecoveryPoint(position);
             }
             case RunEffect.ResolveLoad resolve -> resolve(run, resolve);
-            case RunEffect.WriteResults write -> results.write(run, home, write);
+            case RunEffect.WriteResults write -> results.write(run,
+                    BlobScope.results(id, home, lastSequenceNumber(context.actor())), write);
             case RunEffect.DeleteBlobs(var blobs) -> maintenance.delete(blobs);
             case RunEffect.StartTimer(var timer, var after) -> start(timer, after);
             case RunEffect.Finish(var outcome, var first) -> {

@@ -31,6 +31,7 @@ final class TrainingRunFields {
     Optional<TrainingRun.SetAside> setAside;
     Optional<RunUsage> usage;
     Optional<StorageUse> storage;
+    Optional<Long> givenUp;
 
     TrainingRunFields(TrainingRun original) {
         config = original.config();
@@ -52,12 +53,13 @@ final class TrainingRunFields {
         setAside = original.setAside();
         usage = original.usage();
         storage = original.storage();
+        givenUp = original.givenUp();
     }
 
     /// The copy.
     TrainingRun run() {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
-                setAside, usage, storage);
+                setAside, usage, storage, givenUp);
     }
 }

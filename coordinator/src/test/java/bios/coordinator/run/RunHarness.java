@@ -58,7 +58,7 @@ final class RunHarness implements AutoCloseable {
     static final RunId RUN = new RunId("usf-finance-9f2c4be01a77");
     static final LoraSpec LORA = new LoraSpec(8, 32, 7, List.of(TargetModule.Q, TargetModule.V));
     static final String OWNER = "alice";
-    static final Duration WAIT = Duration.ofSeconds(10);
+    static final Duration WAIT = Duration.ofSeconds(30);
 
     /// A run index in a map.
     static final class MapIndex implements RunIndex {
@@ -205,6 +205,11 @@ final class RunHarness implements AutoCloseable {
     void await(BooleanSupplier what, String otherwise) throws InterruptedException {
         for (int i = 0; i < 500 && !what.getAsBoolean(); i++) Thread.sleep(20);
         if (!what.getAsBoolean()) throw new AssertionError(otherwise);
+    }
+
+    /// Waits until the entity has ended by itself.
+    void awaitEnd() {
+        kit.createTestProbe().expectTerminated(run, WAIT);
     }
 
     /// Kills engine and entity and starts both again.

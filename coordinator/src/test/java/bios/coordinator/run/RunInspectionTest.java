@@ -7,8 +7,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.OperationKind;
+import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import java.util.List;
 import java.util.Map;
@@ -52,6 +54,20 @@ class RunInspectionTest {
         assertEquals(Set.of(state.id()), run.needed());
         assertEquals(Set.of(blob("runs/x/results", "c").id()), run.others());
         assertEquals(1, run.accepted());
+    }
+
+    @Test void theNamesOfBlobsProveEventsOfTheJournal() {
+        RunId run = RunHarness.RUN;
+        for (var each : Map.of(BlobScope.checkpoints(run, 7), 7L, BlobScope.recovery(run, 8), 8L,
+                BlobScope.results(run, 7, 31), 31L, BlobScope.results(run, 0, 31), 0L,
+                BlobScope.recovery(run, 0), 0L, BlobScope.operation(run, 5, 12, "r"), 0L).entrySet())
+            assertEquals(each.getValue(), BlobScope.event(blob(each.getKey(), "a").id()), each.getKey());
+        assertTrue(created().lacks(3, 2));
+        assertFalse(created().lacks(2, 2), "the event is there");
+        var stored = RunInspection.dataLost(7, Map.of("by", "restore", "have", "2", "acknowledged", "5"));
+        RunInspection after = created().after(stored.manifest(), stored.bytes());
+        assertFalse(after.lacks(5, 3), "it was given up");
+        assertTrue(after.lacks(6, 3));
     }
 
     @Test void anEventThatTheRunDoesNotAllowIsRefused() {

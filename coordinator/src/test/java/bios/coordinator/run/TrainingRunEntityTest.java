@@ -276,6 +276,20 @@ class TrainingRunEntityTest {
         }
     }
 
+    @Test void aBlobThatIsNewerThanTheJournalIsNotDeletedAndItsRunIsNotStarted() throws Exception {
+        try (var harness = harness("newer", "bios.run.sweep-after = 300 ms")) {
+            assertInstanceOf(RunReply.Accepted.class, harness.submit(0, save("kept")));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            // As if the store had not answered when the entity started.
+            String scope = "runs/" + RunHarness.RUN + "/results/1/900";
+            BlobId newer = harness.blobs.put(scope, new byte[] {1}).id();
+            harness.awaitEnd();
+            harness.kill();
+            harness.awaitEnd();
+            assertTrue(harness.blobs.exists(newer), "it is evidence, no garbage");
+        }
+    }
+
     @Test void aSnapshotThatNobodyUsesIsReleasedAndOneInUseStays() throws Exception {
         try (var harness = harness("leases",
                 "bios.run.unnamed-weights { lease = 1 s, newest-snapshots = 1 }")) {

@@ -9,7 +9,10 @@ import bios.persistence.blob.FileBlobStore;
 import bios.persistence.embedded.DatabaseCompaction;
 import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.journal.JdbcJournal;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.run.Datum;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RunCommand;
@@ -20,17 +23,20 @@ import bios.protocol.stored.StoredOperations;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.sql.SQLException;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.function.Function;
+import java.util.stream.Collectors;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.cluster.sharding.ShardRegion;
@@ -56,8 +62,12 @@ class TrainingRunShardingTest {
     private final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
 
     private ActorTestKit start(FileBlobStore blobs, Duration pause) {
+        return start(blobs, pause, "");
+    }
+
+    private ActorTestKit start(FileBlobStore blobs, Duration pause, String more) {
         EmbeddedDatabase.createSchema(folder);
-        var kit = ActorTestKit.create("shard", ConfigFactory.parseString(SETTINGS)
+        var kit = ActorTestKit.create("shard", ConfigFactory.parseString(SETTINGS + more)
                 .withFallback(JdbcJournal.config(folder)).withFallback(ConfigFactory.load()));
         var cluster = Cluster.get(kit.system());
         cluster.manager().tell(Join.create(cluster.selfMember().address()));
@@ -155,6 +165,107 @@ class TrainingRunShardingTest {
                 var made = TrainingRunSharding.ref(system, other).<RunReply>ask(r ->
                         new RunCommand.Create(config, r), Duration.ofSeconds(20));
                 assertInstanceOf(RunReply.Described.class, made.toCompletableFuture().join());
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
+    }
+
+    private Set<BlobId> blobsOfTheRun(FileBlobStore blobs) {
+        return blobs.list(BlobScope.run(RunHarness.RUN)).stream().map(each -> each.ref().id())
+                .collect(Collectors.toSet());
+    }
+
+    /// What the run answers when it is asked for its description until it answers.
+    private static RunReply described(ActorTestKit kit) {
+        awaitAnswer(kit);
+        return ask(kit, r -> new RunCommand.Describe(RunHarness.OWNER, r));
+    }
+
+    private static void assertOlder(RunReply reply) {
+        var refused = assertInstanceOf(RunReply.Refused.class, reply);
+        assertEquals(RunCommand.Reason.DAMAGED, refused.reason());
+        for (String word : List.of("a blob was written when it had event", "accept-loss"))
+            assertTrue(refused.message().contains(word), refused.message());
+    }
+
+    @Test void aJournalThatIsOlderThanTheBlobsOfARunIsFoundOutAndNothingIsDeleted() throws Exception {
+        Path older = folder.resolve("older");
+        Path newer = folder.resolve("newer");
+        Path file = EmbeddedDatabase.file(folder);
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            for (int seq = 0; seq < 2; seq++) {
+                var kit = start(blobs, Duration.ofMillis(1));
+                try {
+                    if (seq == 0) ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r));
+                    submit(kit, seq);
+                    await(seq + 1);
+                    awaitEmpty(kit);
+                } finally {
+                    kit.shutdownTestKit();
+                }
+                Files.copy(file, seq == 0 ? older : newer);
+            }
+            Files.copy(older, file, StandardCopyOption.REPLACE_EXISTING);
+            Set<BlobId> before = blobsOfTheRun(blobs);
+            var kit = start(blobs, Duration.ofMillis(1), "bios.run.sweep-after = 10 ms");
+            try {
+                assertOlder(described(kit));
+                assertOlder(submit(kit, 2));
+            } finally {
+                kit.shutdownTestKit();
+            }
+            assertEquals(before, blobsOfTheRun(blobs));
+            Files.copy(newer, file, StandardCopyOption.REPLACE_EXISTING);
+            kit = start(blobs, Duration.ofMillis(1));
+            try {
+                assertInstanceOf(RunReply.Described.class, described(kit));
+                assertInstanceOf(RunReply.Accepted.class, submit(kit, 2));
+                await(3);
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
+    }
+
+    @Test void aLossThatIsAcceptedIsToldOnceAndDoesNotHideALaterOne() throws Exception {
+        String results = BlobScope.run(RunHarness.RUN) + "/results/";
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            var kit = start(blobs, Duration.ofMillis(1));
+            try {
+                ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r));
+            } finally {
+                kit.shutdownTestKit();
+            }
+            blobs.put(results + "1/900", new byte[] {1});
+            kit = start(blobs, Duration.ofMillis(1), "bios.run.accept-loss = on");
+            try {
+                assertInstanceOf(RunReply.Described.class, described(kit));
+                var history = assertInstanceOf(RunReply.History.class,
+                        ask(kit, r -> new RunCommand.GetHistory(RunHarness.OWNER, 0, 0, r)));
+                var lost = history.entries().stream().filter(e -> e.kind() == HistoryEntry.Kind.DATA_LOST)
+                        .toList();
+                assertEquals(1, lost.size());
+                assertEquals("900", lost.getFirst().detail().get("acknowledged"));
+                submit(kit, 0);
+                var failed = assertInstanceOf(RunReply.Failed.class,
+                        ask(kit, r -> new RunCommand.Retrieve(RunHarness.OWNER, 0, 5000, r)));
+                assertEquals("data_lost", failed.fault().code());
+            } finally {
+                kit.shutdownTestKit();
+            }
+            kit = start(blobs, Duration.ofMillis(1));
+            try {
+                assertTrue(described(kit) instanceof RunReply.Described, "what was given up stays given up");
+                submit(kit, 1);
+                await(1);
+            } finally {
+                kit.shutdownTestKit();
+            }
+            blobs.put(results + "901", new byte[] {2});
+            kit = start(blobs, Duration.ofMillis(1));
+            try {
+                assertOlder(described(kit));
             } finally {
                 kit.shutdownTestKit();
             }

@@ -553,7 +553,7 @@ class TrainingRunTest {
         return earlier(new TrainingRun(run.config(), run.lora(), run.accepted(), run.known(), run.pending(),
                 run.recovery(), run.trained(), run.checkpoints(), run.blocking(), run.suspect(),
                 run.garbage(), run.lastRequestMillis(), run.closed(), history, run.executedUpTo(),
-                run.deaths(), run.setAside(), run.usage(), Optional.empty()));
+                run.deaths(), run.setAside(), run.usage(), Optional.empty(), Optional.empty()));
     }
 
     /// A run as builds have stored it that did not count what is stored, nor know the number of a pass that
@@ -564,7 +564,7 @@ class TrainingRunTest {
                         new TrainingRun.BlockingFailure(b.position(), b.why(), b.until(), b.nextStep(),
                                 b.lacksPart(), Optional.empty())), run.suspect(), run.garbage(),
                 run.lastRequestMillis(), run.closed(), run.history(), run.executedUpTo(), run.deaths(),
-                run.setAside(), run.usage(), Optional.empty());
+                run.setAside(), run.usage(), Optional.empty(), Optional.empty());
     }
 
     static List<Object> stored() {

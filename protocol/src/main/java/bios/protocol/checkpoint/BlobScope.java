@@ -2,6 +2,7 @@ package bios.protocol.checkpoint;
 
 import bios.protocol.run.RunId;
 import java.util.Optional;
+import java.util.regex.Pattern;
 
 /// The scopes of the blobs of a run. Only the entity of the run deletes blobs in them.
 ///
@@ -9,7 +10,12 @@ import java.util.Optional;
 /// which no other entity can persist too), or the request. So no name has two writers, and an entity that was
 /// wrongly considered dead cannot delete what a later one has written. Home 0 are the scopes of earlier
 /// builds.
+///
+/// An entity writes only when its first event is in the journal, so the name of a blob proves that the
+/// journal had this event ([#event]): a journal without it has lost what was acknowledged.
 public final class BlobScope {
+    private static final Pattern NUMBER = Pattern.compile("\\d{1,18}");
+
     private BlobScope() {}
 
     /// The run to which a blob belongs.
@@ -59,8 +65,18 @@ public final class BlobScope {
     }
 
     /// Results before the recovery point that clients may still retrieve.
-    public static String results(RunId run, long home) {
-        return of(run, "results", home);
+    ///
+    /// @param event the newest event of the run in the journal
+    public static String results(RunId run, long home, long event) {
+        return of(run, "results", home) + (home == 0 ? "" : "/" + event);
+    }
+
+    /// The newest event of a run that was in the journal when the blob was written, as far as its name tells;
+    /// 0: it tells none.
+    public static long event(BlobId blob) {
+        String[] parts = blob.scope().split("/");
+        return parts.length < 4 || isInput(blob) || !NUMBER.matcher(parts[parts.length - 1]).matches() ? 0
+                : Long.parseLong(parts[parts.length - 1]);
     }
 
     private static String of(RunId run, String kind, long home) {
