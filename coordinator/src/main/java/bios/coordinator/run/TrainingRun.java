@@ -128,30 +128,40 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     /// @param lacksPart present: the gradient sum lacks what the operation would have added, so an optimizer
     ///     step that it blocks drops the sum
     /// @param forwardBackwardSeq the client's number of the operation, if it is a `forward_backward`
+    /// @param stepAfter the position of a late part of the batch, because of which it blocks the next step:
+    ///     steps before it may have been executed. Empty: steps after `position`
     public record BlockingFailure(long position, Fault why, Optional<Long> until,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> nextStep,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> lacksPart,
             @JsonInclude(JsonInclude.Include.NON_ABSENT)
-            @JsonProperty("pass") Optional<Long> forwardBackwardSeq) {
+            @JsonProperty("pass") Optional<Long> forwardBackwardSeq,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> stepAfter) {
         public BlockingFailure {
             // These are absent in earlier builds.
             forwardBackwardSeq = forwardBackwardSeq == null ? Optional.empty() : forwardBackwardSeq;
             nextStep = nextStep == null ? Optional.empty() : nextStep; // absent in earlier builds
             lacksPart = lacksPart == null ? Optional.empty() : lacksPart; // absent in earlier builds
+            stepAfter = stepAfter == null ? Optional.empty() : stepAfter; // absent in earlier builds
         }
 
         BlockingFailure(long position, Fault why, Optional<Long> until) {
-            this(position, why, until, Optional.empty(), Optional.empty(), Optional.empty());
+            this(position, why, until, Optional.empty(), Optional.empty(), Optional.empty(),
+                    Optional.empty());
         }
 
         private BlockingFailure until(long seen) {
             return new BlockingFailure(position, why, Optional.of(seen), nextStep, lacksPart,
-                    forwardBackwardSeq);
+                    forwardBackwardSeq, stepAfter);
         }
 
-        private BlockingFailure nextStep(Optional<Boolean> blocked) {
-            return new BlockingFailure(position, why, until, blocked, lacksPart,
-                    forwardBackwardSeq);
+        private BlockingFailure withoutNextStep() {
+            return new BlockingFailure(position, why, until, Optional.empty(), lacksPart,
+                    forwardBackwardSeq, Optional.empty());
+        }
+
+        private BlockingFailure withLatePart(long part) {
+            return nextStep.isPresent() ? this : new BlockingFailure(position, why, until, Optional.of(true),
+                    lacksPart, forwardBackwardSeq, Optional.of(part));
         }
 
         /// Whether a `forward_backward` of this number belongs to the batch of the failed one, though its
@@ -410,7 +420,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     /// The same, where a step before it is about to fail because of the failure: then it is not the next one.
     Optional<Fault> blockedBy(long position, boolean stepFails) {
         return blocking.filter(b -> b.blocks(position) || b.nextStep().isPresent() && !stepFails
-                && position > b.position()
+                && position > b.stepAfter().orElse(b.position())
                 && at(position).filter(o -> o.kind() == OperationKind.OPTIM_STEP).isPresent())
                 .map(BlockingFailure::why);
     }
@@ -707,7 +717,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             run.pending = longer;
             run.lastRequestMillis = e.timeMillis();
             run.executedUpTo = later(e.executed().orElse(0L));
-            if (e.rest().isPresent()) run.blocking = blocking.map(b -> b.nextStep(e.rest()));
+            if (e.rest().isPresent()) run.blocking = blocking.map(b -> b.withLatePart(e.position()));
         });
     }
 
@@ -747,9 +757,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     .filter(yes -> yes);
             next = next.withBlocking(Optional.of(
                     new BlockingFailure(position, why, Optional.empty(), part, lacks,
-                            Optional.of(operation.seq()).filter(_ -> lacks.isPresent()))));
+                            Optional.of(operation.seq()).filter(_ -> lacks.isPresent()),
+                            Optional.empty())));
         } else if (operation.kind() == OperationKind.OPTIM_STEP) {
-            next = next.withBlocking(blocking.map(b -> b.nextStep(Optional.empty())));
+            next = next.withBlocking(blocking.map(BlockingFailure::withoutNextStep));
         }
         return next.collectGarbage(this);
     }

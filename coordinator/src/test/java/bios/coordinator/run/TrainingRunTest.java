@@ -322,6 +322,17 @@ class TrainingRunTest {
         assertTrue(take(earlier, 13, OperationKind.OPTIM_STEP).blockedBy(3).isEmpty());
     }
 
+    /// A step that was executed before the late part came has an outcome, which a replay must not change.
+    @Test void aLatePartOfABatchBlocksNoStepBeforeIt() {
+        Fault bad = Fault.user("bad", "why");
+        TrainingRun run = take(created(true), 12, OperationKind.FORWARD_BACKWARD);
+        run = run.apply(run.failed(1, bad)).apply(new ErrorSeen(1));
+        run = take(take(run, 13, OperationKind.FORWARD_BACKWARD), 14, OperationKind.OPTIM_STEP);
+        run = take(take(run, 11, OperationKind.FORWARD_BACKWARD), 15, OperationKind.OPTIM_STEP);
+        assertEquals(Optional.empty(), run.blockedBy(3));
+        assertEquals(Optional.of(bad), run.blockedBy(5));
+    }
+
     /// The run with an operation that it has decided to accept.
     private static TrainingRun take(TrainingRun run, long seq, OperationKind kind) {
         var decision = assertInstanceOf(Decision.Accept.class, run.submit(seq, inline(kind), "d" + seq, 1,
@@ -562,8 +573,8 @@ class TrainingRunTest {
         return new TrainingRun(run.config(), run.lora(), run.accepted(), run.known(), run.pending(),
                 run.recovery(), run.trained(), run.checkpoints(), run.blocking().map(b ->
                         new TrainingRun.BlockingFailure(b.position(), b.why(), b.until(), b.nextStep(),
-                                b.lacksPart(), Optional.empty())), run.suspect(), run.garbage(),
-                run.lastRequestMillis(), run.closed(), run.history(), run.executedUpTo(), run.deaths(),
+                                b.lacksPart(), Optional.empty(), Optional.empty())), run.suspect(),
+                run.garbage(), run.lastRequestMillis(), run.closed(), run.history(), run.executedUpTo(), run.deaths(),
                 run.setAside(), run.usage(), Optional.empty(), Optional.empty());
     }
 

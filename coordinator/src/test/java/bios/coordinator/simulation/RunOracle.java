@@ -71,11 +71,17 @@ final class RunOracle {
     }
 
     /// @param nextStep whether it blocks the next step, whenever that was accepted
+    /// @param stepAfter the next step is one after this position
     /// @param lacks whether the gradient sum lacks a part
-    private record BlockingFailure(int position, Fault why, long until, boolean nextStep, boolean lacks) {
+    private record BlockingFailure(int position, Fault why, long until, boolean nextStep, int stepAfter,
+            boolean lacks) {
+        BlockingFailure(int position, Fault why, long until, boolean nextStep, boolean lacks) {
+            this(position, why, until, nextStep, position, lacks);
+        }
+
         BlockingFailure until(long seen) {
             return until < Long.MAX_VALUE ? this
-                    : new BlockingFailure(position, why, seen, nextStep, lacks);
+                    : new BlockingFailure(position, why, seen, nextStep, stepAfter, lacks);
         }
     }
 
@@ -232,8 +238,9 @@ final class RunOracle {
                 failure.lacks() && failure.until() != Long.MAX_VALUE
                         && e.seq() < op(failure.position()).seq).isPresent();
         check(rest == e.rest().isPresent(), "accepts seq " + e.seq() + " as a rest: " + e.rest());
-        if (rest) blocking = blocking.map(failure -> new BlockingFailure(failure.position(), failure.why(),
-                failure.until(), true, failure.lacks()));
+        if (rest) blocking = blocking.map(failure -> failure.nextStep() ? failure
+                : new BlockingFailure(failure.position(), failure.why(), failure.until(), true,
+                        (int) e.position(), failure.lacks()));
         operations.add(new Accepted(e, cluster.operation(e.digest())));
         positions.put(e.seq(), operations.size());
     }
@@ -291,7 +298,8 @@ final class RunOracle {
 
     private boolean blocked(int at) {
         return blocking.isPresent() && at > blocking.get().position() && (at <= blocking.get().until()
-                || blocking.get().nextStep() && op(at).stored.kind() == OperationKind.OPTIM_STEP);
+                || blocking.get().nextStep() && at > blocking.get().stepAfter()
+                && op(at).stored.kind() == OperationKind.OPTIM_STEP);
     }
 
     private boolean legitimate(int at, Accepted op, Fault why) {
