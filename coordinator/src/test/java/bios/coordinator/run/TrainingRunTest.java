@@ -574,8 +574,8 @@ class TrainingRunTest {
                 run.recovery(), run.trained(), run.checkpoints(), run.blocking().map(b ->
                         new TrainingRun.BlockingFailure(b.position(), b.why(), b.until(), b.nextStep(),
                                 b.lacksPart(), Optional.empty(), Optional.empty())), run.suspect(),
-                run.garbage(), run.lastRequestMillis(), run.closed(), run.history(), run.executedUpTo(), run.deaths(),
-                run.setAside(), run.usage(), Optional.empty(), Optional.empty());
+                run.garbage(), run.lastRequestMillis(), run.closed(), run.history(), run.executedUpTo(),
+                run.deaths(), run.setAside(), run.usage(), Optional.empty(), Optional.empty());
     }
 
     static List<Object> stored() {
