@@ -2,8 +2,6 @@ package bios;
 
 /// A command failed; the message is shown to the user.
 public final class CommandFailed extends RuntimeException {
-    /// Exit status of a process whose device is lost (EX_TEMPFAIL of sysexits.h): started again, it may work.
-    public static final int DEVICE_LOST_STATUS = 75;
     private static final long serialVersionUID = 1;
 
     private final int status;

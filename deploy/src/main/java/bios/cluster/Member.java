@@ -85,7 +85,7 @@ final class Member {
     /// option or a model is wrong. What a signal or a lost device has ended can start again.
     boolean cannotStart() {
         return !isRunning() && !wasReady && !logSinceStart().contains(READY) && status() < SIGNALLED
-                && status() != CommandFailed.DEVICE_LOST_STATUS;
+                && status() != ProcessEnd.DEVICE_LOST_STATUS;
     }
 
     /// The failure of a process that ended before it was ready.

@@ -1,6 +1,6 @@
 package bios.cluster;
 
-import bios.CommandFailed;
+import bios.persistence.process.ProcessEnd;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.ProcessBuilder.Redirect;
@@ -59,7 +59,7 @@ public final class RestartedProcess {
             process = start();
             if (stopping) process.destroy();
             int status = process.waitFor(); // edge: supervises a process
-            if (status != CommandFailed.DEVICE_LOST_STATUS || stopping) return status;
+            if (status != ProcessEnd.DEVICE_LOST_STATUS || stopping) return status;
             backoff = backoff.afterRunning(ProcessSupervisor.nowMillis() - began);
             say.accept("the process of the device ended with status " + status + "; it is started again");
             Thread.sleep(backoff.millis()); // edge: supervises a process

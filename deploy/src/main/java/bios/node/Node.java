@@ -10,6 +10,7 @@ import bios.coordinator.sampling.SamplingSettings;
 import bios.coordinator.session.SessionSettings;
 import bios.persistence.Storage;
 import bios.persistence.embedded.DatabaseInUse;
+import bios.persistence.process.ProcessEnd;
 import bios.protocol.model.ModelName;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
@@ -140,7 +141,7 @@ public final class Node {
         return switch (cause) {
             case ModelRefused refused -> new CommandFailed(refused.getMessage());
             case DeviceLost lost -> new CommandFailed("the device is lost: " + lost.getMessage()
-                    + "; start the process again", CommandFailed.DEVICE_LOST_STATUS);
+                    + "; start the process again", ProcessEnd.DEVICE_LOST_STATUS);
             case null, default -> new CommandFailed(
                     "the " + ended.getRef().path().name() + " stopped; the log above says why");
         };

@@ -1,5 +1,6 @@
 package bios.repair;
 
+import bios.CommandFailed;
 import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobMissing;
 import bios.persistence.blob.BlobStore;
@@ -73,15 +74,23 @@ public record DataCheck(List<String> general, List<EntityCheck> entities, List<U
         try (OfflineJournal journal = OfflineJournal.read(data)) {
             DataCheck check = of(journal, files, known, general);
             if (!check.clean()) return check;
-            OfflineJournal.tryChange(data).ifPresent(why ->
+            tryChange(data).ifPresent(why ->
                     general.add("the journal in " + folder + " can be read, but not be changed: " + why));
             return new DataCheck(general, check.entities(), check.unknown());
-        } catch (IOException failed) {
-            throw new UncheckedIOException("the journal in " + folder + " cannot be copied to the folder for"
-                    + " temporary files: " + failed.getMessage(), failed);
         } catch (JournalLoss unreadable) {
             general.add(unreadable.getMessage().lines().findFirst().orElse(""));
             return allLost(general, known, "the journal cannot be read");
+        }
+    }
+
+    /// [OfflineJournal#tryChange]; [CommandFailed] where there is no room for the copy.
+    static Optional<String> tryChange(Path data) {
+        try {
+            return OfflineJournal.tryChange(data);
+        } catch (IOException failed) {
+            throw new CommandFailed("the journal in " + OfflineJournal.folder(data) + " cannot be copied to"
+                    + " the folder for temporary files: " + failed.getMessage() + "; make room, or name"
+                    + " another folder in JAVA_TOOL_OPTIONS=-Djava.io.tmpdir=...");
         }
     }
 
@@ -127,7 +136,6 @@ public record DataCheck(List<String> general, List<EntityCheck> entities, List<U
                 entry.getValue(), proven.applyAsLong(entry.getKey()), blob)).toList();
     }
 
-
     /// The blobs of the folder, each read once.
     static final class Blobs implements AutoCloseable {
         private final Optional<FileBlobStore> store;
@@ -146,9 +154,9 @@ public record DataCheck(List<String> general, List<EntityCheck> entities, List<U
 
         /// The newest event of a run that the names of its blobs prove; 0: none.
         long newestEvent(String persistenceId) {
-            String name = JournalLoss.name(persistenceId);
-            if (store.isEmpty() || !name.startsWith("run ")) return 0;
-            return store.get().list(BlobScope.run(new RunId(name.substring("run ".length())))).stream()
+            Optional<String> run = JournalLoss.run(persistenceId);
+            if (store.isEmpty() || run.isEmpty()) return 0;
+            return store.get().list(BlobScope.run(new RunId(run.get()))).stream()
                     .mapToLong(each -> BlobScope.event(each.ref().id())).max().orElse(0);
         }
 

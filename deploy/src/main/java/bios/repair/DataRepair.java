@@ -79,7 +79,7 @@ public final class DataRepair {
             journal.commit();
             journal.acknowledge(heads);
             tellUnknown(losses.stream().filter(loss -> loss.run() && loss.have() == 0)
-                    .map(loss -> JournalLoss.name(loss.persistenceId())).toList(), heads);
+                    .map(Loss::persistenceId).toList(), heads);
         } catch (SQLException failed) {
             output.accept("the journal is damaged: " + failed.getMessage().lines().findFirst().orElse(""));
             return Optional.empty();
@@ -202,7 +202,7 @@ public final class DataRepair {
             journal.commit();
             journal.acknowledge(acknowledged);
             tellUnknown(damaged.stream().filter(entity -> entity.run() && entity.good() == 0)
-                    .map(EntityCheck::name).toList(), acknowledged);
+                    .map(EntityCheck::persistenceId).toList(), acknowledged);
         } catch (SQLException failed) {
             output.accept("the journal is damaged: " + failed.getMessage().lines().findFirst().orElse(""));
             return Optional.empty();
@@ -227,15 +227,15 @@ public final class DataRepair {
 
     /// Says which runs have blobs and nothing else any more.
     ///
-    /// @param gone names of the runs of which nothing is left in the journal
+    /// @param gone persistence ids of the runs of which nothing is left in the journal
     /// @param heads the newest event of each entity that is left
     private void tellUnknown(List<String> gone, Map<String, Long> heads) {
         if (files) for (UnknownRun unknown : UnknownRun.find(data, heads.keySet()))
             output.accept("not in the journal any more: " + unknown + "; they stay until 'bios restore"
                     + " --delete-unknown' deletes them");
-        else for (String run : gone)
-            output.accept(run + " is not in the journal any more; its blobs, under runs/"
-                    + run.substring("run ".length()) + " in the blob store, stay until you delete them");
+        else gone.stream().flatMap(id -> JournalLoss.run(id).stream()).forEach(run -> output.accept("run "
+                + run + " is not in the journal any more; its blobs, under runs/" + run
+                + " in the blob store, stay until you delete them"));
     }
 
     /// Deletes the blobs of the runs that the journal does not know. [CommandFailed] if the journal lacks
@@ -283,17 +283,13 @@ public final class DataRepair {
     private boolean readable(Path folder) {
         if (!EmbeddedDatabase.exists(folder)) return true;
         try (OfflineJournal journal = OfflineJournal.read(data)) {
-            Optional<String> failure = journal.readable() ? OfflineJournal.tryChange(data)
+            Optional<String> failure = journal.readable() ? DataCheck.tryChange(data)
                     : Optional.of("parts of it cannot be read");
             failure.ifPresent(why -> output.accept("the journal in " + folder + " is damaged: " + why));
             return failure.isEmpty();
         } catch (JournalLoss unreadable) {
             output.accept(unreadable.getMessage().lines().findFirst().orElse(""));
             return false;
-        } catch (IOException failed) {
-            throw new CommandFailed("the journal in " + folder + " cannot be copied to the folder for"
-                    + " temporary files: " + failed.getMessage() + "; make room, or name another folder in"
-                    + " JAVA_TOOL_OPTIONS=-Djava.io.tmpdir=...");
         }
     }
 

@@ -36,7 +36,7 @@ public record EntityCheck(String persistenceId, long acknowledged, List<String> 
 
     /// Whether it is a run.
     public boolean run() {
-        return name().startsWith("run ");
+        return JournalLoss.run(persistenceId).isPresent();
     }
 
     /// Whether nothing is lost that `bios restore` would have to give up.
@@ -59,7 +59,7 @@ public record EntityCheck(String persistenceId, long acknowledged, List<String> 
     /// @param blob whether a blob is there and whole
     public static EntityCheck of(StoredRows rows, long acknowledged, long proven, Predicate<BlobId> blob) {
         List<String> problems = new ArrayList<>(rows.problems(acknowledged));
-        if (JournalLoss.name(rows.persistenceId()).startsWith("run "))
+        if (JournalLoss.run(rows.persistenceId()).isPresent())
             return ofRun(rows, acknowledged, proven, blob, problems);
         if (rows.persistenceId().startsWith("session|"))
             for (StoredRows.Row row : rows.events()) if (row.intact())

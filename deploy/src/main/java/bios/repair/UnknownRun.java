@@ -29,9 +29,10 @@ public record UnknownRun(RunId run, List<BlobId> blobs, long bytes, Path folder)
     ///
     /// @param known the persistence ids of all entities that the journal has or should have
     static List<UnknownRun> find(Path data, Collection<String> known) {
-        Set<String> names = known.stream().map(JournalLoss::name).collect(Collectors.toSet());
+        Set<String> runs = known.stream().flatMap(id -> JournalLoss.run(id).stream())
+                .collect(Collectors.toSet());
         List<String> unknown = OfflineJournal.runsWithBlobs(data).stream()
-                .filter(run -> !names.contains("run " + run)).toList();
+                .filter(run -> !runs.contains(run)).toList();
         if (unknown.isEmpty()) return List.of();
         try (var store = FileBlobStore.open(data.resolve("blobs"))) {
             return unknown.stream().map(RunId::new).map(run -> of(run, store)).toList();

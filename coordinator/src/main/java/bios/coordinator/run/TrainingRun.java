@@ -139,9 +139,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         public BlockingFailure {
             // These are absent in earlier builds.
             forwardBackwardSeq = forwardBackwardSeq == null ? Optional.empty() : forwardBackwardSeq;
-            nextStep = nextStep == null ? Optional.empty() : nextStep; // absent in earlier builds
-            lacksPart = lacksPart == null ? Optional.empty() : lacksPart; // absent in earlier builds
-            stepAfter = stepAfter == null ? Optional.empty() : stepAfter; // absent in earlier builds
+            nextStep = nextStep == null ? Optional.empty() : nextStep;
+            lacksPart = lacksPart == null ? Optional.empty() : lacksPart;
+            stepAfter = stepAfter == null ? Optional.empty() : stepAfter;
         }
 
         BlockingFailure(long position, Fault why, Optional<Long> until) {

@@ -41,7 +41,7 @@ final class SchedulerSimulation {
     final int opensWithoutMemory;
     /// Whether owners give up what waits for a store.
     final boolean impatient;
-    /// Whether replays of what was executed before may fail by themselves.
+    /// Whether operations that were executed before may fail with user faults in a replay.
     final boolean strict;
     private final List<SimulatedRun> runs = new ArrayList<>();
     /// The rate of each kind of fault: once in this many occasions; 0: never.

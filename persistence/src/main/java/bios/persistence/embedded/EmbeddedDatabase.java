@@ -35,7 +35,7 @@ public final class EmbeddedDatabase {
     /// cost.
     private static final int BYTES_IN_ROW = 8192;
     private static final int HEADER_BYTES = 4096;
-    /// The begin of a chunk, at a multiple of the header's size.
+    /// The beginning of a chunk, at a multiple of the header's size.
     private static final Pattern CHUNK = Pattern.compile("chunk:([0-9a-f]{1,15}),");
     private static final int CHUNK_HEADER_BYTES = 64;
     /// The space of a chunk is used again so long after it was written; H2's default of 45 s makes the file

@@ -2,6 +2,7 @@ package bios.persistence.journal;
 
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Optional;
 import java.util.stream.Collectors;
 
 /// The embedded journal does not have everything that was acknowledged, or what it has cannot be read. The
@@ -17,7 +18,7 @@ public final class JournalLoss extends IllegalStateException {
     public record Loss(String persistenceId, long have, long acknowledged) {
         /// Whether the entity is a run.
         public boolean run() {
-            return name(persistenceId).startsWith("run ");
+            return JournalLoss.run(persistenceId).isPresent();
         }
 
         @Override public String toString() {
@@ -50,8 +51,15 @@ public final class JournalLoss extends IllegalStateException {
     public static String name(String persistenceId) {
         int bar = persistenceId.indexOf('|');
         if (bar < 0) return persistenceId;
-        if (persistenceId.startsWith("run-")) return "run " + persistenceId.substring(bar + 1);
-        return persistenceId.startsWith("session|") ? "session " + persistenceId.substring(bar + 1)
-                : persistenceId;
+        return run(persistenceId).map(run -> "run " + run).orElseGet(() ->
+                persistenceId.startsWith("session|") ? "session " + persistenceId.substring(bar + 1)
+                        : persistenceId);
+    }
+
+    /// The id of the run whose entity has this persistence id; empty: it is no run's.
+    public static Optional<String> run(String persistenceId) {
+        int bar = persistenceId.indexOf('|');
+        return bar >= 0 && persistenceId.startsWith("run-") ? Optional.of(persistenceId.substring(bar + 1))
+                : Optional.empty();
     }
 }

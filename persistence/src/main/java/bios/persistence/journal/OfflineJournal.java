@@ -46,7 +46,7 @@ public final class OfflineJournal implements AutoCloseable {
             SELECT COALESCE(MAX(CASE WHEN "deleted" THEN "sequence_number" END), MIN("sequence_number") - 1),
             FALSE FROM "event_journal" WHERE "persistence_id" = ?""";
 
-    /// How many states are tried; the database keeps those of some seconds.
+    /// Most states of a file that [#reopen] tries: the database keeps those of the last seconds.
     private static final int MAX_STATES = 256;
 
     private final Path data;
@@ -123,12 +123,10 @@ public final class OfflineJournal implements AutoCloseable {
         try {
             Path copy = Files.createDirectories(folder(trial));
             Files.copy(EmbeddedDatabase.file(folder(data)), EmbeddedDatabase.file(copy));
-            // What the database reads when it opens a file, and when it closes one.
-            EmbeddedDatabase.createSchema(copy);
             try (OfflineJournal changed = change(trial)) {
                 return changed.readable() ? Optional.empty() : Optional.of("its rows cannot be read");
             }
-        } catch (DatabaseUnusable | JournalLoss failed) {
+        } catch (JournalLoss failed) {
             return Optional.of(failed.getMessage().lines().findFirst().orElse(""));
         } finally {
             try (Stream<Path> files = Files.walk(trial)) {

@@ -11,6 +11,8 @@ import java.util.regex.Pattern;
 public record ProcessEnd(long pid, int status) {
     /// The variable of the environment.
     public static final String VARIABLE = "BIOS_PREVIOUS_END";
+    /// Exit status of a process whose device is lost (EX_TEMPFAIL of sysexits.h): started again, it may work.
+    public static final int DEVICE_LOST_STATUS = 75;
     private static final Pattern TEXT = Pattern.compile("(\\d{1,10}) (-?\\d{1,9})");
     private static final int SIGNALS = 128;
 
@@ -36,7 +38,7 @@ public record ProcessEnd(long pid, int status) {
     public String words() {
         return switch (status) {
             case 3 -> "status 3: Java had no memory left (ExitOnOutOfMemoryError)";
-            case 75 -> "status 75: its device was lost";
+            case DEVICE_LOST_STATUS -> "status 75: its device was lost";
             case 134 -> "SIGABRT (134): a failure inside Java or a native library; see its hs_err file";
             case 137 -> "SIGKILL (137): the kernel had no memory left, or kill -9";
             case 139 -> "SIGSEGV (139): a failure inside a native library";

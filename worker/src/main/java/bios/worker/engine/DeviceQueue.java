@@ -162,7 +162,7 @@ final class DeviceQueue {
         if (pending != null) pending.again(List.copyOf(pending.operations).indexOf(operation));
     }
 
-    /// Whether the device works for a run, so that what is launched now is launched ahead.
+    /// Whether passes of the run are in flight, so that a pass launched now is launched ahead.
     synchronized boolean ahead(ResidentRun run) {
         Pending pending = runs.get(run);
         return pending != null && pending.inFlight > 0;
@@ -206,7 +206,7 @@ final class DeviceQueue {
 
     /// Runs have a share of a pass that the device works on: the others come first next time.
     ///
-    /// @param last those of which the operation has no other pass
+    /// @param last the runs whose operation needs no further pass
     synchronized void launched(List<ResidentRun> share, List<ResidentRun> last) {
         inFlight++;
         for (ResidentRun run : share) {

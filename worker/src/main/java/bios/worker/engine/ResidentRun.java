@@ -50,7 +50,7 @@ final class ResidentRun implements AutoCloseable {
         return evaluations.stream().filter(e -> e.operation == operation).findFirst();
     }
 
-    /// Adds the evaluation of the next operation.
+    /// Adds the evaluation of an operation, behind those of earlier operations of the run.
     Evaluating begun(QueuedOperation operation, Evaluation evaluation) {
         var begun = new Evaluating(this, operation, evaluation);
         evaluations.add(begun);

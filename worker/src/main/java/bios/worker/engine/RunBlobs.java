@@ -140,7 +140,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
     /// Writes a copy for its purpose; the event says that it is durable.
     ///
     /// @param home the entity for which they are written
-    /// @param reports receives what else the entity must know
+    /// @param reports receives [EngineEvent.StateNotFinite]
     EngineEvent write(RunConfig run, long home, long position, DeviceTask.Purpose purpose, StateSnapshot copy,
             StagingBuffer buffer, Consumer<EngineEvent> reports) {
         return switch (purpose) {

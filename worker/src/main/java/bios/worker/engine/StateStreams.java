@@ -105,7 +105,7 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
 
     /// Writes a copy of a run's state and frees the copy; the event says that it is durable.
     ///
-    /// @param reports receives what else the entity must know
+    /// @param reports receives [EngineEvent.StateNotFinite]
     EngineEvent write(RunConfig config, long home, long position, DeviceTask.Purpose purpose,
             StateSnapshot copy, Consumer<EngineEvent> reports)
             throws Exception {

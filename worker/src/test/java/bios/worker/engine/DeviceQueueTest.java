@@ -81,6 +81,12 @@ class DeviceQueueTest {
                 .map(DeviceExecutor.Candidate::operation).toList();
     }
 
+    private QueuedOperation added(ResidentRun run) {
+        QueuedOperation evaluation = evaluate();
+        queue.add(run, evaluation);
+        return evaluation;
+    }
+
     @Test void aTurnContainsAllOperationsThatAreReadyAtItsStart() throws InterruptedException {
         var first = new ResidentRun(model);
         var second = new ResidentRun(model);
@@ -156,10 +162,8 @@ class DeviceQueueTest {
 
     @Test void whatCouldNotBeLaunchedAheadWaitsForTheResultsBeforeIt() throws InterruptedException {
         var run = new ResidentRun(model);
-        QueuedOperation first = evaluate();
-        QueuedOperation second = evaluate();
-        queue.add(run, first);
-        queue.add(run, second);
+        QueuedOperation first = added(run);
+        QueuedOperation second = added(run);
         assertEquals(List.of(first), operations());
         launched(run);
         assertTrue(queue.ahead(run));
@@ -174,10 +178,8 @@ class DeviceQueueTest {
 
     @Test void whatWasLaunchedBehindAFailedOperationIsLaunchedAgain() throws InterruptedException {
         var run = new ResidentRun(model);
-        QueuedOperation first = evaluate();
-        QueuedOperation second = evaluate();
-        queue.add(run, first);
-        queue.add(run, second);
+        QueuedOperation first = added(run);
+        QueuedOperation second = added(run);
         for (QueuedOperation each : List.of(first, second)) {
             assertEquals(List.of(each), operations());
             launched(run);

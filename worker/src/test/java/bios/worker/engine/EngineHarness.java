@@ -643,7 +643,7 @@ final class EngineHarness implements AutoCloseable {
 
     /// The results of passes and steps on their way to the host.
     ///
-    /// @param failing numbers of those that arrive as a failure, from 1 on
+    /// @param failing which of them arrive as a failure: numbers in the order of the launches, from 1 on
     record Results(Semaphore launched, Semaphore arriving, AtomicInteger count, Set<Integer> failing) {
         Results(Integer... failing) {
             this(new Semaphore(0), new Semaphore(0), new AtomicInteger(), Set.of(failing));

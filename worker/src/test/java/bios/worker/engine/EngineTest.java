@@ -9,9 +9,9 @@ import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
-import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.engine.EngineCommand;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
@@ -21,6 +21,7 @@ import bios.protocol.run.StoredOperation;
 import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleTask;
 import bios.worker.adapter.TrainingState;
+import bios.worker.device.Device;
 import bios.worker.engine.EngineHarness.Run;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -34,6 +35,7 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.UnaryOperator;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -608,6 +610,12 @@ class EngineTest {
         }
     }
 
+    /// An engine whose device delivers results when the test says so.
+    private EngineHarness late(EngineHarness.Results results, UnaryOperator<Device> under) {
+        return EngineHarness.withDevice(folder.resolve("late"),
+                device -> EngineHarness.discrete(under.apply(device), results));
+    }
+
     /// The same of the next results.
     private static List<String> receive(Run run, int count) {
         List<String> bits = new ArrayList<>(run.receive(count));
@@ -618,8 +626,7 @@ class EngineTest {
     @Test void theNextMicroBatchIsLaunchedWhileTheLastIsOnTheDevice() throws Exception {
         List<Operation> operations = List.of(EngineHarness.gradient(1, 40));
         var results = new EngineHarness.Results();
-        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
-                device -> EngineHarness.discrete(device, results))) {
+        try (var harness = late(results, device -> device)) {
             Run run = harness.run(1, SMALL);
             operations.forEach(run::send);
             results.awaitLaunched(2);
@@ -633,8 +640,7 @@ class EngineTest {
     @Test void aGradientIsLaunchedBehindAnotherAndBehindAStepAndAStepBehindNeither() throws Exception {
         List<Operation> operations = EngineHarness.operations(1, 2, 0.01).subList(0, 6);
         var results = new EngineHarness.Results();
-        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
-                device -> EngineHarness.discrete(device, results))) {
+        try (var harness = late(results, device -> device)) {
             Run run = harness.run(1, SMALL);
             operations.forEach(run::send);
             results.awaitLaunched(2);
@@ -680,8 +686,8 @@ class EngineTest {
         var refusing = new AtomicBoolean();
         var results = new EngineHarness.Results();
         results.arrive(1000);
-        try (var harness = EngineHarness.withDevice(folder.resolve("late"), device -> EngineHarness
-                .discrete(EngineHarness.refusingEverySecondPass(device, refusing), results))) {
+        try (var harness = late(results,
+                device -> EngineHarness.refusingEverySecondPass(device, refusing))) {
             Run run = harness.run(1, SMALL).ignoringEviction();
             run.all(List.of(EngineHarness.gradient(1, 1)));
             BlobRef before = run.point().state();
@@ -702,8 +708,7 @@ class EngineTest {
         List<Operation> operations = List.of(EngineHarness.gradient(1, 1), EngineHarness.gradient(2, 2));
         var until = new AtomicInteger(-1);
         var results = new EngineHarness.Results();
-        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
-                device -> EngineHarness.discrete(EngineHarness.refusing(device, until), results))) {
+        try (var harness = late(results, device -> EngineHarness.refusing(device, until))) {
             Run run = harness.run(1, SMALL);
             run.send(operations.getFirst());
             results.awaitLaunched(1);
@@ -719,8 +724,7 @@ class EngineTest {
     @Test void aBadOperationBehindOneThatIsOnTheDeviceFailsInItsTurn() throws Exception {
         List<Operation> good = List.of(EngineHarness.gradient(1, 1), EngineHarness.gradient(2, 2));
         var results = new EngineHarness.Results();
-        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
-                device -> EngineHarness.discrete(device, results))) {
+        try (var harness = late(results, device -> device)) {
             Run run = harness.run(1, SMALL);
             run.send(good.getFirst());
             results.awaitLaunched(1);
@@ -741,8 +745,7 @@ class EngineTest {
     @Test void anOperationBehindOneThatTheDeviceFailsIsExecutedAgain() throws Exception {
         List<Operation> operations = List.of(EngineHarness.gradient(1, 1), EngineHarness.gradient(2, 2));
         var results = new EngineHarness.Results(1, 2);
-        try (var harness = EngineHarness.withDevice(folder.resolve("late"),
-                device -> EngineHarness.discrete(device, results))) {
+        try (var harness = late(results, device -> device)) {
             Run run = harness.run(1, SMALL);
             operations.forEach(run::send);
             results.awaitLaunched(2);
