@@ -30,6 +30,10 @@ public final class DatabaseCompaction implements AutoCloseable {
     private static final int STEP_BYTES = 1 << 20;
     private static final int STEP_BYTES_WHILE_WRITING = 256 << 10;
     private static final int MOVED_BYTES = 4 << 20;
+    private static final int MOVED_BYTES_WHILE_WRITING = 1 << 20;
+    /// Percent of live data in the chunks that may be rewritten, as H2 names it.
+    private static final String REWRITABLE_FILL = "info.CHUNKS_FILL_RATE_RW";
+    private static final int ANY_FILL = 101;
     /// How long one tick works.
     private static final long BUSY_NANOS = TimeUnit.MILLISECONDS.toNanos(100);
     private static final long QUIET_NANOS = TimeUnit.MILLISECONDS.toNanos(250);
@@ -87,10 +91,9 @@ public final class DatabaseCompaction implements AutoCloseable {
         }
         long until = System.nanoTime() + (quiet ? QUIET_NANOS : BUSY_NANOS); // edge: bounds the work
         if (!quiet) {
-            while (store.compact(FILLED_WHILE_WRITING, STEP_BYTES_WHILE_WRITING)) {
-                store.commit();
-                if (System.nanoTime() > until) break; // edge: bounds the work
-            }
+            while (rewrite(store, FILLED_WHILE_WRITING, STEP_BYTES_WHILE_WRITING)
+                    && System.nanoTime() < until) { } // edge: bounds the work
+            move(store, FILLED_WHILE_WRITING, MOVED_BYTES_WHILE_WRITING);
         } else if (fruitless < FRUITLESS_TICKS) {
             long size = store.getFileStore().size();
             while (step(store) && System.nanoTime() < until) { } // edge: bounds the work
@@ -102,11 +105,31 @@ public final class DatabaseCompaction implements AutoCloseable {
     /// @return whether the file may be shortened further
     private static boolean step(MVStore store) {
         long size = store.getFileStore().size();
-        boolean rewritten = store.compact(FILLED, STEP_BYTES);
-        if (rewritten) store.commit();
-        if (store.getFileStore() instanceof RandomAccessStore file && file.getFillRate() < FILLED)
-            file.compactMoveChunks(FILLED, MOVED_BYTES, store);
+        boolean rewritten = rewrite(store, FILLED, STEP_BYTES);
+        move(store, FILLED, MOVED_BYTES);
         return rewritten || store.getFileStore().size() < size;
+    }
+
+    /// Frees chunks of which nothing is live, and if the file is filled less than asked for, moves chunks
+    /// towards its beginning and shortens it.
+    private static void move(MVStore store, int filled, int bytes) {
+        if (store.getFileStore() instanceof RandomAccessStore file)
+            file.compactMoveChunks(filled, bytes, store);
+    }
+
+    /// Rewrites what is live in chunks of which little is, if all those that may be rewritten are filled less
+    /// than asked for. Chunks that were just rewritten do not count, nor what they replaced, which is kept for
+    /// the retention time: by the share of all of them the same live pages would be rewritten over and over.
+    ///
+    /// @return whether something was rewritten
+    private static boolean rewrite(MVStore store, int filled, int bytes) {
+        int[] rate = {100};
+        store.getFileStore().populateInfo((name, value) -> {
+            if (name.equals(REWRITABLE_FILL)) rate[0] = Integer.parseInt(value);
+        });
+        if (rate[0] >= filled || !store.compact(ANY_FILL, bytes)) return false;
+        store.commit();
+        return true;
     }
 
     private MVStore store() throws SQLException {

@@ -44,6 +44,9 @@ public final class EmbeddedDatabase {
 
     /// Pages of the database in memory. Its own default grows with the heap.
     private static final int CACHE_KIB = 32 << 10;
+    /// A page is split above this size. A commit writes every page that it changed, and those above it: with
+    /// H2's default of 16 KiB, half as much again for the rows of a journal.
+    private static final int PAGE_BYTES = 4096;
 
     private EmbeddedDatabase() {}
 
@@ -61,7 +64,7 @@ public final class EmbeddedDatabase {
     public static String url(Path folder) {
         return "jdbc:h2:" + name(folder) + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
                 + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW + ";CACHE_SIZE=" + CACHE_KIB
-                + ";RETENTION_TIME=" + RETENTION_MILLIS;
+                + ";RETENTION_TIME=" + RETENTION_MILLIS + ";PAGE_SIZE=" + PAGE_BYTES;
     }
 
     /// The JDBC address of the existing database in `folder`, which is not changed.

@@ -26,6 +26,9 @@ import org.junit.jupiter.api.io.TempDir;
 final class DatabaseCompactionTest {
     private static final int TICKS = 40;
     private static final int MARKS = 12;
+    private static final int RETENTION_MILLIS = 100;
+    /// More than a database to which little is written has between two ticks.
+    private static final int BUSY_COMMITS = 40;
     private static final String SCHEME = "recorded";
     @TempDir Path folder;
 
@@ -106,8 +109,12 @@ final class DatabaseCompactionTest {
     }
 
     private static String address(Path file, String scheme) {
-        return "jdbc:h2:" + scheme + file + ";WRITE_DELAY=0;RETENTION_TIME=0;FILE_LOCK=NO;MAX_COMPACT_TIME=0"
-                + ";DB_CLOSE_ON_EXIT=FALSE";
+        return address(file, scheme, 0);
+    }
+
+    private static String address(Path file, String scheme, int retentionMillis) {
+        return "jdbc:h2:" + scheme + file + ";WRITE_DELAY=0;RETENTION_TIME=" + retentionMillis
+                + ";FILE_LOCK=NO;MAX_COMPACT_TIME=0;DB_CLOSE_ON_EXIT=FALSE";
     }
 
     /// Many small commits of rows, of which most are deleted again.
@@ -164,6 +171,27 @@ final class DatabaseCompactionTest {
                 assertTrue(left < 700_000, used + " bytes became " + left);
             }
             assertEquals(before, content(connection));
+        }
+    }
+
+    @Test void theFileOfABusyDatabaseShrinksToo() throws Exception {
+        Path file = folder.resolve("journal.mv.db");
+        String address = address(folder.resolve("journal"), "", RETENTION_MILLIS);
+        try (Connection connection = EmbeddedDatabase.connect(address);
+                var compaction = DatabaseCompaction.of(EmbeddedDatabase.connect(address));
+                var statement = connection.createStatement()) {
+            write(connection, 100, 20);
+            long used = Files.size(file);
+            // Nothing of the end of the file is dead: it has to be moved.
+            statement.execute("CREATE TABLE last AS SELECT X, SPACE(3000) FROM SYSTEM_RANGE(1, 100)");
+            statement.execute("CREATE TABLE mark (number INT)");
+            for (int i = 0; i < TICKS; i++) {
+                for (int j = 0; j < BUSY_COMMITS; j++) statement.execute("INSERT INTO mark VALUES (" + j + ")");
+                compaction.tick();
+                Thread.sleep(RETENTION_MILLIS / 2);
+            }
+            long left = Files.size(file);
+            assertTrue(left < used / 3, used + " bytes became " + left);
         }
     }
 
