@@ -9,7 +9,7 @@ half of the measurements must not grow by more than the allowance. One JSON line
 
 `--cassandra` does the same on a cluster of a coordinator, a worker and a Cassandra. `--plant` goes on with saves under ever new
 names, and fails unless that growth is found. The gate runs the short form; the long one is
-`soak.py --steps 100000 --runs 3 --every 4 --measurements 40 --rest 40 --append docs/bench/soak.jsonl`.
+`soak.py --steps 100000 --runs 3 --every 4 --measurements 32 --rest 25 --append docs/bench/soak.jsonl`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ bios.engine.adapter-bytes = 1 MiB
 bios.session.ends-after = 30 s
 bios.run.unnamed-weights { lease = 5 s, newest-snapshots = 4 }
 """
+FIXED_HEAP = "-Xms256m -Xmx256m -XX:+AlwaysPreTouch"
 ENTITIES = {"runs": "bios.coordinator.run.TrainingRunEntity", "sessions": "bios.coordinator.session.SessionEntity"}
 #: How much the line through the second half may rise: a share of the median, and an amount for what comes in steps (a file
 #: that is reused, a heap of the C library, a snapshot more or less).
@@ -264,6 +265,7 @@ def main() -> None:
     parser.add_argument("--rows", default=None, metavar="FILE", help="appends each measurement as a JSON line")
     parser.add_argument("--append", default=None, metavar="FILE", help="appends the result as a JSON line")
     a = parser.parse_args()
+    os.environ["BIOS_JAVA_OPTIONS"] = f"{FIXED_HEAP} {os.environ.get('BIOS_JAVA_OPTIONS', '')}".strip()
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
         settings.write(SETTINGS)
         settings.flush()

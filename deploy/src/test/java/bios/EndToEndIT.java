@@ -82,7 +82,7 @@ final class EndToEndIT {
         python("deploy/src/test/python/damage.py", "--parts", "places", "--places", "3");
     }
 
-    /// The long form: `soak.py --steps 100000 --runs 3 --every 4 --measurements 60`.
+    /// The long form: `soak.py --steps 100000 --runs 3 --every 4 --measurements 32 --rest 25`.
     @Test void whatAServerUsesDoesNotGrowWithWhatItHasDone() throws Exception {
         python("deploy/src/test/python/soak.py", "--plant");
     }
