@@ -1,7 +1,8 @@
 """The unmodified Tinker SDK against `bios up`, method by method.
 
 Needs the package `tinker` (with transformers and torch); without it the check says so and is skipped. `--write` puts the
-outcome into the column of the installed version in docs/reference/compatibility.md. `--only WORD` runs the methods whose
+outcome into the column of the installed version in docs/reference/compatibility.md: `ok`, `absent` (the version lacks it),
+`own fault` (it fails in the package itself), or why it failed. `--only WORD` runs the methods whose
 name has the word, and what they need.
 """
 
@@ -21,6 +22,8 @@ import threading
 import time
 import traceback
 import urllib.request
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -35,6 +38,10 @@ from harness import NAME, ROOT, VOCABULARY, server
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 LIMIT_SECONDS = 120
 KEY = "tml-compatibility"
+ABSENT = "absent"
+OWN_FAULT = "own fault"
+# Failures that are in the package itself, whatever the service answers, by words of the error.
+OWN_FAULTS = {"tinker checkpoint delete": "Got unexpected extra argument"}  # a command `list` hides Python's own there
 Checks = List[Tuple[str, Callable[[], Any]]]
 
 
@@ -56,6 +63,32 @@ def outcome(check: Callable[[], Any]) -> str:
     thread.start()
     thread.join(LIMIT_SECONDS)
     return ended.get("as", f"no answer in {LIMIT_SECONDS} s")
+
+
+def absent(name: str) -> bool:
+    """Whether the installed version of the package lacks the method or the command of this name."""
+    if name.startswith("tinker "):
+        import click
+        from tinker.cli.__main__ import main_cli
+        command: Any = main_cli
+        for word in name.split()[1:]:
+            command = command.get_command(click.Context(command), word)
+            if command is None:
+                return True
+        return False
+    owner, _, method = name.partition("(")[0].partition(".")
+    if not method:
+        return False
+    module = import_module("tinker.lib.public_interfaces." + re.sub(r"(?<!^)(?=[A-Z])", "_", owner).lower())
+    return not hasattr(getattr(module, owner), method)
+
+
+def judged(name: str, check: Callable[[], Any]) -> str:
+    """`absent`, or the outcome of the check, a fault of the package told apart."""
+    if absent(name):
+        return ABSENT
+    found = outcome(check)
+    return OWN_FAULT if OWN_FAULTS.get(name, "\n") in found else found
 
 
 def fails(check: Callable[[], Any], *words: str) -> bool:
@@ -480,6 +513,7 @@ def main() -> None:
     from importlib.metadata import version
     only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
     outcomes: Dict[str, str] = {}
+    fine = ("ok", ABSENT, OWN_FAULT)
     os.environ["BIOS_TOKEN_SECRET"] = "a secret for this check"
     with server() as running, tempfile.TemporaryDirectory() as cache:
         os.environ.update(HF_ENDPOINT=running.url, HF_HOME=cache, HF_TOKEN=KEY, TINKER_BASE_URL=running.url,
@@ -487,15 +521,14 @@ def main() -> None:
         needed = ("create_lora", "create_sampling_client(base", "save_")
         for name, check in Surface(running.url).checks():
             if only in name or any(word in name for word in needed):
-                outcomes[name] = outcome(check)
-                print(f"{'ok  ' if outcomes[name] == 'ok' else 'FAIL'} {name}"
-                      + ("" if outcomes[name] == "ok" else f": {outcomes[name]}"), flush=True)
+                outcomes[name] = result = judged(name, check)
+                print(f"{result:<10}{name}" if result in fine else f"FAIL      {name}: {result}", flush=True)
                 if "--write" in sys.argv:
                     write(version("tinker"), outcomes)
-    good = sum(1 for result in outcomes.values() if result == "ok")
-    print(f"tinker {version('tinker')}: {good} of {len(outcomes)}")
-    sys.stdout.flush()
-    os._exit(0 if good == len(outcomes) else 1)  # a call without an answer keeps its thread
+    counts = Counter(result if result in fine else "failed" for result in outcomes.values())
+    print(f"tinker {version('tinker')}: " + ", ".join(f"{n} {result}" for result, n in counts.items())
+          + f" of {len(outcomes)}", flush=True)
+    os._exit(1 if counts["failed"] else 0)  # a call without an answer keeps its thread
 
 
 if __name__ == "__main__":

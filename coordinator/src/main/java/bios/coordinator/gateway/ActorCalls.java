@@ -91,7 +91,7 @@ final class ActorCalls {
             case ApiResponse.NoContent _ -> new Answer.Done();
             case ApiResponse.JsonBody(int status, _, _) when status == 200 -> new Answer.Done();
             case ApiResponse.JsonBody _, ApiResponse.JsonStream _, ApiResponse.Binary _,
-                    ApiResponse.ByteStream _, ApiResponse.Streamed _ ->
+                    ApiResponse.ByteStream _, ApiResponse.Streamed _, ApiResponse.Redirect _ ->
                     throw new IllegalStateException("the endpoint has no answer for actors");
         };
     }

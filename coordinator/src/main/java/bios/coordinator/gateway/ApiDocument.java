@@ -252,8 +252,8 @@ final class ApiDocument {
         all.add(post(path + "/publish", "Let every account read it; any body"));
         all.add(ApiOperation.of("DELETE", path + "/publish", "Let only its owner read it"));
         all.add(get(path + "/archive", "A signed URL of its archive, or with Accept: application/gzip the"
-                + " archive").answering(object(must("url", string()), must("expires", time())))
-                .or("application/gzip"));
+                + " archive; to Tinker's client with that Accept a redirect to the URL")
+                .answering(object(must("url", string()), must("expires", time()))).or("application/gzip"));
         all.add(get(path + "/external_weights_urls", "A signed URL of each file of its adapter").answering(
                 object(must("urls", map(string())), must("expires", time()))));
         all.add(get("external_weights/{run}/{kind}/{name}/{file}", "A file by a signed URL").asking("token",

@@ -35,6 +35,11 @@ sealed interface ApiResponse {
     /// Status 204 without a body.
     record NoContent() implements ApiResponse {}
 
+    /// Status 302 without a body.
+    ///
+    /// @param expires when the location ends to serve anything, in milliseconds since the epoch
+    record Redirect(String location, long expires) implements ApiResponse {}
+
     /// A download.
     ///
     /// @param tag names the content: another tag means other bytes

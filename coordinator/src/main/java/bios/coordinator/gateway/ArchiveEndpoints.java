@@ -25,7 +25,7 @@ import java.util.concurrent.Executor;
 import java.util.function.LongSupplier;
 
 /// Checkpoint archive downloads. The route with an API key returns a signed URL, or the archive itself if the
-/// client accepts `application/gzip`. The signed URL needs no API key.
+/// client accepts `application/gzip` and is not Tinker's. The signed URL needs no API key.
 final class ArchiveEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
@@ -53,7 +53,8 @@ final class ArchiveEndpoints {
         CheckpointRef ref = CheckpointRef.of(call.pathParameters());
         CompletionStage<CheckpointManifest> found = runs.resolve(call.account(), ref.path());
         CompletionStage<ApiResponse> answer = found.thenCompose(manifest -> {
-            if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, ref));
+            if (!call.accepts("application/gzip") || call.isTinkerClient())
+                return CompletableFuture.completedStage(link(call, ref));
             ModelInfo model = services.model(FieldPath.BODY, manifest.baseModel().value(), true);
             return tokenizer(model).thenCompose(files -> stream(call, ref, manifest, "bios",
                     adapter -> Archive.inBiosFormat(manifest, adapter, files)));
@@ -83,10 +84,13 @@ final class ArchiveEndpoints {
         return services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
     }
 
+    /// A signed URL; Tinker's client until 0.22.1, which asks for `application/gzip`, reads it from a
+    /// redirect.
     private ApiResponse link(ApiRequest call, CheckpointRef ref) {
         long expires = expiry();
-        return ApiResponse.ok("url", urls.url(call, archivePath(ref), expires),
-                "expires", ResponseBodies.time(expires));
+        String url = urls.url(call, archivePath(ref), expires);
+        return call.accepts("application/gzip") ? new ApiResponse.Redirect(url, expires)
+                : ApiResponse.ok("url", url, "expires", ResponseBodies.time(expires));
     }
 
     private String signer(ApiRequest call, String path) {

@@ -22,11 +22,14 @@ import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.http.javadsl.model.ContentType;
 import org.apache.pekko.http.javadsl.model.ContentTypes;
+import org.apache.pekko.http.javadsl.model.DateTime;
 import org.apache.pekko.http.javadsl.model.HttpEntities;
 import org.apache.pekko.http.javadsl.model.HttpHeader;
 import org.apache.pekko.http.javadsl.model.HttpRequest;
 import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.model.ResponseEntity;
+import org.apache.pekko.http.javadsl.model.headers.Expires;
+import org.apache.pekko.http.javadsl.model.headers.Location;
 import org.apache.pekko.http.javadsl.model.headers.RawHeader;
 import org.apache.pekko.http.scaladsl.model.EntityStreamException;
 import org.apache.pekko.japi.Pair;
@@ -282,6 +285,9 @@ final class HttpHandler {
                             .addHeader(RawHeader.create("Cache-Control", "no-cache")));
             case ApiResponse.NoContent _ ->
                     CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
+            case ApiResponse.Redirect(var location, long expires) -> CompletableFuture.completedStage(
+                    HttpResponse.create().withStatus(302).addHeader(Location.create(location))
+                            .addHeader(Expires.create(DateTime.create(expires))));
             case ApiResponse.ByteStream download -> CompletableFuture.completedStage(stream(download));
         };
     }

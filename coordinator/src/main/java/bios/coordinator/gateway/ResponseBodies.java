@@ -97,7 +97,7 @@ final class ResponseBodies {
 
     private static ApiResponse passBody(ApiRequest call, OperationResult.Evaluated result,
             List<Integer> columns, boolean forwardOnly) {
-        if (call.acceptsProtobuf()) return protobuf(result.logprobs().size()
+        if (readsProtobuf(call, columns)) return protobuf(result.logprobs().size()
                 + result.logprobs().stream().mapToLong(l -> l.length).sum(),
                 () -> ProtoResults.pass(result, columns));
         boolean packed = call.accepts("application/vnd.bios+json");
@@ -108,6 +108,13 @@ final class ResponseBodies {
         return numbers(numbers, ApiResponse.object("type", forwardOnly ? "forward" : "forward_backward",
                 "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs,
                 "metrics", result.metrics()));
+    }
+
+    /// Whether the client reads this pass as protobuf: Tinker's client until 0.24.0 takes the shape of the
+    /// first record for that of all.
+    private static boolean readsProtobuf(ApiRequest call, List<Integer> columns) {
+        return call.acceptsProtobuf() && (!call.isTinkerClient() || call.tinkerVersionIsAtLeast(0, 25)
+                || columns.stream().distinct().count() < 2);
     }
 
     private static ApiResponse protobuf(long numbers, Supplier<byte[]> body) {

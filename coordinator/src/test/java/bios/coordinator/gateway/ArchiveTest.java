@@ -153,6 +153,25 @@ class ArchiveTest {
                 + token).status());
     }
 
+    /// Until 0.22.1 the SDK asks for the archive itself, and insists on the URL in a redirect.
+    @Test void tinkersClientIsRedirectedToTheSignedUrl() throws IOException {
+        service.agent = "AsyncTinker/Python 0.18.2";
+        Answer redirect;
+        try {
+            redirect = download();
+        } finally {
+            service.agent = "test";
+        }
+        assertEquals(302, redirect.status());
+        assertEquals(0, redirect.bytes().length);
+        assertTrue(redirect.response().headers().firstValue("Expires").orElseThrow().endsWith(" GMT"));
+        URI url = URI.create(redirect.response().headers().firstValue("Location").orElseThrow());
+        assertEquals(service.uri("").getAuthority(), url.getAuthority());
+        assertEquals(List.of("adapter_config.json", "adapter_model.safetensors", "checkpoint_complete"),
+                List.copyOf(members(service.get(url.getRawPath() + "?" + url.getRawQuery()).bytes())
+                        .keySet()));
+    }
+
     @Test void theRestOfADownloadIsTheRestOfItsBytes() {
         Answer whole = download();
         String tag = whole.response().headers().firstValue("ETag").orElseThrow();
