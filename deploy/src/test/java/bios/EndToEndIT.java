@@ -138,6 +138,7 @@ final class EndToEndIT {
         builder.environment().put("OMP_NUM_THREADS", "1");
         int status = builder.start().waitFor();
         String output = Files.readString(log);
+        Files.delete(log);
         System.out.println(output);
         assertEquals(0, status, () -> String.join(" ", command) + "\n" + output);
     }
