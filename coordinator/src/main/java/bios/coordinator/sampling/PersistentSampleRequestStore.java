@@ -35,6 +35,10 @@ public final class PersistentSampleRequestStore implements SampleRequestStore {
                 .map(task -> new StoredRequest(task.owner(), decode(task.body()))), blocking);
     }
 
+    @Override public CompletionStage<Void> remove(List<String> requests) {
+        return CompletableFuture.runAsync(() -> store.remove(requests), blocking);
+    }
+
     @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {
         return CompletableFuture.runAsync(() -> store.deleteOlderThan(ageMillis), blocking);
     }

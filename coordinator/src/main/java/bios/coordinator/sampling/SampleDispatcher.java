@@ -41,6 +41,7 @@ final class SampleDispatcher<E> {
     private final Map<E, EngineLoad<E>> engines = new LinkedHashMap<>();
     private final Map<String, Integer> unfinishedOf = new HashMap<>();
     private final LinkedHashSet<Request<E>> finished = new LinkedHashSet<>();
+    private final List<String> expired = new ArrayList<>();
     private final List<Request<E>> deferred = new ArrayList<>();
     private int unfinished;
     private long waitingBytes;
@@ -294,7 +295,15 @@ final class SampleDispatcher<E> {
             oldest.remove();
             requests.remove(request.task.id());
             resultBytes -= request.resultBytes;
+            expired.add(request.task.id());
         }
+    }
+
+    /// The tasks whose results were deleted since the last call.
+    List<String> takeExpired() {
+        List<String> tasks = List.copyOf(expired);
+        expired.clear();
+        return tasks;
     }
 
     /// Assigns waiting requests, in order, to engines that have room.

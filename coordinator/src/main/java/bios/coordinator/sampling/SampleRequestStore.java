@@ -1,12 +1,13 @@
 package bios.coordinator.sampling;
 
 import bios.protocol.sampling.SampleTask;
+import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
-/// Stores accepted sampling requests for all coordinators, so that another one can run a request after the
-/// loss of the one that accepted it.
+/// Stores accepted sampling requests for all coordinators until their results have expired, so that another one
+/// can run a request after the loss of the one that accepted it.
 public interface SampleRequestStore {
     /// A request and the account that owns it.
     record StoredRequest(String owner, SampleTask task) {}
@@ -19,6 +20,9 @@ public interface SampleRequestStore {
     /// The request; empty if it is unknown or expired.
     CompletionStage<Optional<StoredRequest>> find(String request);
 
+    /// Deletes requests whose results have expired.
+    CompletionStage<Void> remove(List<String> requests);
+
     /// Deletes requests older than this many milliseconds.
     CompletionStage<Void> deleteOlderThan(long ageMillis);
 
@@ -30,6 +34,10 @@ public interface SampleRequestStore {
 
         @Override public CompletionStage<Optional<StoredRequest>> find(String request) {
             return CompletableFuture.completedStage(Optional.empty());
+        }
+
+        @Override public CompletionStage<Void> remove(List<String> requests) {
+            return CompletableFuture.completedStage(null);
         }
 
         @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {

@@ -101,6 +101,8 @@ public final class SamplingRouter {
     private final Map<String, ActorRef<EngineReply>> replyAdapters = new HashMap<>();
     /// Tokens of unfinished requests that were handed out to their followers.
     private final Map<String, Long> handedOut = new HashMap<>();
+    /// The ids of requests that other routers accepted, by task.
+    private final Map<String, String> adopted = new HashMap<>();
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
 
     private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings,
@@ -197,6 +199,7 @@ public final class SamplingRouter {
             case Tick _ -> {
                 dispatcher.requeueDeferred(now());
                 dispatcher.expire(now());
+                removeExpired();
                 dispatcher.resendOverdue(now()).forEach(this::send);
             }
         }
@@ -279,8 +282,19 @@ public final class SamplingRouter {
                 instanceof SampleDispatcher.Submission.QueueFull(var fault)) {
             retrieve.replyTo().tell(new SamplingReply.Pending(request, fault.message()));
         } else {
+            if (!request.startsWith(prefix)) adopted.put(loaded.get().task().id(), request);
             answer(retrieve, loaded.get().task().id());
         }
+    }
+
+    /// A stored request is of no use once its result has expired.
+    private void removeExpired() {
+        List<String> requests = dispatcher.takeExpired().stream()
+                .map(task -> Optional.ofNullable(adopted.remove(task)).orElse(prefix + task)).toList();
+        if (!requests.isEmpty()) store.remove(requests).whenComplete((_, failed) -> {
+            if (failed != null) LOG.warn("{} sampling requests whose results have expired stay stored until"
+                    + " they are {} old: {}", requests.size(), requestAge, failed.toString());
+        });
     }
 
     private static SamplingReply reply(String request, SampleDispatcher.Status status) {

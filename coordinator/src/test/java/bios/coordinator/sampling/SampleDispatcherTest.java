@@ -204,7 +204,10 @@ class SampleDispatcherTest {
         dispatcher.complete("3", result(700), 500);
         assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "1"));
         assertInstanceOf(Status.Completed.class, dispatcher.status("me", "2"));
+        assertEquals(List.of("1"), dispatcher.takeExpired());
         dispatcher.expire(1401);
+        assertEquals(List.of("2"), dispatcher.takeExpired());
+        assertEquals(List.of(), dispatcher.takeExpired());
         assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "2"));
         assertInstanceOf(Status.Completed.class, dispatcher.status("me", "3"));
     }

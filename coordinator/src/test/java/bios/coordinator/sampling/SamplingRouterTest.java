@@ -23,6 +23,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
@@ -180,6 +181,11 @@ class SamplingRouterTest {
             return CompletableFuture.completedStage(Optional.ofNullable(requests.get(request)));
         }
 
+        @Override public CompletionStage<Void> remove(List<String> expired) {
+            requests.keySet().removeAll(expired);
+            return CompletableFuture.completedStage(null);
+        }
+
         @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {
             return CompletableFuture.completedStage(null);
         }
@@ -191,8 +197,9 @@ class SamplingRouterTest {
         var store = new MapStore();
         var lost = KIT.spawn(SamplingRouter.create("lost", SETTINGS, directory, store,
                 KeptWeights.ALL, () -> 0));
+        var clock = new AtomicLong();
         var successor = KIT.spawn(SamplingRouter.create("successor", SETTINGS, directory, store,
-                KeptWeights.ALL, () -> 0));
+                KeptWeights.ALL, clock::get));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SampleDispatcherTest.task("s:sample:9:0:ab", "");
         lost.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -214,6 +221,23 @@ class SamplingRouterTest {
         var done = (SamplingReply.Completed) client.receiveMessage();
         assertEquals(request, done.request());
         assertEquals(7, done.result().sequences().getFirst().tokens()[0]);
+        for (String next : List.of("s:sample:9:1:ab", "s:sample:9:2:ab")) {
+            successor.tell(new SamplingCommand.Submit("me", SampleDispatcherTest.task(next, ""),
+                    client.getRef()));
+            client.expectMessageClass(SamplingReply.Accepted.class);
+            sent = seen.receiveMessage();
+            sent.replyTo().tell(new EngineReply.Sampled(next, result()));
+            successor.tell(new SamplingCommand.Retrieve("me", "sample:successor:" + next, 60_000,
+                    client.getRef()));
+            client.expectMessageClass(SamplingReply.Completed.class);
+        }
+        assertEquals(3, store.requests.size());
+        clock.set(SETTINGS.resultAge().plusSeconds(1).toNanos());
+        client.awaitAssert(() -> {
+            // The newest result is kept.
+            assertEquals(Set.of("sample:successor:s:sample:9:2:ab"), store.requests.keySet());
+            return null;
+        });
         KIT.stop(engine);
     }
 

@@ -6,6 +6,7 @@ import bios.persistence.cassandra.Cql;
 import com.datastax.oss.driver.api.core.DriverException;
 import java.nio.ByteBuffer;
 import java.time.InstantSource;
+import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
 
@@ -60,8 +61,8 @@ public final class CassandraSamplingTaskStore implements SamplingTaskStore, Auto
         });
     }
 
-    @Override public void remove(String id) {
-        await("delete from", connection.await().execute(REMOVE, id));
+    @Override public void remove(List<String> ids) {
+        for (String id : ids) await("delete from", connection.await().execute(REMOVE, id));
     }
 
     /// Does nothing: each row has a time to live.

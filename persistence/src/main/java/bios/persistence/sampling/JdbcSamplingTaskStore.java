@@ -8,6 +8,7 @@ import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.time.InstantSource;
+import java.util.List;
 import java.util.Optional;
 
 /// Sampling tasks in the embedded database.
@@ -64,10 +65,13 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
         });
     }
 
-    @Override public void remove(String id) {
+    @Override public void remove(List<String> ids) {
         execute("delete from", "DELETE FROM \"bios_sampling_task\" WHERE \"id\" = ?", s -> {
-            s.setString(1, id);
-            return s.executeUpdate();
+            for (String id : ids) {
+                s.setString(1, id);
+                s.addBatch();
+            }
+            return s.executeBatch();
         });
     }
 

@@ -1,8 +1,9 @@
 package bios.persistence.sampling;
 
+import java.util.List;
 import java.util.Optional;
 
-/// Stores sampling requests that were accepted and have no result yet, so that another coordinator can finish
+/// Stores sampling requests that were accepted, until their results have expired, so that another coordinator can finish
 /// the requests of a coordinator that has terminated. All methods block and are thread-safe: call them from
 /// virtual threads.
 public interface SamplingTaskStore {
@@ -21,8 +22,8 @@ public interface SamplingTaskStore {
     /// The task `id`, if it is stored.
     Optional<Task> find(String id);
 
-    /// Deletes a task, if it is stored.
-    void remove(String id);
+    /// Deletes the tasks with these ids that are stored.
+    void remove(List<String> ids);
 
     /// Deletes all tasks that were stored more than `ageMillis` ago.
     ///

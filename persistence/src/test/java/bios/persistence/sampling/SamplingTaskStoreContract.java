@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.AfterEach;
@@ -38,9 +39,11 @@ abstract class SamplingTaskStoreContract {
         assertEquals(1_000_000, found.storedAtMillis());
         assertArrayEquals(new byte[] {4}, found.body());
         assertEquals(0, tasks.find("b").orElseThrow().body().length);
-        tasks.remove("a");
-        tasks.remove("a");
+        tasks.put("c", "bob", new byte[0]);
+        tasks.remove(List.of("a", "c"));
+        tasks.remove(List.of("a"));
         assertEquals(Optional.empty(), tasks.find("a"));
+        assertEquals(Optional.empty(), tasks.find("c"));
         assertTrue(tasks.find("b").isPresent());
     }
 
