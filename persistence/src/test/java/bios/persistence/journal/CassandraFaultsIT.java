@@ -62,9 +62,15 @@ class CassandraFaultsIT {
         return number - 1;
     }
 
-    private static void awaitMore(AtomicLong acknowledged, long more) throws InterruptedException {
+    /// Fails with the failure of a writer that has ended.
+    private static void awaitMore(List<Future<Long>> writers, AtomicLong acknowledged, long more)
+            throws Exception {
         long goal = acknowledged.get() + more;
-        while (acknowledged.get() < goal) Thread.sleep(10);
+        while (acknowledged.get() < goal) {
+            for (Future<Long> writer : writers)
+                if (writer.isDone()) throw new AssertionError("a writer gave up after " + writer.get());
+            Thread.sleep(10);
+        }
     }
 
     @Test void killsUnderLoadLoseNoAcknowledgedEventAndDoubleNone() throws Exception {
@@ -80,10 +86,10 @@ class CassandraFaultsIT {
                 writers.add(threads.submit(() -> writeUntil(stop, writer, acknowledged)));
             }
             for (int kill = 0; kill < 2; kill++) {
-                awaitMore(acknowledged, 50 + random.nextInt(300));
+                awaitMore(writers, acknowledged, 50 + random.nextInt(300));
                 killAndStartAgain();
             }
-            awaitMore(acknowledged, 50);
+            awaitMore(writers, acknowledged, 50);
             stop.set(true);
             for (int i = 0; i < WRITERS; i++) {
                 long count = writers.get(i).get();
@@ -105,7 +111,7 @@ class CassandraFaultsIT {
                 var writer = journal.writer("given-up-" + i, "w" + i);
                 writers.add(threads.submit(() -> writeUntil(new AtomicBoolean(), writer, acknowledged)));
             }
-            awaitMore(acknowledged, 100);
+            awaitMore(writers, acknowledged, 100);
             killAndStartAgain();
         }
         try (var journal = new JournalDriver(config("30 s"))) {

@@ -20,7 +20,7 @@ import scala.jdk.javaapi.CollectionConverters;
 
 /// Sends a journal the messages of entities, in its own actor system.
 final class JournalDriver implements AutoCloseable {
-    private static final Duration PATIENCE = Duration.ofSeconds(60);
+    private static final Duration PATIENCE = Duration.ofMinutes(6);
     private final ActorSystem system;
     private final ActorRef journal;
 
