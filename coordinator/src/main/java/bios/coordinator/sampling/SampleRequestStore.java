@@ -6,8 +6,8 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
-/// Stores accepted sampling requests for all coordinators until their results have expired, so that another one
-/// can run a request after the loss of the one that accepted it.
+/// Stores accepted sampling requests for all coordinators until their results have expired, so that another
+/// one can run a request after the loss of the one that accepted it.
 public interface SampleRequestStore {
     /// A request and the account that owns it.
     record StoredRequest(String owner, SampleTask task) {}

@@ -118,8 +118,8 @@ public final class DatabaseCompaction implements AutoCloseable {
     }
 
     /// Rewrites what is live in chunks of which little is, if all those that may be rewritten are filled less
-    /// than asked for. Chunks that were just rewritten do not count, nor what they replaced, which is kept for
-    /// the retention time: by the share of all of them the same live pages would be rewritten over and over.
+    /// than asked for. Chunks that were just rewritten do not count, nor what they replaced, which is kept
+    /// for the retention time: by the share of all of them the same pages would be rewritten over and over.
     ///
     /// @return whether something was rewritten
     private static boolean rewrite(MVStore store, int filled, int bytes) {

@@ -3,9 +3,9 @@ package bios.persistence.sampling;
 import java.util.List;
 import java.util.Optional;
 
-/// Stores sampling requests that were accepted, until their results have expired, so that another coordinator can finish
-/// the requests of a coordinator that has terminated. All methods block and are thread-safe: call them from
-/// virtual threads.
+/// Stores sampling requests that were accepted, until their results have expired, so that another coordinator
+/// can finish the requests of a coordinator that has terminated. All methods block and are thread-safe: call
+/// them from virtual threads.
 public interface SamplingTaskStore {
     /// An accepted request.
     ///

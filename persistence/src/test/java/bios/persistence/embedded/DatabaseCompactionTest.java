@@ -186,7 +186,8 @@ final class DatabaseCompactionTest {
             statement.execute("CREATE TABLE last AS SELECT X, SPACE(3000) FROM SYSTEM_RANGE(1, 100)");
             statement.execute("CREATE TABLE mark (number INT)");
             for (int i = 0; i < TICKS; i++) {
-                for (int j = 0; j < BUSY_COMMITS; j++) statement.execute("INSERT INTO mark VALUES (" + j + ")");
+                for (int j = 0; j < BUSY_COMMITS; j++)
+                    statement.execute("INSERT INTO mark VALUES (" + j + ")");
                 compaction.tick();
                 Thread.sleep(RETENTION_MILLIS / 2);
             }
