@@ -41,6 +41,7 @@ final class SampleDispatcher<E> {
     private final Map<E, EngineLoad<E>> engines = new LinkedHashMap<>();
     private final Map<String, Integer> unfinishedOf = new HashMap<>();
     private final LinkedHashSet<Request<E>> finished = new LinkedHashSet<>();
+    /// Tasks whose results were deleted, until [#takeExpired].
     private final List<String> expired = new ArrayList<>();
     private final List<Request<E>> deferred = new ArrayList<>();
     private int unfinished;

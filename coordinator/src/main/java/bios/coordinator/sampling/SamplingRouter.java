@@ -287,7 +287,7 @@ public final class SamplingRouter {
         }
     }
 
-    /// A stored request is of no use once its result has expired.
+    /// Deletes the stored requests whose results have expired: their results are gone for clients, too.
     private void removeExpired() {
         List<String> requests = dispatcher.takeExpired().stream()
                 .map(task -> Optional.ofNullable(adopted.remove(task)).orElse(prefix + task)).toList();

@@ -110,16 +110,16 @@ public final class DatabaseCompaction implements AutoCloseable {
         return rewritten || store.getFileStore().size() < size;
     }
 
-    /// Frees chunks of which nothing is live, and if the file is filled less than asked for, moves chunks
-    /// towards its beginning and shortens it.
+    /// Frees chunks without live pages. If less than `filled` percent of the file is used, also moves up to
+    /// `bytes` of chunks towards the beginning of the file and shortens it.
     private static void move(MVStore store, int filled, int bytes) {
         if (store.getFileStore() instanceof RandomAccessStore file)
             file.compactMoveChunks(filled, bytes, store);
     }
 
-    /// Rewrites what is live in chunks of which little is, if all those that may be rewritten are filled less
-    /// than asked for. Chunks that were just rewritten do not count, nor what they replaced, which is kept
-    /// for the retention time: by the share of all of them the same pages would be rewritten over and over.
+    /// Rewrites up to `bytes` of live pages from sparse chunks, if less than `filled` percent of all
+    /// rewritable chunks is live. New chunks, and the chunks that they replaced, are not rewritable for the
+    /// retention time. If the fill rate of all chunks decided, the same pages would be rewritten repeatedly.
     ///
     /// @return whether something was rewritten
     private static boolean rewrite(MVStore store, int filled, int bytes) {

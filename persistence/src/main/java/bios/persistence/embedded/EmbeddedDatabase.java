@@ -44,8 +44,8 @@ public final class EmbeddedDatabase {
 
     /// Pages of the database in memory. Its own default grows with the heap.
     private static final int CACHE_KIB = 32 << 10;
-    /// A page is split above this size. A commit writes every page that it changed, and those above it: with
-    /// H2's default of 16 KiB, half as much again for the rows of a journal.
+    /// A page is split above this size. A commit writes every page that it changed, and the pages above it in
+    /// the tree. With H2's default of 16 KiB, the commits of a journal write a quarter to a half more.
     private static final int PAGE_BYTES = 4096;
 
     private EmbeddedDatabase() {}

@@ -182,7 +182,7 @@ final class DatabaseCompactionTest {
                 var statement = connection.createStatement()) {
             write(connection, 100, 20);
             long used = Files.size(file);
-            // Nothing of the end of the file is dead: it has to be moved.
+            // All pages at the end of the file are live, so they have to be moved.
             statement.execute("CREATE TABLE last AS SELECT X, SPACE(3000) FROM SYSTEM_RANGE(1, 100)");
             statement.execute("CREATE TABLE mark (number INT)");
             for (int i = 0; i < TICKS; i++) {

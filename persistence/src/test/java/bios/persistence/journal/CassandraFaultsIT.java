@@ -62,7 +62,7 @@ class CassandraFaultsIT {
         return number - 1;
     }
 
-    /// Fails with the failure of a writer that has ended.
+    /// Waits for more acknowledged events; throws if a writer ends before that.
     private static void awaitMore(List<Future<Long>> writers, AtomicLong acknowledged, long more)
             throws Exception {
         long goal = acknowledged.get() + more;

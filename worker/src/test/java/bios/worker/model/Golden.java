@@ -77,7 +77,7 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
         if (!name.endsWith(WIDENED)) return BaseModel.load(folder.resolve("model"), served, on, activations);
         try {
             Path wide = Files.createTempDirectory("golden");
-            // What was registered last is deleted first.
+            // Java deletes in reverse order: the folder, registered first, is empty by then.
             for (String file : List.of("", "config.json", "model.safetensors"))
                 wide.resolve(file).toFile().deleteOnExit();
             Files.copy(folder.resolve("model/config.json"), wide.resolve("config.json"));
