@@ -32,6 +32,7 @@ import java.util.Optional;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.stream.LongStream;
 
@@ -55,8 +56,9 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
     interface Protocol extends AutoCloseable {
         CompletionStage<String> createRun(long number);
 
-        /// Completes when the operation is done, or refused; whether it is done.
-        CompletionStage<Boolean> submit(String run, long seq, Operation operation);
+        /// Completes when the operation is done, or refused; why it was refused, empty if it is done. The
+        /// operations of a run are accepted in the order of these calls.
+        CompletionStage<Optional<String>> submit(String run, long seq, Operation operation);
 
         @Override void close();
     }
@@ -126,11 +128,10 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         }
 
         private void step() {
-            CompletionStage<Boolean> pass = protocol.submit(run, 2L * steps + 1, pass(small(), false));
-            CompletionStage<Boolean> step = protocol.submit(run, 2L * steps++ + 2,
-                    new Operation.OptimStep(Optional.empty()));
-            mustBe(true, pass.toCompletableFuture().join());
-            mustBe(true, step.toCompletableFuture().join());
+            var pass = protocol.submit(run, 2L * steps + 1, pass(small(), false));
+            var step = protocol.submit(run, 2L * steps++ + 2, new Operation.OptimStep(Optional.empty()));
+            mustBeDone(pass.toCompletableFuture().join());
+            mustBeDone(step.toCompletableFuture().join());
         }
 
         private double operationsPerSecond() {
@@ -146,8 +147,8 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         private CompletableFuture<Long> loop(String id, long next, long end, AtomicLong done) {
             if (System.nanoTime() > end) return CompletableFuture.completedFuture(next);
             return protocol.submit(id, next, pass(small(), true)).toCompletableFuture()
-                    .thenComposeAsync(good -> {
-                        mustBe(true, good);
+                    .thenComposeAsync(refusal -> {
+                        mustBeDone(refusal);
                         done.incrementAndGet();
                         return loop(id, next + 1, end, done);
                     });
@@ -179,7 +180,8 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         long begin = 0;
         for (int i = 0; i <= LARGE_TIMES; i++) { // the first one is not measured
             if (i == 1) begin = System.nanoTime();
-            mustBe(false, protocol.submit(run, 1_000_000, batch).toCompletableFuture().join());
+            if (protocol.submit(run, 1_000_000, batch).toCompletableFuture().join().isEmpty())
+                throw new CommandFailed("a batch with an unknown token was accepted");
         }
         return LARGE_TIMES * bytes / 1e6 / ((System.nanoTime() - begin) * 1e-9);
     }
@@ -194,8 +196,10 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         return new Operation.ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), forwardOnly);
     }
 
-    private static void mustBe(boolean done, boolean was) {
-        if (was != done) throw new CommandFailed("an operation was " + (was ? "done" : "refused"));
+    private static void mustBeDone(Optional<String> refusal) {
+        refusal.ifPresent(why -> {
+            throw new CommandFailed("an operation was refused: " + why);
+        });
     }
 
     /// Equal sequences.
@@ -225,11 +229,14 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
                             ((Answer.Submitted) answer).run().orElseThrow());
         }
 
-        @Override public CompletionStage<Boolean> submit(String run, long seq, Operation operation) {
+        @Override public CompletionStage<Optional<String>> submit(String run, long seq,
+                Operation operation) {
             return client.request(new Request.Submit(run, seq, operation)).thenCompose(answer ->
                     answer instanceof Answer.Submitted(var request, _) ? result(request)
                             : CompletableFuture.completedStage(answer)).thenApply(answer ->
-                            answer instanceof Answer.Evaluated || answer instanceof Answer.Stepped);
+                            answer instanceof Answer.Evaluated || answer instanceof Answer.Stepped
+                                    ? Optional.<String>empty() : Optional.of(answer.toString()))
+                    .exceptionally(failed -> Optional.of(failed.getMessage()));
         }
 
         private CompletionStage<Answer> result(String request) {
@@ -248,6 +255,9 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         private final HttpClient client;
         private final String url;
         private final String session = UUID.randomUUID().toString();
+        /// The newest submission of each run: HTTP keeps no order of two requests under way, so the next one
+        /// is sent when it is answered, as the Python packages do.
+        private final Map<String, CompletionStage<JsonNode>> submitted = new ConcurrentHashMap<>();
 
         HttpProtocol(String url) {
             this(HttpClient.newHttpClient(), url);
@@ -268,8 +278,10 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
             return api("create_model", body).thenApply(answer -> answer.get("model_id").asText());
         }
 
-        @Override public CompletionStage<Boolean> submit(String run, long seq, Operation operation) {
-            return answer(run, seq, operation).thenApply(answer -> !answer.has("error"));
+        @Override public CompletionStage<Optional<String>> submit(String run, long seq,
+                Operation operation) {
+            return answer(run, seq, operation).thenApply(answer ->
+                    answer.has("error") ? Optional.of(answer.toString()) : Optional.empty());
         }
 
         private CompletionStage<JsonNode> answer(String run, long seq, Operation operation) {
@@ -284,7 +296,11 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
 
         /// Submits an operation; its result, or an answer with `error`.
         CompletionStage<JsonNode> call(String call, ObjectNode body) {
-            return api(call, body).thenCompose(answer -> answer.has("request_id") && !answer.has("error")
+            CompletionStage<JsonNode> none = CompletableFuture.completedStage(null);
+            CompletionStage<JsonNode> submission = submitted.compute(body.path("model_id").asText(),
+                    (_, last) -> (last == null ? none : last).handle((_, _) -> null)
+                            .thenCompose(_ -> api(call, body)));
+            return submission.thenCompose(answer -> answer.has("request_id") && !answer.has("error")
                     ? result(answer.get("request_id").asText()) : CompletableFuture.completedStage(answer));
         }
 

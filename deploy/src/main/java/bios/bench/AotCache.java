@@ -74,9 +74,10 @@ public record AotCache(Path file) {
         return Report.JSON.createObjectNode().put("model_id", run).put("seq_id", seq);
     }
 
-    private static void mustBeDone(CompletionStage<Boolean> operation) {
-        if (!operation.toCompletableFuture().join())
-            throw new CommandFailed("the server that fills the cache refused an operation");
+    private static void mustBeDone(CompletionStage<Optional<String>> operation) {
+        operation.toCompletableFuture().join().ifPresent(refusal -> {
+            throw new CommandFailed("the server that fills the cache refused an operation: " + refusal);
+        });
     }
 
     private static JsonNode done(JsonNode answer) {

@@ -74,7 +74,7 @@ public record ClientsBench(int clients, int seconds) {
     private static boolean done(ActorsBench.HttpProtocol protocol, String run, long seq,
             Operation operation) {
         try {
-            return protocol.submit(run, seq, operation).toCompletableFuture().join();
+            return protocol.submit(run, seq, operation).toCompletableFuture().join().isEmpty();
         } catch (CompletionException _) {
             return false;
         }

@@ -54,8 +54,24 @@ record ApiRequest(String id, Accounts.Caller caller, List<String> pathParameters
         return headers.getOrDefault("user-agent", "").contains("Tinker");
     }
 
-    /// Whether the client is the Tinker client of this version, or a later one.
-    boolean tinkerVersionIsAtLeast(int major, int minor) {
+    /// Whether the client reads a pass as protobuf in which the records differ in shape: Tinker's client until
+    /// 0.24 takes the shape of the first record for that of all.
+    boolean readsMixedShapes() {
+        return !isTinkerClient() || tinkerVersionIsAtLeast(0, 25);
+    }
+
+    /// Whether the client reads an archive itself; Tinker's client expects its URL.
+    boolean readsArchives() {
+        return !isTinkerClient();
+    }
+
+    /// Whether the client expects, with the URL of a file to upload, the headers to be sent: Tinker's client
+    /// does from 0.40 on.
+    boolean expectsUploadHeaders() {
+        return tinkerVersionIsAtLeast(0, 40);
+    }
+
+    private boolean tinkerVersionIsAtLeast(int major, int minor) {
         var version = TINKER_VERSION.matcher(headers.getOrDefault("user-agent", ""));
         if (!version.find()) return false;
         int first = Integer.parseInt(version.group(1));

@@ -53,7 +53,7 @@ final class ArchiveEndpoints {
         CheckpointRef ref = CheckpointRef.of(call.pathParameters());
         CompletionStage<CheckpointManifest> found = runs.resolve(call.account(), ref.path());
         CompletionStage<ApiResponse> answer = found.thenCompose(manifest -> {
-            if (!call.accepts("application/gzip") || call.isTinkerClient())
+            if (!call.accepts("application/gzip") || !call.readsArchives())
                 return CompletableFuture.completedStage(link(call, ref));
             ModelInfo model = services.model(FieldPath.BODY, manifest.baseModel().value(), true);
             return tokenizer(model).thenCompose(files -> stream(call, ref, manifest, "bios",

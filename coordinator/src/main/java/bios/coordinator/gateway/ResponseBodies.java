@@ -110,11 +110,9 @@ final class ResponseBodies {
                 "metrics", result.metrics()));
     }
 
-    /// Whether the client reads this pass as protobuf: Tinker's client until 0.24.0 takes the shape of the
-    /// first record for that of all.
     private static boolean readsProtobuf(ApiRequest call, List<Integer> columns) {
-        return call.acceptsProtobuf() && (!call.isTinkerClient() || call.tinkerVersionIsAtLeast(0, 25)
-                || columns.stream().distinct().count() < 2);
+        return call.acceptsProtobuf()
+                && (columns.stream().distinct().count() < 2 || call.readsMixedShapes());
     }
 
     private static ApiResponse protobuf(long numbers, Supplier<byte[]> body) {

@@ -110,12 +110,12 @@ final class UploadEndpoints {
         }));
     }
 
-    /// The URL of each file. Tinker's clients from 0.40 on expect an object with the headers to be sent.
+    /// The URL of each file.
     private LinkedHashMap<String, Object> signed(ApiRequest call, Uploads.Id id) {
         var all = new LinkedHashMap<String, Object>();
         for (String file : Uploads.FILES) {
             String url = urls.url(call, "external_weights_uploads/" + id + "/" + file, id.endsMillis());
-            all.put(file, call.tinkerVersionIsAtLeast(0, 40)
+            all.put(file, call.expectsUploadHeaders()
                     ? ApiResponse.object("url", url, "headers", new LinkedHashMap<String, Object>()) : url);
         }
         return all;

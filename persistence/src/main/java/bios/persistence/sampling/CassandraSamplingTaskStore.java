@@ -17,6 +17,8 @@ public final class CassandraSamplingTaskStore implements SamplingTaskStore, Auto
     private static final String FIND =
             "SELECT owner, body, stored FROM KEYSPACE.sampling_tasks WHERE id = ?";
     private static final String REMOVE = "DELETE FROM KEYSPACE.sampling_tasks WHERE id = ?";
+    /// Far below the requests that the driver sends over one connection at a time.
+    private static final int DELETIONS_IN_FLIGHT = 64;
     private final CassandraSettings settings;
     private final CassandraConnection connection;
     private final InstantSource clock;
@@ -62,7 +64,11 @@ public final class CassandraSamplingTaskStore implements SamplingTaskStore, Auto
     }
 
     @Override public void remove(List<String> ids) {
-        for (String id : ids) await("delete from", connection.await().execute(REMOVE, id));
+        Cql cql = connection.await();
+        for (int from = 0; from < ids.size(); from += DELETIONS_IN_FLIGHT)
+            ids.subList(from, Math.min(from + DELETIONS_IN_FLIGHT, ids.size())).stream()
+                    .map(id -> cql.execute(REMOVE, id)).toList()
+                    .forEach(deleted -> await("delete from", deleted));
     }
 
     /// Does nothing: each row has a time to live.
