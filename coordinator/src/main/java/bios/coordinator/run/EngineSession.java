@@ -29,11 +29,11 @@ final class EngineSession {
         }));
     }
 
-    /// @param home the number of this entity, see [BlobScope]
-    void open(TrainingRun run, long home) {
+    /// @param incarnation of this entity, see [BlobScope]
+    void open(TrainingRun run, long incarnation) {
         var config = run.config().orElseThrow();
         tell(new EngineCommand.OpenRun(config, run.recovery().lora().orElse(config.lora()),
-                run.recovery().state(), replyTo, home));
+                run.recovery().state(), replyTo, incarnation));
     }
 
     void close() {

@@ -76,7 +76,7 @@ final class RunFollowers {
             return;
         }
         waiting.add(follower);
-        context.after(Duration.ofMillis(waitMillis), follower, new SelfMessage.FollowOver(follower.id()));
+        context.after(Duration.ofMillis(waitMillis), follower, new SelfMessage.FollowTimedOut(follower.id()));
     }
 
     /// Passes on the entries that were added to the history.

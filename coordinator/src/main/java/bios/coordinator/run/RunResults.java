@@ -232,11 +232,11 @@ final class RunResults {
 
     // Waiters
 
-    /// Adds a client that waits for `seq`; [SelfMessage.WaitOver] follows after `time`.
+    /// Adds a client that waits for `seq`; [SelfMessage.WaitTimedOut] follows after `time`.
     void await(long seq, ActorRef<RunReply> replyTo, Duration time) {
         var waiter = new Waiter(nextWaiter++, replyTo);
         waiters.computeIfAbsent(seq, _ -> new ArrayList<>()).add(waiter);
-        context.after(time, waiter.id(), new SelfMessage.WaitOver(seq, waiter.id()));
+        context.after(time, waiter.id(), new SelfMessage.WaitTimedOut(seq, waiter.id()));
     }
 
     int waiterCount() {

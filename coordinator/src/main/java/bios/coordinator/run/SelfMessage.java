@@ -44,10 +44,10 @@ sealed interface SelfMessage extends Message {
     record IndexAgain() implements SelfMessage {}
 
     /// The wait time of a client has elapsed.
-    record WaitOver(long seq, long waiter) implements SelfMessage {}
+    record WaitTimedOut(long seq, long waiter) implements SelfMessage {}
 
     /// The wait time of a follower has elapsed.
-    record FollowOver(long follower) implements SelfMessage {}
+    record FollowTimedOut(long follower) implements SelfMessage {}
 
     /// Send an outcome to a client that has waited for it.
     record Answer(FinishedOperation outcome, ActorRef<RunReply> replyTo) implements SelfMessage {}

@@ -88,8 +88,8 @@ public final class TrainingRunEntity
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
     private long lastSnapshot;
-    /// The sequence number of the first event that this entity persisted, see [BlobScope]; 0: none yet.
-    private long home;
+    /// The sequence number of the first event that this incarnation persisted, see [BlobScope]; 0: none yet.
+    private long incarnation;
     /// Whether the run existed when the timer of idleness was started.
     private boolean timedAsCreated;
 
@@ -536,12 +536,12 @@ public final class TrainingRunEntity
                 index(run);
                 yield Effect().noReply();
             }
-            case SelfMessage.WaitOver(var seq, var waiter) -> {
+            case SelfMessage.WaitTimedOut(var seq, var waiter) -> {
                 Optional<ActorRef<RunReply>> expired = results.removeExpired(seq, waiter);
                 yield expired.isEmpty() ? Effect().noReply()
                         : Effect().reply(expired.get(), pending(run, seq));
             }
-            case SelfMessage.FollowOver(long follower) -> {
+            case SelfMessage.FollowTimedOut(long follower) -> {
                 followers.over(follower);
                 yield Effect().noReply();
             }
@@ -669,7 +669,7 @@ public final class TrainingRunEntity
             case RunEffect.PersistSoon(var epoch, var events) ->
                 deliver(new RunInput.PersistDue(epoch, events));
             case RunEffect.StartSession(var epoch) -> session.start(epoch);
-            case RunEffect.OpenRun _ -> session.open(run, home);
+            case RunEffect.OpenRun _ -> session.open(run, incarnation);
             case RunEffect.CloseRun _ -> session.close();
             case RunEffect.Execute execute -> session.execute(execute);
             case RunEffect.TakeRecoveryPoint(var position) -> {
@@ -678,7 +678,7 @@ public final class TrainingRunEntity
             }
             case RunEffect.ResolveLoad resolve -> resolve(run, resolve);
             case RunEffect.WriteResults write -> results.write(run,
-                    BlobScope.results(id, home, lastSequenceNumber(context.actor())), write);
+                    BlobScope.results(id, incarnation, lastSequenceNumber(context.actor())), write);
             case RunEffect.DeleteBlobs(var blobs) -> maintenance.delete(blobs);
             case RunEffect.StartTimer(var timer, var after) -> start(timer, after);
             case RunEffect.Finish(var outcome, var first) -> {
@@ -789,8 +789,8 @@ public final class TrainingRunEntity
         long began = telemetry.now();
         return Effect().persist(stamped).thenRun((TrainingRun now) -> {
             telemetry.recordJournalWrite(began);
-            if (home == 0) {
-                home = lastSequenceNumber(context.actor()) - stamped.size() + 1;
+            if (incarnation == 0) {
+                incarnation = lastSequenceNumber(context.actor()) - stamped.size() + 1;
                 maintenance.scheduleSweep();
             }
             for (RunEvent event : stamped) onStored(now, event);

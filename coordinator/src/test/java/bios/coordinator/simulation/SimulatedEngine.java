@@ -70,7 +70,7 @@ final class SimulatedEngine {
 
     private static final class RunQueue {
         final RunConfig config;
-        final long home;
+        final long incarnation;
         final Deque<Work> waiting = new ArrayDeque<>();
         final List<Slot> slots = new ArrayList<>();
         Optional<State> state = Optional.empty();
@@ -82,9 +82,9 @@ final class SimulatedEngine {
         /// The arrival time of the last answer, because answers of a run stay in order.
         long answersUntil;
 
-        RunQueue(RunConfig config, long home) {
+        RunQueue(RunConfig config, long incarnation) {
             this.config = config;
-            this.home = home;
+            this.incarnation = incarnation;
         }
     }
 
@@ -133,7 +133,7 @@ final class SimulatedEngine {
     private void handle(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun open -> {
-                var queue = new RunQueue(open.config(), open.home());
+                var queue = new RunQueue(open.config(), open.incarnation());
                 queue.replays = !known.add(open.config().run().value()) || open.recoveryPoint().isPresent()
                         || cluster.oracle(open.config().run()).accepted() > 3;
                 queues.put(open.config().run().value(), queue);
@@ -232,7 +232,8 @@ final class SimulatedEngine {
                 && cluster.loop.oneIn(2) ? queue.before.get() : state;
         keep(queue, entry, () -> {
             if (cluster.mutation == Mutation.POINT_NEVER_COMES) throw new BlobMissing(null);
-            BlobRef blob = cluster.blobs.put(BlobScope.recovery(run, queue.home), bytes(copied.text()));
+            BlobRef blob = cluster.blobs.put(BlobScope.recovery(run, queue.incarnation),
+                    bytes(copied.text()));
             return new EngineEvent.RecoveryPointWritten(run, position, blob, state.step(), state.lora());
         }, fault -> new EngineEvent.RecoveryPointFailed(run, position, fault));
     }
@@ -321,7 +322,7 @@ final class SimulatedEngine {
     private void save(RunQueue queue, Work entry, EngineCommand.Execute c, Operation operation, State state) {
         RunId run = queue.config.run();
         keep(queue, entry, () -> {
-            String scope = BlobScope.checkpoints(run, queue.home);
+            String scope = BlobScope.checkpoints(run, queue.incarnation);
             BlobRef adapter = cluster.blobs.put(scope, bytes(state.weights()));
             Optional<BlobRef> optimizer = operation instanceof Operation.SaveState
                     ? Optional.of(cluster.blobs.put(scope, bytes(state.optimizer())))

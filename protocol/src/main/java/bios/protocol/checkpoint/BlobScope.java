@@ -6,10 +6,10 @@ import java.util.regex.Pattern;
 
 /// The scopes of the blobs of a run. Only the entity of the run deletes blobs in them.
 ///
-/// A scope names its writer: the entity (`home`, the sequence number of the first event that it persisted,
-/// which no other entity can persist too), or the request. So no name has two writers, and an entity that was
-/// wrongly considered dead cannot delete what a later one has written. Home 0 are the scopes of earlier
-/// builds.
+/// A scope names its writer: the incarnation of the entity, or the request. An incarnation is told by the
+/// sequence number of the first event that it persisted, which no other can persist too; 0 is that of earlier
+/// builds, which did not tell. So no name has two writers, and an entity that was wrongly considered dead
+/// cannot delete what a later one has written.
 ///
 /// An entity writes only when its first event is in the journal, so the name of a blob proves that the
 /// journal had this event ([#event]): a journal without it has lost what was acknowledged.
@@ -55,20 +55,20 @@ public final class BlobScope {
     }
 
     /// Adapters and optimizer states of checkpoints and snapshots.
-    public static String checkpoints(RunId run, long home) {
-        return of(run, "checkpoints", home);
+    public static String checkpoints(RunId run, long incarnation) {
+        return of(run, "checkpoints", incarnation);
     }
 
     /// Recovery points.
-    public static String recovery(RunId run, long home) {
-        return of(run, "recovery", home);
+    public static String recovery(RunId run, long incarnation) {
+        return of(run, "recovery", incarnation);
     }
 
     /// Results before the recovery point that clients may still retrieve.
     ///
     /// @param event the newest event of the run in the journal
-    public static String results(RunId run, long home, long event) {
-        return of(run, "results", home) + (home == 0 ? "" : "/" + event);
+    public static String results(RunId run, long incarnation, long event) {
+        return of(run, "results", incarnation) + (incarnation == 0 ? "" : "/" + event);
     }
 
     /// The newest event of a run that was in the journal when the blob was written, as far as its name tells;
@@ -79,7 +79,7 @@ public final class BlobScope {
                 : Long.parseLong(parts[parts.length - 1]);
     }
 
-    private static String of(RunId run, String kind, long home) {
-        return run(run) + "/" + kind + (home == 0 ? "" : "/" + home);
+    private static String of(RunId run, String kind, long incarnation) {
+        return run(run) + "/" + kind + (incarnation == 0 ? "" : "/" + incarnation);
     }
 }

@@ -51,9 +51,10 @@ public sealed interface EngineCommand extends Message {
     /// memory. Reply: [EngineEvent.Opened] or [EngineEvent.OpenFailed]; later [EngineEvent.EvictionRequested]
     /// may follow.
     ///
-    /// @param home the entity that opens the run: a part of the names of the blobs that the engine writes
+    /// @param incarnation of the entity that opens the run, see [bios.protocol.checkpoint.BlobScope]: a part
+    ///     of the names of the blobs that the engine writes
     record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint,
-            ActorRef<EngineEvent> replyTo, long home) implements EngineCommand {}
+            ActorRef<EngineEvent> replyTo, long incarnation) implements EngineCommand {}
 
     /// Executes one accepted operation.
     ///

@@ -430,7 +430,7 @@ final class DeviceExecutor implements AutoCloseable {
             prepared = share.getFirst().run.model.trainer().prepare(evaluations(share));
             launched = prepared.launch();
         } catch (Throwable thrown) {
-            List<EngineSelfMessage.Done> done = failed(share, thrown, queue.ahead(share.getFirst().run));
+            List<EngineSelfMessage.Done> done = passFailed(share, thrown, queue.ahead(share.getFirst().run));
             marks.end(mark);
             executed(done).ifPresent(report);
             return;
@@ -439,8 +439,8 @@ final class DeviceExecutor implements AutoCloseable {
         queue.launched(runs, share.stream().filter(e -> e.evaluation.allPrepared()).map(e -> e.run).toList());
         whenComplete(launched::await, failure -> {
             queue.completed(runs);
-            var done = failure.or(() -> failure(launched::complete)).map(why -> failed(share, why, false))
-                    .orElseGet(() -> passed(share, prepared.tokens(), began));
+            var done = failure.or(() -> failure(launched::complete)).map(why -> passFailed(share, why, false))
+                    .orElseGet(() -> passCompleted(share, prepared.tokens(), began));
             marks.end(mark);
             return executed(done);
         });
@@ -451,7 +451,8 @@ final class DeviceExecutor implements AutoCloseable {
     /// that only the operation at fault fails.
     ///
     /// @param ahead whether the device still works for its first run
-    private List<EngineSelfMessage.Done> failed(List<Evaluating> share, Throwable thrown, boolean ahead) {
+    private List<EngineSelfMessage.Done> passFailed(List<Evaluating> share, Throwable thrown,
+            boolean ahead) {
         TaskOutcome.Failed failed = failed(share.getFirst().operation, thrown);
         List<Evaluating> live = share.stream().filter(Evaluating::live).toList();
         if (share.size() == 1 && !ahead) return live.stream().map(e -> ended(e, failed)).toList();
@@ -463,7 +464,8 @@ final class DeviceExecutor implements AutoCloseable {
         return List.of();
     }
 
-    private List<EngineSelfMessage.Done> passed(List<Evaluating> share, int tokens, long began) {
+    /// A pass is done: counts what it took, and ends the operations of which it was the last part.
+    private List<EngineSelfMessage.Done> passCompleted(List<Evaluating> share, int tokens, long began) {
         ModelName model = share.getFirst().run.model.model().info().name();
         long nanos = worked(began);
         measured(model, "train", nanos);

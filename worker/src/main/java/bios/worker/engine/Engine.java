@@ -268,7 +268,8 @@ public final class Engine {
         }
         LoadedModel model = models.get(open.config().baseModel()).orElseThrow();
         long bytes = model.runBytes(open.lora());
-        var run = new RunQueue(open.config(), open.home(), new ResidentRun(model), open.replyTo(), bytes);
+        var run = new RunQueue(open.config(), open.incarnation(), new ResidentRun(model), open.replyTo(),
+                bytes);
         switch (admission.request(id, bytes)) {
             case RunAdmission.Answer.Granted() -> {}
             case RunAdmission.Answer.Queued() -> run.waiting = true;
@@ -526,7 +527,7 @@ public final class Engine {
         startVirtual("writing a copy", () -> {
             EngineEvent event;
             try {
-                event = streams.write(run.config, run.home, operation.position, purpose, copy,
+                event = streams.write(run.config, run.incarnation, operation.position, purpose, copy,
                         run.entity::tell);
             } catch (Throwable thrown) {
                 String what = "writing the state behind operation " + operation.position;

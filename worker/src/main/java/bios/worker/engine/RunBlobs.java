@@ -139,14 +139,14 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
 
     /// Writes a copy for its purpose; the event says that it is durable.
     ///
-    /// @param home the entity for which they are written
+    /// @param incarnation of the entity for which they are written
     /// @param reports receives [EngineEvent.StateNotFinite]
-    EngineEvent write(RunConfig run, long home, long position, DeviceTask.Purpose purpose, StateSnapshot copy,
-            StagingBuffer buffer, Consumer<EngineEvent> reports) {
+    EngineEvent write(RunConfig run, long incarnation, long position, DeviceTask.Purpose purpose,
+            StateSnapshot copy, StagingBuffer buffer, Consumer<EngineEvent> reports) {
         return switch (purpose) {
             case DeviceTask.Purpose.State(var save, var at) -> {
-                var adapter = adapter(run, home, copy, buffer);
-                var optimizer = blobs.put(BlobScope.checkpoints(run.run(), home),
+                var adapter = adapter(run, incarnation, copy, buffer);
+                var optimizer = blobs.put(BlobScope.checkpoints(run.run(), incarnation),
                         out -> copy.writeOptimizer(out, buffer));
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.TRAINING,
                         Optional.of(save.name()), run.baseModel(), copy.header().lora(),
@@ -155,7 +155,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                         expiry(at, save.ttlSeconds()), run.fingerprint()));
             }
             case DeviceTask.Purpose.Sampler(var save, var at) -> {
-                var adapter = adapter(run, home, copy, buffer);
+                var adapter = adapter(run, incarnation, copy, buffer);
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.SAMPLER,
                         save.name(), run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
                         Optional.empty(), copy.header().steps(), copy.header().optimizerSettings(),
@@ -164,7 +164,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
             }
             case DeviceTask.Purpose.Recovery() -> {
                 var notFinite = new AtomicReference<Optional<NotFinite>>(Optional.empty());
-                BlobRef point = point(run.run(), home, copy.recoveryPointBytes(),
+                BlobRef point = point(run.run(), incarnation, copy.recoveryPointBytes(),
                         out -> notFinite.set(copy.writeRecoveryPoint(out, buffer)));
                 notFinite.get().ifPresent(found -> reports.accept(new EngineEvent.StateNotFinite(run.run(),
                         position, found.fault("the recovery point behind operation " + position))));
@@ -174,8 +174,8 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
         };
     }
 
-    private BlobRef point(RunId run, long home, long bytes, BlobStore.Content content) {
-        String scope = BlobScope.recovery(run, home);
+    private BlobRef point(RunId run, long incarnation, long bytes, BlobStore.Content content) {
+        String scope = BlobScope.recovery(run, incarnation);
         Optional<HostStateCache.Writer> cached = host.store(run, bytes);
         if (cached.isEmpty()) return blobs.put(scope, content);
         try (HostStateCache.Writer writer = cached.get()) {
@@ -185,8 +185,9 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
         }
     }
 
-    private BlobRef adapter(RunConfig run, long home, StateSnapshot copy, StagingBuffer buffer) {
-        return blobs.put(BlobScope.checkpoints(run.run(), home), out -> copy.writeAdapter(out, buffer));
+    private BlobRef adapter(RunConfig run, long incarnation, StateSnapshot copy, StagingBuffer buffer) {
+        return blobs.put(BlobScope.checkpoints(run.run(), incarnation),
+                out -> copy.writeAdapter(out, buffer));
     }
 
     private static EngineEvent saved(RunConfig run, long position, CheckpointManifest manifest) {

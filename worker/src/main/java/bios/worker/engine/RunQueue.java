@@ -13,7 +13,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 final class RunQueue {
     final RunConfig config;
     /// The entity that opened the run.
-    final long home;
+    final long incarnation;
     final ResidentRun run;
     final OrderedReplies replies = new OrderedReplies();
     /// The run's entity.
@@ -31,9 +31,9 @@ final class RunQueue {
     boolean interrupted;
     private final Deque<QueuedOperation> operations = new ArrayDeque<>();
 
-    RunQueue(RunConfig config, long home, ResidentRun run, ActorRef<EngineEvent> entity, long bytes) {
+    RunQueue(RunConfig config, long incarnation, ResidentRun run, ActorRef<EngineEvent> entity, long bytes) {
         this.config = config;
-        this.home = home;
+        this.incarnation = incarnation;
         this.run = run;
         this.entity = entity;
         this.bytes = bytes;

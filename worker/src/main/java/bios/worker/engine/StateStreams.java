@@ -106,12 +106,12 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     /// Writes a copy of a run's state and frees the copy; the event says that it is durable.
     ///
     /// @param reports receives [EngineEvent.StateNotFinite]
-    EngineEvent write(RunConfig config, long home, long position, DeviceTask.Purpose purpose,
+    EngineEvent write(RunConfig config, long incarnation, long position, DeviceTask.Purpose purpose,
             StateSnapshot copy, Consumer<EngineEvent> reports)
             throws Exception {
         try {
             return buffers.stream(
-                    buffer -> blobs.write(config, home, position, purpose, copy, buffer, reports));
+                    buffer -> blobs.write(config, incarnation, position, purpose, copy, buffer, reports));
         } finally {
             executor.free(copy);
         }
