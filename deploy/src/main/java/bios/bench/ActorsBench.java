@@ -22,6 +22,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
@@ -34,11 +35,15 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Supplier;
+import java.util.function.ToDoubleFunction;
 import java.util.stream.LongStream;
 
 /// Measures the actor protocol beside HTTP, both from this process through one real server: the round trip of
 /// a small step, the operations per second of many runs at a time, and the rate at which large batches are
-/// taken in. A batch of the last kind ends with an unknown token, so that no engine is measured.
+/// taken in. A batch of the last kind ends with an unknown token, so that no engine is measured. With the
+/// operations per second comes what bounds them: the share of the time in which the engine was in a pass, and
+/// the processor time of an operation in the server and in this process.
 ///
 /// @param pairs measured pairs of `forward_backward` and `optim_step`
 /// @param warmUp pairs before them
@@ -77,8 +82,9 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         try (Child server = Child.bios(List.of("up", "--port", "0", "--data", data.toString(), "--model",
                 MODEL + "=" + Installation.tinyModel(), "--config", settings.toString()))) {
             String url = server.await("bios ready on ");
-            try (var http = new Measured(new HttpProtocol(url));
-                    var actors = new Measured(new ActorProtocol("127.0.0.1:" + port))) {
+            Supplier<Use> use = () -> Use.now(url, server.pid());
+            try (var http = new Measured(new HttpProtocol(url), use);
+                    var actors = new Measured(new ActorProtocol("127.0.0.1:" + port), use)) {
                 List<Measured> both = List.of(http, actors);
                 both.forEach(Measured::warmUp);
                 for (int i = 0; i < ROUNDS; i++)
@@ -96,16 +102,19 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
     /// One protocol and what has been measured over it: the medians of the rounds count.
     private final class Measured implements AutoCloseable {
         private final Protocol protocol;
+        private final Supplier<Use> use;
         private final String run;
         private final List<String> many = new ArrayList<>();
         private final List<Double> millis = new ArrayList<>();
         private final List<Double> perSecond = new ArrayList<>();
+        private final List<Use> uses = new ArrayList<>();
         private final List<Double> megabytes = new ArrayList<>();
         private int steps;
         private long seq = 1;
 
-        Measured(Protocol protocol) {
+        Measured(Protocol protocol, Supplier<Use> use) {
             this.protocol = protocol;
+            this.use = use;
             run = protocol.createRun(1).toCompletableFuture().join();
             for (int i = 0; i < runs; i++)
                 many.add(protocol.createRun(10L + i).toCompletableFuture().join());
@@ -123,7 +132,10 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
                 step();
                 millis.add((System.nanoTime() - begin) / 1e6);
             }
-            perSecond.add(operationsPerSecond());
+            Use before = use.get();
+            double rate = operationsPerSecond();
+            perSecond.add(rate);
+            uses.add(use.get().since(before).perOperation(rate));
             megabytes.add(largeMegabytesPerSecond(protocol, run));
         }
 
@@ -163,11 +175,60 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
             return Report.JSON.createObjectNode().put("p50_ms", Report.three(all.median()))
                     .put("p99_ms", Report.three(all.at(99)))
                     .put("operations_s", Report.round(operations()))
+                    .put("engine_share", Report.two(median(Use::engineSeconds)))
+                    .put("server_cpu_ms", Report.three(1e3 * median(Use::serverSeconds)))
+                    .put("client_cpu_ms", Report.three(1e3 * median(Use::clientSeconds)))
                     .put("large_mb_s", Report.round(Percentiles.of(megabytes).median()));
+        }
+
+        private double median(ToDoubleFunction<Use> part) {
+            return Percentiles.of(uses.stream().mapToDouble(part).boxed().toList()).median();
         }
 
         @Override public void close() {
             protocol.close();
+        }
+    }
+
+    /// What has been used so far.
+    ///
+    /// @param serverSeconds of processors, by the server
+    /// @param clientSeconds of processors, by this process
+    /// @param engineSeconds in which the engine was in a pass
+    /// @param at when, in seconds
+    private record Use(double serverSeconds, double clientSeconds, double engineSeconds, double at) {
+        private static final String PASS_SECONDS = "bios_engine_pass_seconds_sum";
+
+        static Use now(String url, long server) {
+            try (var client = HttpClient.newHttpClient()) {
+                String metrics = client.send(HttpRequest.newBuilder(URI.create(url + "/metrics")).build(),
+                        HttpResponse.BodyHandlers.ofString()).body();
+                double passes = metrics.lines().filter(line -> line.startsWith(PASS_SECONDS)).mapToDouble(
+                        line -> Double.parseDouble(line.substring(line.lastIndexOf(' ')))).sum();
+                return new Use(cpu(ProcessHandle.of(server).orElseThrow()), cpu(ProcessHandle.current()),
+                        passes, System.nanoTime() / 1e9);
+            } catch (IOException failed) {
+                throw new CommandFailed("the server's metrics cannot be read: " + failed.getMessage());
+            } catch (InterruptedException interrupted) {
+                throw new CommandFailed("interrupted");
+            }
+        }
+
+        private static double cpu(ProcessHandle process) {
+            return process.info().totalCpuDuration().orElse(Duration.ZERO).toNanos() / 1e9;
+        }
+
+        Use since(Use before) {
+            return new Use(serverSeconds - before.serverSeconds, clientSeconds - before.clientSeconds,
+                    engineSeconds - before.engineSeconds, at - before.at);
+        }
+
+        /// Of what was used in a time: processor time for each operation, the engine's share of the time.
+        ///
+        /// @param rate operations per second
+        Use perOperation(double rate) {
+            double operations = rate * at;
+            return new Use(serverSeconds / operations, clientSeconds / operations, engineSeconds / at, at);
         }
     }
 

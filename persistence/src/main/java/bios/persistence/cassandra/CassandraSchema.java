@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
@@ -27,6 +28,10 @@ public final class CassandraSchema {
 
     private static final int GRACE_OF_ONE_SECONDS = 60;
     private static final int GRACE_SECONDS = 86_400;
+    /// Cassandra's default.
+    private static final int LONG_GRACE_SECONDS = 864_000;
+    /// Tables in which a deleted row that a replica returns would be read.
+    private static final Set<String> LONG_GRACE = Set.of("snapshots", "blobs");
     private static final String TOMBSTONE_INTERVAL = "tombstone_compaction_interval";
 
     private CassandraSchema() {}
@@ -52,9 +57,11 @@ public final class CassandraSchema {
             int found = installedVersion(session, keyspace).orElse(0);
             if (found > VERSION) throw newer(settings, found);
             for (int version = found + 1; version <= VERSION; version++) {
+                boolean one = copies(session, keyspace) == 1;
                 for (String statement : statements(version))
-                    run(session, statement.replace("KEYSPACE", keyspace).replace("GRACE",
-                            String.valueOf(graceSeconds(session, keyspace))));
+                    run(session, statement.replace("KEYSPACE", keyspace)
+                            .replace("LONG_GRACE", "" + grace(one, LONG_GRACE_SECONDS))
+                            .replace("GRACE", "" + grace(one, GRACE_SECONDS)));
                 run(session, "INSERT INTO " + keyspace + ".schema_version (part, version) VALUES ('bios', "
                         + version + ")");
                 done.add("created the tables of version " + version);
@@ -65,17 +72,20 @@ public final class CassandraSchema {
         }
     }
 
-    /// Deleted events and chunks stay on the disk for a day, so that every replica learns of the deletion.
-    /// Where there is one replica, they go at the next compaction after a minute.
+    /// Deletions of events and chunks stay on the disk for a day, those of rows that name chunks for ten, so
+    /// that every replica learns of them. Where there is one replica, they go at a compaction after a minute.
+    /// What an operator has chosen stays.
     ///
     /// @return a message for a person, if a table was changed
     static Optional<String> setGrace(CqlSession session, String keyspace) {
-        int grace = graceSeconds(session, keyspace);
-        int other = grace == GRACE_SECONDS ? GRACE_OF_ONE_SECONDS : GRACE_SECONDS;
+        boolean one = copies(session, keyspace) == 1;
         boolean changed = false;
         for (var table : session.execute(SimpleStatement.newInstance("SELECT table_name, gc_grace_seconds,"
                 + " compaction FROM system_schema.tables WHERE keyspace_name = ?", keyspace))) {
-            if (table.getInt("gc_grace_seconds") != other) continue;
+            int several = LONG_GRACE.contains(table.getString("table_name"))
+                    ? LONG_GRACE_SECONDS : GRACE_SECONDS;
+            int grace = grace(one, several);
+            if (table.getInt("gc_grace_seconds") != grace(!one, several)) continue;
             var compaction = new TreeMap<>(table.getMap("compaction", String.class, String.class));
             compaction.computeIfPresent(TOMBSTONE_INTERVAL, (_, _) -> String.valueOf(grace));
             String options = compaction.entrySet().stream().map(option ->
@@ -85,11 +95,12 @@ public final class CassandraSchema {
                     + " WITH gc_grace_seconds = " + grace + " AND compaction = {" + options + "}");
             changed = true;
         }
-        return changed ? Optional.of("deleted rows stay for at least " + grace + " s now") : Optional.empty();
+        return changed ? Optional.of("deletions stay on the disk for " + (one ? "a minute" : "one or ten days")
+                + " now") : Optional.empty();
     }
 
-    private static int graceSeconds(CqlSession session, String keyspace) {
-        return copies(session, keyspace) == 1 ? GRACE_OF_ONE_SECONDS : GRACE_SECONDS;
+    private static int grace(boolean oneReplica, int several) {
+        return oneReplica ? GRACE_OF_ONE_SECONDS : several;
     }
 
     private static int copies(CqlSession session, String keyspace) {

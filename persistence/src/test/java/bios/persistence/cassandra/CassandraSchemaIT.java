@@ -8,6 +8,7 @@ import bios.persistence.Storage;
 import com.datastax.oss.driver.api.core.CqlSession;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeSet;
@@ -56,23 +57,28 @@ class CassandraSchemaIT {
         var found = new TreeSet<String>();
         for (var table : session.execute("SELECT table_name, gc_grace_seconds, compaction FROM"
                 + " system_schema.tables WHERE keyspace_name = '" + keyspace + "'"))
-            if (table.getString("table_name").equals("events")
-                    || table.getString("table_name").equals("blob_chunks"))
-                found.add(table.getInt("gc_grace_seconds") + " " + table.getMap("compaction", String.class,
-                        String.class).get("tombstone_compaction_interval"));
+            if (List.of("events", "blob_chunks", "blobs").contains(table.getString("table_name")))
+                found.add(table.getInt("gc_grace_seconds") + " " + Optional.ofNullable(table.getMap(
+                        "compaction", String.class, String.class).get("tombstone_compaction_interval"))
+                        .orElse("default"));
         return String.join(", ", found);
     }
 
-    @Test void deletedRowsStayForAMinuteWhereThereIsOneReplicaAndForADayWhereThereAreMore() {
+    @Test void deletionsStayForAMinuteWhereThereIsOneReplicaAndForDaysWhereThereAreMore() {
         var settings = CassandraSettings.of(TestCassandra.config(TestCassandra.shared(), "grace", Map.of()));
         CassandraSchema.create(settings);
         try (CqlSession session = Cql.await(CassandraConnection.connect(settings))) {
-            assertEquals("60 60", grace(session, "grace"));
+            assertEquals("60 60, 60 default", grace(session, "grace"));
             session.execute("ALTER KEYSPACE grace WITH replication = {'class': 'NetworkTopologyStrategy',"
                     + " 'datacenter1': 3}");
-            assertTrue(CassandraSchema.setGrace(session, "grace").orElseThrow().contains("86400"));
-            assertEquals("86400 86400", grace(session, "grace"));
+            assertTrue(CassandraSchema.setGrace(session, "grace").orElseThrow().contains("ten days"));
+            assertEquals("86400 86400, 864000 default", grace(session, "grace"));
             assertEquals(Optional.empty(), CassandraSchema.setGrace(session, "grace"));
+            session.execute("ALTER TABLE grace.blobs WITH gc_grace_seconds = 7200");
+            session.execute("ALTER KEYSPACE grace WITH replication = {'class': 'NetworkTopologyStrategy',"
+                    + " 'datacenter1': 1}");
+            assertTrue(CassandraSchema.setGrace(session, "grace").orElseThrow().contains("a minute"));
+            assertEquals("60 60, 7200 default", grace(session, "grace"));
         }
     }
 
