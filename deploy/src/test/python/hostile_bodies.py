@@ -110,7 +110,7 @@ def small_heap(heap: str) -> None:
     os.environ["BIOS_JAVA_OPTIONS"] = f"{os.environ.get('BIOS_JAVA_OPTIONS', '')} -Xmx{heap}".strip()
     command = os.environ.get("BIOS_COMMAND", "")
     if " -cp " in command:
-        os.environ["BIOS_COMMAND"] = command.replace(" -cp ", f" -XX:+ExitOnOutOfMemoryError -Xmx{heap} -cp ")
+        os.environ["BIOS_COMMAND"] = command.replace(" -cp ", f" -Xmx{heap} -cp ")
 
 
 def main() -> None:

@@ -1,12 +1,15 @@
 package bios;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.regex.MatchResult;
+import java.util.regex.Pattern;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.parallel.Execution;
 import org.junit.jupiter.api.parallel.ExecutionMode;
@@ -136,6 +139,7 @@ final class EndToEndIT {
         builder.environment().put("BIOS_COMMAND", serverCommand());
         builder.environment().put("BIOS_ROOT", ROOT.toString());
         builder.environment().put("OMP_NUM_THREADS", "1");
+        builder.environment().put("MALLOC_ARENA_MAX", "2");
         int status = builder.start().waitFor();
         String output = Files.readString(log);
         Files.delete(log);
@@ -143,12 +147,23 @@ final class EndToEndIT {
         assertEquals(0, status, () -> String.join(" ", command) + "\n" + output);
     }
 
-    private static String serverCommand() {
+    private static String serverCommand() throws IOException {
         Path target = ROOT.resolve("deploy/target");
         return String.join(" ", Path.of(System.getProperty("java.home"), "bin/java").toString(),
-                "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow", "-Xmx1g",
+                String.join(" ", launcherOptions()), "-Xmx1g",
                 "-XX:AOTCache=" + target.resolve("bios.aot"), "-Xlog:aot*=off", "-Xlog:cds*=off",
                 "-cp", target.resolve("bios.jar") + ":" + target.resolve("lib") + "/*", "bios.Main");
+    }
+
+    /// The options that `bios` gives to Java.
+    private static List<String> launcherOptions() throws IOException {
+        String launcher = Files.readString(ROOT.resolve("bios"));
+        String command = launcher.substring(launcher.indexOf("exec \"$jdk/bin/java\""),
+                launcher.indexOf("\"${ahead[@]}\""));
+        List<String> options = Pattern.compile("(?<=\\s)-\\S+").matcher(command).results()
+                .map(MatchResult::group).toList();
+        assertTrue(options.contains("-XX:+ExitOnOutOfMemoryError"), options::toString);
+        return options;
     }
 
     private static Path root() {
