@@ -54,8 +54,8 @@ record ApiRequest(String id, Accounts.Caller caller, List<String> pathParameters
         return headers.getOrDefault("user-agent", "").contains("Tinker");
     }
 
-    /// Whether the client reads a pass as protobuf in which the records differ in shape: Tinker's client until
-    /// 0.24 takes the shape of the first record for that of all.
+    /// Whether the client reads a pass as protobuf in which the records differ in shape: Tinker's client
+    /// until 0.24 takes the shape of the first record for that of all.
     boolean readsMixedShapes() {
         return !isTinkerClient() || tinkerVersionIsAtLeast(0, 25);
     }

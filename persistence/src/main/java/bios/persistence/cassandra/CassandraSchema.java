@@ -95,8 +95,8 @@ public final class CassandraSchema {
                     + " WITH gc_grace_seconds = " + grace + " AND compaction = {" + options + "}");
             changed = true;
         }
-        return changed ? Optional.of("deletions stay on the disk for " + (one ? "a minute" : "one or ten days")
-                + " now") : Optional.empty();
+        return changed ? Optional.of("deletions stay on the disk for "
+                + (one ? "a minute" : "one or ten days") + " now") : Optional.empty();
     }
 
     private static int grace(boolean oneReplica, int several) {
