@@ -46,11 +46,16 @@ def failure(future: Any) -> Optional["bios.RequestFailedError"]:
 
 
 class Poison:
-    """Kills the worker whenever it executes a certain operation."""
+    """Kills the worker whenever it executes a certain operation.
+
+    A process that starts has the marks of the one before it in its register until it has read them: the operation counts as
+    executed only after the process was seen without its mark. Such a kill would be one while it starts, which counts for nobody.
+    """
 
     def __init__(self, running: Cluster, run: str, position: int) -> None:
         self._running, self._run, self._position = running, run, position
         self.deaths: List[str] = []
+        self._started: Set[int] = set()
         self._killed: Set[int] = set()
         self.over = threading.Event()
         self.failure: List[BaseException] = []
@@ -82,7 +87,11 @@ class Poison:
         for node in self._running.names("worker"):
             pid = self._running.pid(node)
             register = pid and held(pid)
-            if register and (self._run, self._position) in marks(register):
+            if not register:
+                continue
+            if (self._run, self._position) not in marks(register):
+                self._started.add(pid)
+            elif pid in self._started:
                 return node
         return None
 
