@@ -223,7 +223,7 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
                     engineSeconds - before.engineSeconds, at - before.at);
         }
 
-        /// Of what was used in a time: processor time for each operation, the engine's share of the time.
+        /// This use, divided: processor seconds by the operations, seconds of the engine by the elapsed time.
         ///
         /// @param rate operations per second
         Use perOperation(double rate) {

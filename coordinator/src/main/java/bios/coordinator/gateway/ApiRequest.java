@@ -65,8 +65,8 @@ record ApiRequest(String id, Accounts.Caller caller, List<String> pathParameters
         return !isTinkerClient();
     }
 
-    /// Whether the client expects, with the URL of a file to upload, the headers to be sent: Tinker's client
-    /// does from 0.40 on.
+    /// Whether the client expects an upload's URL in an object with the headers to send: Tinker's client does
+    /// from 0.40 on.
     boolean expectsUploadHeaders() {
         return tinkerVersionIsAtLeast(0, 40);
     }
