@@ -105,6 +105,8 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
         if (o.rfind("-D", 0) == 0) defines.push_back(o);
         if (o.rfind("--define-macro=", 0) == 0) defines.push_back("-D" + o.substr(15));
     }
+    const char* fault = getenv("CUDA_EMULATOR_FAULT");
+    if (fault && strstr(fault, "warpgroups")) defines.push_back("-DEMU_WARPGROUPS_DIFFER");
     if (arch.rfind("sm_", 0) != 0) {
         p->log = "the emulated NVRTC needs an option --gpu-architecture=sm_..";
         return COMPILATION;

@@ -14,6 +14,14 @@ static inline const char* swizzled(const char* at) {
     return (const char*) ((uintptr_t) at ^ ((uintptr_t) at >> 7 & 7) << 4);
 }
 static inline float widen(unsigned bits) { return __uint_as_float(bits << 16); }
+// The term of a step that is added as number i: the first ones first, unless the fault `warpgroups` is asked for.
+static inline int term(int i) {
+#ifdef EMU_WARPGROUPS_DIFFER
+    return 15 - i;
+#else
+    return i;
+#endif
+}
 // 16 elements of a row, two chunks.
 static inline void rowOf16(float (&to)[16], const void* from, int row) {
     const char* at = (const char*) from + row / 8 * 1024 + row % 8 * 128;
@@ -41,8 +49,8 @@ template<int N> static inline void columns(float (&d)[N], const unsigned (&a)[4]
     }
     emu_warp_barrier(~0u);
     for (int n = 0; n < N / 4; n++)
-        for (int k = 0; k < 16; k++) {
-            int column = n * 8 + pair;
+        for (int i = 0; i < 16; i++) {
+            int column = n * 8 + pair, k = term(i);
             const char* at = (const char*) b + column / 64 * leading + k / 8 * 1024 + k % 8 * 128
                 + column % 64 * 2;
             unsigned word = *(const unsigned*) swizzled(at);
@@ -64,7 +72,7 @@ static inline void wgmmaRows(float (&d)[32], const void* a, const void* b, bool 
             emu::rowOf16(right, b, n * 8 + pair + i);
             for (int h = 0; h < 2; h++) {
                 float sum = add ? d[n * 4 + 2 * h + i] : 0;
-                for (int k = 0; k < 16; k++) sum += left[h][k] * right[k];
+                for (int k = 0; k < 16; k++) sum += left[h][emu::term(k)] * right[emu::term(k)];
                 d[n * 4 + 2 * h + i] = sum;
             }
         }

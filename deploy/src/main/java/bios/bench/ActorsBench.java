@@ -35,7 +35,6 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
-import java.util.function.Supplier;
 import java.util.function.ToDoubleFunction;
 import java.util.stream.LongStream;
 
@@ -82,9 +81,9 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         try (Child server = Child.bios(List.of("up", "--port", "0", "--data", data.toString(), "--model",
                 MODEL + "=" + Installation.tinyModel(), "--config", settings.toString()))) {
             String url = server.await("bios ready on ");
-            Supplier<Use> use = () -> Use.now(url, server.pid());
-            try (var http = new Measured(new HttpProtocol(url), use);
-                    var actors = new Measured(new ActorProtocol("127.0.0.1:" + port), use)) {
+            try (var meter = new Meter(url, server.pid());
+                    var http = new Measured(new HttpProtocol(url), meter);
+                    var actors = new Measured(new ActorProtocol("127.0.0.1:" + port), meter)) {
                 List<Measured> both = List.of(http, actors);
                 both.forEach(Measured::warmUp);
                 for (int i = 0; i < ROUNDS; i++)
@@ -102,19 +101,19 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
     /// One protocol and what has been measured over it: the medians of the rounds count.
     private final class Measured implements AutoCloseable {
         private final Protocol protocol;
-        private final Supplier<Use> use;
+        private final Meter meter;
         private final String run;
         private final List<String> many = new ArrayList<>();
         private final List<Double> millis = new ArrayList<>();
         private final List<Double> perSecond = new ArrayList<>();
-        private final List<Use> uses = new ArrayList<>();
+        private final List<Cost> costs = new ArrayList<>();
         private final List<Double> megabytes = new ArrayList<>();
         private int steps;
         private long seq = 1;
 
-        Measured(Protocol protocol, Supplier<Use> use) {
+        Measured(Protocol protocol, Meter meter) {
             this.protocol = protocol;
-            this.use = use;
+            this.meter = meter;
             run = protocol.createRun(1).toCompletableFuture().join();
             for (int i = 0; i < runs; i++)
                 many.add(protocol.createRun(10L + i).toCompletableFuture().join());
@@ -132,10 +131,10 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
                 step();
                 millis.add((System.nanoTime() - begin) / 1e6);
             }
-            Use before = use.get();
+            Use before = meter.read();
             double rate = operationsPerSecond();
             perSecond.add(rate);
-            uses.add(use.get().since(before).perOperation(rate));
+            costs.add(Cost.between(before, meter.read(), rate));
             megabytes.add(largeMegabytesPerSecond(protocol, run));
         }
 
@@ -175,14 +174,14 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
             return Report.JSON.createObjectNode().put("p50_ms", Report.three(all.median()))
                     .put("p99_ms", Report.three(all.at(99)))
                     .put("operations_s", Report.round(operations()))
-                    .put("engine_share", Report.two(median(Use::engineSeconds)))
-                    .put("server_cpu_ms", Report.three(1e3 * median(Use::serverSeconds)))
-                    .put("client_cpu_ms", Report.three(1e3 * median(Use::clientSeconds)))
+                    .put("engine_share", Report.two(median(Cost::engineShare)))
+                    .put("server_cpu_ms", Report.three(median(Cost::serverMillis)))
+                    .put("client_cpu_ms", Report.three(median(Cost::clientMillis)))
                     .put("large_mb_s", Report.round(Percentiles.of(megabytes).median()));
         }
 
-        private double median(ToDoubleFunction<Use> part) {
-            return Percentiles.of(uses.stream().mapToDouble(part).boxed().toList()).median();
+        private double median(ToDoubleFunction<Cost> part) {
+            return Percentiles.of(costs.stream().mapToDouble(part).boxed().toList()).median();
         }
 
         @Override public void close() {
@@ -190,23 +189,48 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
         }
     }
 
-    /// What has been used so far.
+    /// What has been used since the processes began.
     ///
     /// @param serverSeconds of processors, by the server
     /// @param clientSeconds of processors, by this process
     /// @param engineSeconds in which the engine was in a pass
-    /// @param at when, in seconds
-    private record Use(double serverSeconds, double clientSeconds, double engineSeconds, double at) {
-        private static final String PASS_SECONDS = "bios_engine_pass_seconds_sum";
+    /// @param at when this was read, in seconds
+    private record Use(double serverSeconds, double clientSeconds, double engineSeconds, double at) {}
 
-        static Use now(String url, long server) {
-            try (var client = HttpClient.newHttpClient()) {
-                String metrics = client.send(HttpRequest.newBuilder(URI.create(url + "/metrics")).build(),
-                        HttpResponse.BodyHandlers.ofString()).body();
-                double passes = metrics.lines().filter(line -> line.startsWith(PASS_SECONDS)).mapToDouble(
-                        line -> Double.parseDouble(line.substring(line.lastIndexOf(' ')))).sum();
-                return new Use(cpu(ProcessHandle.of(server).orElseThrow()), cpu(ProcessHandle.current()),
-                        passes, System.nanoTime() / 1e9);
+    /// What operations took.
+    ///
+    /// @param serverMillis of processors for an operation, in the server
+    /// @param clientMillis of processors for an operation, in this process
+    /// @param engineShare of the time in which the engine was in a pass, 0 to 1
+    private record Cost(double serverMillis, double clientMillis, double engineShare) {
+        /// @param rate operations per second between the two readings
+        static Cost between(Use before, Use after, double rate) {
+            double seconds = after.at - before.at;
+            double millis = 1e3 / (rate * seconds);
+            return new Cost(millis * (after.serverSeconds - before.serverSeconds),
+                    millis * (after.clientSeconds - before.clientSeconds),
+                    (after.engineSeconds - before.engineSeconds) / seconds);
+        }
+    }
+
+    /// Reads what the server and this process have used.
+    private static final class Meter implements AutoCloseable {
+        private static final String PASS_SECONDS = "bios_engine_pass_seconds_sum";
+        private final HttpClient client = HttpClient.newHttpClient();
+        private final HttpRequest metrics;
+        private final ProcessHandle server;
+
+        Meter(String url, long server) {
+            metrics = HttpRequest.newBuilder(URI.create(url + "/metrics")).build();
+            this.server = ProcessHandle.of(server).orElseThrow();
+        }
+
+        Use read() {
+            try {
+                double passes = client.send(metrics, HttpResponse.BodyHandlers.ofString()).body().lines()
+                        .filter(line -> line.startsWith(PASS_SECONDS)).mapToDouble(line ->
+                                Double.parseDouble(line.substring(line.lastIndexOf(' ')))).sum();
+                return new Use(cpu(server), cpu(ProcessHandle.current()), passes, System.nanoTime() / 1e9);
             } catch (IOException failed) {
                 throw new CommandFailed("the server's metrics cannot be read: " + failed.getMessage());
             } catch (InterruptedException interrupted) {
@@ -218,17 +242,8 @@ public record ActorsBench(int pairs, int warmUp, int runs, int seconds) {
             return process.info().totalCpuDuration().orElse(Duration.ZERO).toNanos() / 1e9;
         }
 
-        Use since(Use before) {
-            return new Use(serverSeconds - before.serverSeconds, clientSeconds - before.clientSeconds,
-                    engineSeconds - before.engineSeconds, at - before.at);
-        }
-
-        /// This use, divided: processor seconds by the operations, seconds of the engine by the elapsed time.
-        ///
-        /// @param rate operations per second
-        Use perOperation(double rate) {
-            double operations = rate * at;
-            return new Use(serverSeconds / operations, clientSeconds / operations, engineSeconds / at, at);
+        @Override public void close() {
+            client.close();
         }
     }
 

@@ -27,6 +27,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.stream.Stream;
 import org.apache.commons.compress.archivers.tar.TarArchiveEntry;
 import org.apache.commons.compress.archivers.tar.TarArchiveInputStream;
 import org.apache.commons.compress.compressors.gzip.GzipCompressorInputStream;
@@ -190,16 +191,35 @@ class ArchiveTest {
         assertArrayEquals(whole.bytes(), changed.bytes());
     }
 
+    /// Every endpoint whose answer has a signed URL.
+    private static List<String> requestsOfUrls() {
+        String checkpoint = "GET /api/v1/training_runs/" + run + "/checkpoints/weights/a";
+        String upload = "{\"base_model\": \"ultrasafe/usf-tiny\"}";
+        return Stream.concat(Stream.of(checkpoint + "/archive", checkpoint + "/external_weights_urls",
+                "GET /api/v1/sessions/" + SESSION + "/trace_export").map(start -> start
+                        + " HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"),
+                Stream.of("POST /api/v1/external_weights_upload_start HTTP/1.1\r\nHost: %s\r\n"
+                        + "Content-Type: application/json\r\nContent-Length: " + upload.length()
+                        + "\r\nConnection: close\r\n\r\n" + upload)).toList();
+    }
+
+    private static String answered(String request) throws IOException {
+        try (var socket = new Socket("127.0.0.1", service.port())) {
+            socket.getOutputStream().write(request.getBytes(StandardCharsets.US_ASCII));
+            return new String(socket.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        }
+    }
+
     @Test void aForgedHostIsInNoUrl() throws IOException {
-        for (String forged : List.of("evil.example", "evil.example:" + service.port(),
-                "localhost@evil.example", "localhost.evil.example", "localhost/../..",
-                "192.0.2.1:" + service.port())) {
-            try (var socket = new Socket("127.0.0.1", service.port())) {
-                socket.getOutputStream().write(("GET /api/v1/training_runs/" + run
-                        + "/checkpoints/weights/a/archive HTTP/1.1\r\nHost: " + forged
-                        + "\r\nX-Forwarded-Host: evil.example\r\nForwarded: host=evil.example\r\n"
-                        + "Connection: close\r\n\r\n").getBytes(StandardCharsets.US_ASCII));
-                String answer = new String(socket.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        for (String request : requestsOfUrls()) {
+            String root = "http://127.0.0.1:" + service.port();
+            assertTrue(answered(request.formatted(root.substring(7))).contains("\"" + root + "/api/v1/"),
+                    request);
+            for (String forged : List.of("evil.example", "evil.example:" + service.port(),
+                    "localhost@evil.example", "localhost.evil.example", "localhost/../..",
+                    "192.0.2.1:" + service.port())) {
+                String answer = answered(request.formatted(forged + "\r\nX-Forwarded-Host: evil.example"
+                        + "\r\nForwarded: host=evil.example"));
                 assertFalse(answer.contains("http://" + forged), answer);
                 assertFalse(answer.contains("evil"), answer);
             }

@@ -17,7 +17,8 @@ import org.junit.jupiter.api.Test;
 /// weights to bf16 there, but a query has the same bits wherever its keys are and whatever is beside it.
 final class Bf16AttentionTest extends Conformance {
     private static final List<AttentionShape> SHAPES = List.of(new AttentionShape(4, 2, 64, 0.125f, 0),
-            new AttentionShape(3, 1, 64, 0.125f, 70), new AttentionShape(2, 1, 128, 0.09f, 0));
+            new AttentionShape(3, 1, 64, 0.125f, 70), new AttentionShape(2, 1, 128, 0.09f, 0),
+            new AttentionShape(5, 1, 128, 0.09f, 66));
     private static final int[] LENGTHS = {1, 63, 130};
     private static final int ROWS = 194;
 

@@ -1,6 +1,7 @@
 package bios.worker.device;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -93,5 +94,6 @@ final class CudaConformanceTest {
     @ParameterizedTest @MethodSource("parts") void theSuiteOfEveryBackendPasses(Part part) {
         var ended = ENDED.get(part).join();
         assertEquals(0, ended.status(), ended.output());
+        assertFalse(ended.output().contains(CudaFaultsTest.OTHER_BITS), ended.output());
     }
 }

@@ -11,6 +11,9 @@ import org.junit.jupiter.params.provider.CsvSource;
 
 /// What a caller of the CUDA backend sees when the card fails, on the emulated device.
 final class CudaFaultsTest {
+    /// What the device logs if the kernels of attention do not agree.
+    static final String OTHER_BITS = "products of warpgroups have other bits";
+
     /// A card that is lost is lost for every later call, and closing it still ends; an allocation that fails
     /// once is tried again without the chunks that nobody uses.
     @ParameterizedTest @CsvSource({"lost@60, lost", "lost@160, lost", "launch@5, lost",
@@ -20,6 +23,15 @@ final class CudaFaultsTest {
                 Map.of("CUDA_EMULATOR_FAULT", fault), 300);
         assertEquals(0, ended.status(), ended.output());
         assertTrue(ended.output().contains("seen: " + expected), ended.output());
+    }
+
+    /// What a trainer computes by products of warpgroups, a sampler computes by those of warps.
+    @Test void attentionUsesNoProductsOfWarpgroupsOnACardWhereTheirBitsDiffer() {
+        var ended = CudaEmulator.java(CudaSuite.class, List.of(), List.of(Bf16AttentionTest.class.getName()),
+                Map.of("CUDA_EMULATOR_FAULT", "warpgroups", "CUDA_EMULATOR_CC", "90", "CUDA_EMULATOR_CHECK",
+                        "0"), 300);
+        assertEquals(0, ended.status(), ended.output());
+        assertTrue(ended.output().contains(OTHER_BITS), ended.output());
     }
 
     /// With blocks of a chunk, what is freed is still there for the card.

@@ -34,9 +34,8 @@ final class KernelResourcesTest {
     /// No kernel is tuned for it: its compiler may spill a few bytes, which are in the table.
     private static final String UNTUNED = "sm_100";
     private static final int MOST_SPILLED = 128;
-    /// Kernels that spill a little and are faster nevertheless: on an H100 attention takes 20 ms a step with
-    /// this one, and 24 with the one that holds half as many queries and spills nothing.
-    private static final Map<String, Integer> SPILLING = Map.of("attention_mma_wide_128", 48);
+    /// Kernels that spill a little where nothing uses them: this one on a card with warpgroups.
+    private static final Map<String, Integer> SPILLING = Map.of("attention_mma_wide_128, sm_90a", 48);
     private static final Pattern ENTRY = Pattern.compile(
             "Compiling entry function '(\\w+)' for '(\\w+)'[\\s\\S]*?"
                     + "(\\d+) bytes stack frame, (\\d+) bytes spill stores, "
@@ -102,7 +101,8 @@ final class KernelResourcesTest {
     }
 
     private static int mostSpilled(String kernel, String architecture) {
-        return architecture.equals(UNTUNED) ? MOST_SPILLED : SPILLING.getOrDefault(kernel, 0);
+        return architecture.equals(UNTUNED) ? MOST_SPILLED
+                : SPILLING.getOrDefault(kernel + ", " + architecture, 0);
     }
 
     private static String section(Path source, String hash, Map<String, Resources> kernels) {

@@ -7,11 +7,17 @@ import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.Device.Scope;
 import bios.worker.device.KeyValues;
+import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.PagePool;
 import bios.worker.device.Sequence;
 import bios.worker.device.Sequences;
 import bios.worker.device.Tensor;
+import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /// Attention over packed sequences and over pages. A query is a position and a head; tiles are of queries
 /// whose heads share a key head.
@@ -23,19 +29,40 @@ final class CudaAttention {
     private static final int KEYS = 32;
     private static final int MOST_HEAD_DIM = 256;
     private static final int DELTAS = 8;
-    /// Threads and tiles of attention_mma.cu; rows of shared memory of its kernels.
+    /// Threads and tiles of attention_mma.cu; rows of shared memory of its gradients.
     private static final int MMA_BLOCK = 128;
     private static final int MMA_QUERIES = 64;
     private static final int STREAMED = 32;
-    private static final int FORWARD_ROWS = 5 * 64, WIDE_FORWARD_ROWS = 6 * 64;
     private static final int QUERIES_ROWS = 6 * 64, KEYS_ROWS = 4 * 64;
-    /// Rows that are resident and streamed in attention_wgmma.cu, and the alignment of its shared memory.
-    private static final int RESIDENT = 128, WIDE_STREAMED = 64, PIECES_ALIGNMENT = 1024;
+    /// Queries of a tile, rows that are resident in gradients, and rows of a stage in attention_wgmma.cu, and
+    /// the alignment of its shared memory.
+    private static final int WIDE_QUERIES = 192, RESIDENT = 128, WIDE_STREAMED = 64, PIECES_ALIGNMENT = 1024;
+    private static final Logger log = LoggerFactory.getLogger(CudaAttention.class);
+    /// A sequence of several tiles and blocks of keys, whose scores are about 1: of it the kernels are
+    /// compared.
+    private static final int COMPARED_POSITIONS = 150;
+    private static final float COMPARED_SCALE = 1 / 256f;
+
+    /// The kernels of BF16 operands. All give a query the same bits.
+    ///
+    /// @param queries of a tile
+    /// @param block threads
+    /// @param rows of shared memory
+    /// @param more bytes of shared memory
+    private record Form(String name, int queries, int block, int rows, int more) {
+        static final Form FEW_QUERIES = new Form("attention_mma", MMA_QUERIES, MMA_BLOCK, 5 * 64, 0);
+        static final Form MANY_QUERIES = new Form("attention_mma_wide", 2 * MMA_QUERIES, MMA_BLOCK, 6 * 64,
+                0);
+        static final Form WARPGROUPS = new Form("attention_wgmma", WIDE_QUERIES, 2 * WIDE_QUERIES,
+                WIDE_QUERIES + 4 * WIDE_STREAMED, PIECES_ALIGNMENT);
+    }
 
     private final Cuda cuda;
     private final CudaTransfers transfers;
+    /// By the elements of a head, whether the kernel of warpgroups gives the bits of the others on this card.
+    private final Map<Integer, Boolean> sameBits = new HashMap<>();
 
-    CudaAttention(Cuda cuda, CudaTransfers transfers, CudaRows rows) {
+    CudaAttention(Cuda cuda, CudaTransfers transfers) {
         this.cuda = cuda;
         this.transfers = transfers;
     }
@@ -130,15 +157,66 @@ final class CudaAttention {
         require(lse.rows() == q.rows() && lse.columns() == shape.heads(), "lse [%d, %d]", lse.rows(),
                 lse.columns());
         var source = source(given, sequences, shape);
-        if (onTensorCores(shape, out, q, source.keys, source.values)) {
-            // a query has the same bits in both kernels
-            boolean wide = (long) q.rows() * (shape.heads() / shape.kvHeads())
-                    >= 2L * MMA_QUERIES * sequences.sequences().size();
-            forward((wide ? "attention_mma_wide" : "attention_mma") + suffix(shape), List.of(out, lse, q),
-                    source, sequences, wide ? 2 * MMA_QUERIES : MMA_QUERIES, shape, MMA_BLOCK,
-                    (wide ? WIDE_FORWARD_ROWS : FORWARD_ROWS) * 2 * shape.headDim());
-        } else forward("attention", List.of(out, lse, q), source, sequences, QUERIES, shape, BLOCK,
+        var operands = List.of(out, lse, q);
+        if (onTensorCores(shape, out, q, source.keys, source.values))
+            forward(form(q.rows(), sequences, shape), operands, source, sequences, shape);
+        else forward("attention", operands, source, sequences, QUERIES, shape, BLOCK,
                 4 * ((QUERIES + Device.BLOCK) * (shape.headDim() | 1) + QUERIES * Device.BLOCK));
+    }
+
+    private Form form(int rows, CudaSequences sequences, AttentionShape shape) {
+        long queries = (long) rows * (shape.heads() / shape.kvHeads());
+        if (queries < 2L * MMA_QUERIES * sequences.sequences().size()) return Form.FEW_QUERIES;
+        return cuda.card().warpgroups() && sameBits(shape.headDim()) ? Form.WARPGROUPS : Form.MANY_QUERIES;
+    }
+
+    /// Whether the kernel of warpgroups gives the bits of the one for few queries, which a sampler uses where
+    /// a trainer uses this one. Both add terms in steps of 16 from the first to the last, but how the card
+    /// adds those of a step is not documented: both compute random operands, once for heads of this many
+    /// elements.
+    private boolean sameBits(int headDim) {
+        Boolean known = sameBits.get(headDim);
+        if (known != null || cuda.computing().capturing()) return known != null && known;
+        long different;
+        try (var scope = cuda.memory().scope()) {
+            different = different(headDim, scope);
+        } catch (OutOfDeviceMemory full) {
+            log.warn("no memory to compare the kernels of attention: {}", full.getMessage());
+            return false;
+        }
+        sameBits.put(headDim, different == 0);
+        if (different > 0) log.warn("products of warpgroups have other bits than those of warps on this card"
+                + " ({} different results): attention over heads of {} elements uses warps, which is slower",
+                different, headDim);
+        return different == 0;
+    }
+
+    private long different(int headDim, Scope scope) {
+        var shape = new AttentionShape(2, 1, headDim, COMPARED_SCALE, 0);
+        var memory = cuda.memory();
+        var sequences = new CudaSequences(List.of(new Sequence(0, COMPARED_POSITIONS, 0, new int[0])),
+                transfers, scope);
+        var q = memory.scratch(scope, DType.BF16, COMPARED_POSITIONS, shape.heads() * headDim);
+        var keys = memory.scratch(scope, DType.BF16, COMPARED_POSITIONS, headDim);
+        var values = memory.scratch(scope, DType.BF16, COMPARED_POSITIONS, headDim);
+        var different = new DifferentBits(cuda, scope);
+        List.of(q, keys, values).forEach(different::scatter);
+        var source = new Source(keys, values, 0, 0, 0);
+        List<List<CudaTensor>> results = new ArrayList<>();
+        for (var form : List.of(Form.FEW_QUERIES, Form.WARPGROUPS)) {
+            var out = memory.scratch(scope, DType.BF16, q.rows(), q.columns());
+            var lse = memory.scratch(scope, DType.F32, q.rows(), shape.heads());
+            forward(form, List.of(out, lse, q), source, sequences, shape);
+            results.add(List.of(out, lse));
+        }
+        for (int i = 0; i < 2; i++) different.add(results.getFirst().get(i), results.getLast().get(i));
+        return different.read();
+    }
+
+    private void forward(Form form, List<CudaTensor> operands, Source source, CudaSequences sequences,
+            AttentionShape shape) {
+        forward(form.name + suffix(shape), operands, source, sequences, form.queries, shape, form.block,
+                form.rows * 2 * shape.headDim() + form.more);
     }
 
     private void forward(String name, List<CudaTensor> operands, Source source, CudaSequences sequences,

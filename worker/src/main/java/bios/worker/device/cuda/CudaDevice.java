@@ -45,9 +45,9 @@ final class CudaDevice implements Device {
         loader = new WeightLoader(cuda);
         rows = new CudaRows(cuda);
         optimizer = new CudaOptimizer(cuda, transfers);
-        products = new CudaProducts(cuda, transfers, rows, loader);
+        products = new CudaProducts(cuda, transfers, loader);
         cuda.memory().beforeScopesClose(products::flush);
-        attention = new CudaAttention(cuda, transfers, rows);
+        attention = new CudaAttention(cuda, transfers);
         sampling = new CudaSampling(cuda, transfers, rows);
         this.graphs = new CudaGraphs(cuda, products::flush, graphs);
         monitor = Nvml.of(cuda.card());

@@ -43,7 +43,7 @@ final class CudaProducts implements AutoCloseable {
     private final CublasLt library;
     private final FewRows fewRows;
 
-    CudaProducts(Cuda cuda, CudaTransfers transfers, CudaRows rows, WeightLoader loader) {
+    CudaProducts(Cuda cuda, CudaTransfers transfers, WeightLoader loader) {
         this.cuda = cuda;
         this.transfers = transfers;
         this.loader = loader;

@@ -9,14 +9,27 @@ import java.lang.foreign.ValueLayout;
 final class DifferentBits {
     private static final int BLOCKS = 256, BLOCK = 256;
 
+    private static final int SEED = 7;
+
     private final Cuda cuda;
     private final long count;
+    private int scattered;
 
     /// @param scope of the count
     DifferentBits(Cuda cuda, Scope scope) {
         this.cuda = cuda;
         count = cuda.memory().scratch(scope, Long.BYTES);
         cuda.driver().zero(count, Long.BYTES, cuda.compute());
+    }
+
+    /// Fills a dense tensor with bf16 numbers of both signs, eight exponents about 1 and all mantissas, which
+    /// are others for each call.
+    ///
+    /// @return the tensor
+    CudaTensor scatter(CudaTensor to) {
+        cuda.kernels().of("scatter_bits").with(to).with(SEED * ++scattered)
+                .launch(Cuda.blocks(to.elements(), BLOCK), BLOCK);
+        return to;
     }
 
     /// Counts the words of 4 bytes of two dense tensors of the same shape that differ. Of a tensor that is no

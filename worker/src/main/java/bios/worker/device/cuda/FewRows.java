@@ -26,12 +26,10 @@ final class FewRows {
     private static final int PARTS = 3;
     private static final int ROW_BYTES = 256;
     private static final int WARP = 32, WARP_FEATURES = 16, LEAST_WARPS = 2, MOST_WARPS = 8;
-    private static final int BLOCK = 256;
     /// Rows whose products are compared; all of them, and the first of them.
     private static final int ALL_ROWS = 200;
     private static final int[] COMPARED = {1, 9, 20, MOST};
     private static final int COMPARED_OUTPUTS = 1024;
-    private static final int SEED = 7;
 
     /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of this many terms.
     private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_BLOCK = 64, SHARES = 8, SLICE = 32;
@@ -204,14 +202,14 @@ final class FewRows {
     private long different(Shape shape, Scope scope) {
         int out = Math.min(shape.out, COMPARED_OUTPUTS);
         var memory = cuda.memory();
-        var w = scattered(memory.scratch(scope, DType.BF16, out, shape.in), 1);
-        var rows = scattered(memory.scratch(scope, DType.BF16, ALL_ROWS, shape.in), 2);
         var different = new DifferentBits(cuda, scope);
+        var w = different.scatter(memory.scratch(scope, DType.BF16, out, shape.in));
+        var rows = different.scatter(memory.scratch(scope, DType.BF16, ALL_ROWS, shape.in));
         boolean bothTypes = cuda.products().forwardInBf16();
         for (var type : bothTypes ? List.of(DType.F32, DType.BF16) : List.of(DType.F32)) {
             var theirs = memory.scratch(scope, type, ALL_ROWS, out);
-            var onto = scattered(memory.scratch(scope, DType.BF16, ALL_ROWS, out * type.bytes()
-                    / DType.BF16.bytes()), 3);
+            var onto = different.scatter(memory.scratch(scope, DType.BF16, ALL_ROWS, out * type.bytes()
+                    / DType.BF16.bytes()));
             var own = memory.scratch(scope, type, MOST, out);
             for (boolean more : new boolean[] {false, true}) {
                 var to = new CudaTensor(onto.address(), type, ALL_ROWS, out, out);
@@ -227,11 +225,5 @@ final class FewRows {
             }
         }
         return different.read();
-    }
-
-    private CudaTensor scattered(CudaTensor to, int seed) {
-        cuda.kernels().of("scatter_bits").with(to).with(SEED * seed).launch(Cuda.blocks(to.elements(), BLOCK),
-                BLOCK);
-        return to;
     }
 }

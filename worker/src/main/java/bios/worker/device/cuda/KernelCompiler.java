@@ -24,7 +24,7 @@ final class KernelCompiler {
     /// Sources for cards with products of warpgroups.
     private static final List<String> WARPGROUP_SOURCES = List.of("attention_wgmma");
     private static final List<String> HEADERS = List.of("common.cuh", "ptx.cuh", "tiles.cuh", "spans.cuh",
-            "wgmma.cuh");
+            "softmax.cuh", "wgmma.cuh");
     private static final Logger log = LoggerFactory.getLogger(KernelCompiler.class);
 
     private final Nvrtc nvrtc;

@@ -8,12 +8,11 @@
 // in different banks.
 #include "common.cuh"
 #include "tiles.cuh"
-#include "spans.cuh"
+#include "softmax.cuh"
 
 constexpr int THREADS = 128;
 constexpr int QUERIES = 64;      // of a tile
 constexpr int STREAMED = 32;     // queries at a time in the gradient of keys and values
-constexpr float LOG2E = 1.4426950408889634f;
 
 // The operands of a call.
 struct Call {
@@ -126,16 +125,6 @@ template<int D, int N> __device__ __forceinline__ void addProducts(float (&sum)[
     }
 }
 
-__device__ __forceinline__ float quadMax(float x) {
-    x = fmaxf(x, __shfl_xor_sync(ALL, x, 1));
-    return fmaxf(x, __shfl_xor_sync(ALL, x, 2));
-}
-
-__device__ __forceinline__ float quadSum(float x) {
-    x += __shfl_xor_sync(ALL, x, 1);
-    return x + __shfl_xor_sync(ALL, x, 2);
-}
-
 // Stores 16 rows of sums times a factor for each of this lane's two rows.
 template<int D> __device__ __forceinline__ void storeRows(const Matrix& to, int row, int column,
         const float (&sum)[D / 8][4], int half, float factor) {
@@ -143,6 +132,11 @@ template<int D> __device__ __forceinline__ void storeRows(const Matrix& to, int 
 #pragma unroll
     for (int n = 0; n < D / 8; n++)
         at[n * 4] = packBf16(sum[n][2 * half] * factor, sum[n][2 * half + 1] * factor);
+}
+
+// The same numbers in one row.
+template<int N> __device__ __forceinline__ float (&flat(float (&tiles)[N][4]))[4 * N] {
+    return reinterpret_cast<float (&)[4 * N]>(tiles);
 }
 
 // s ← the products of M·16 rows of `left` with those of a block: each of these is loaded once.
@@ -206,49 +200,6 @@ struct Rows {
     }
 };
 
-// A block's scores of 16 rows from `row` on become weights; sums of earlier ones shrink to the new maximum.
-//
-// edge: whether the block may hold keys that a query does not see
-template<int D> __device__ __forceinline__ void soften(float (&s)[8][4], float (&sum)[D / 8][4],
-        float (&most)[2], float (&total)[2], const Rows& rows, int row, int first, int window, float scale,
-        bool edge) {
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float top = most[h];
-        int position = edge ? rows.positionOf(row + lane / 4 + 8 * h) : 0;
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                int key = first + n * 8 + lane % 4 * 2 + i;
-                float x = s[n][2 * h + i] * scale;
-                if (edge && (key > position || key < firstKey(position, window))) x = -INFINITE;
-                s[n][2 * h + i] = x;
-                top = fmaxf(top, x);
-            }
-        top = quadMax(top);
-        float base = top == -INFINITE ? 0 : top;
-        float shrink = exp2Fast(most[h] - base);
-        float more = 0;
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float p = exp2Fast(s[n][2 * h + i] - base);
-                s[n][2 * h + i] = p;
-                more += p;
-            }
-        total[h] = total[h] * shrink + more;
-        most[h] = top;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            sum[n][2 * h] *= shrink;
-            sum[n][2 * h + 1] *= shrink;
-        }
-    }
-}
-
 // A tile of M·QUERIES queries, M·16 for each warp.
 template<int D, int M> __device__ void attend(const Call& call, const Matrix& out, const Matrix& lse,
         char* shared) {
@@ -272,15 +223,8 @@ template<int D, int M> __device__ void attend(const Call& call, const Matrix& ou
         kvHead, D));
     cpAsyncCommit();
     float sum[M][D / 8][4] = {};
-    float most[M][2], total[M][2];
+    Softmax softmax[M];
     const Rows rows = {tile.first, queries, group, span.position};
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            most[m][h] = -INFINITE;
-            total[m][h] = 0;
-        }
     float scale = call.scale * LOG2E;
     for (int b = from; b * BLOCK <= last; b++) {
         int now = (b - from) % 2;
@@ -295,9 +239,14 @@ template<int D, int M> __device__ void attend(const Call& call, const Matrix& ou
         // only the blocks at the ends of a query's range hold keys that it does not see
         bool edge = (b + 1) * BLOCK - 1 > first || call.window > 0;
 #pragma unroll
-        for (int m = 0; m < M; m++)
-            soften<D>(s[m], sum[m], most[m], total[m], rows, row0 + m * 16, b * BLOCK, call.window, scale,
-                edge);
+        for (int m = 0; m < M; m++) {
+            if (edge)
+#pragma unroll
+                for (int h = 0; h < 2; h++)
+                    hide(flat(s[m]), h, b * BLOCK, rows.positionOf(row0 + m * 16 + lane / 4 + 8 * h),
+                        call.window);
+            softmax[m].weigh(flat(s[m]), flat(sum[m]), scale);
+        }
         cpAsyncWait<1>();
         __syncthreads();
         if (more) copyRows<D, BLOCK>(vs + (now ^ 1) * BYTES, blockOf(call.values, call.pages, call.blockTable,
@@ -310,12 +259,12 @@ template<int D, int M> __device__ void attend(const Call& call, const Matrix& ou
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float all = quadSum(total[m][h]);
+            float all = softmax[m].all(h);
             int query = tile.first + row0 + m * 16 + lane / 4 + 8 * h;
             if (query >= queries) continue;
             int row = span.row + query / group, head = kvHead * group + query % group;
             storeRows<D>(out, row, head * D + lane % 4 * 2, sum[m], h, 1 / all);
-            if (lane % 4 == 0) store(lse, row, head, (most[m][h] + log2f(all)) / LOG2E);
+            if (lane % 4 == 0) store(lse, row, head, softmax[m].logarithm(h, all));
         }
 }
 

@@ -1,22 +1,38 @@
-// The gradients of attention of BF16 operands on sm_90a, for heads of 64 and 128 elements: what
-// attention_mma.cu computes for older cards, by products of warpgroups (Shah et al. 2024). Of a block, 128
-// rows are resident in shared memory, 64 for each of its two warpgroups, and 64 rows at a time are streamed
-// through two stages. Scores are computed in both kernels, instead of a second pass over sums of gradients of
-// queries: no two blocks add to one sum. The longest blocks are the first ones of the grid.
+// Attention of BF16 operands and its gradients on sm_90a, for heads of 64 and 128 elements: what
+// attention_mma.cu computes for older cards, by products of warpgroups (Shah et al. 2024). Of a block, 64
+// rows for each of its warpgroups are resident in shared memory, and 64 rows at a time are streamed through
+// two stages. Scores are computed in both kernels of gradients, instead of a second pass over sums of
+// gradients of queries: no two blocks add to one sum. The longest blocks are the first ones of the grid.
 #include "common.cuh"
 #include "tiles.cuh"
-#include "spans.cuh"
+#include "softmax.cuh"
 #include "wgmma.cuh"
 
-constexpr int THREADS = 256;
 constexpr int WARPGROUP = 64;    // rows of a warpgroup
-constexpr int RESIDENT = 128;    // rows of a block that stay in shared memory
+constexpr int FORWARD = 192;     // queries of a block of attention, of three warpgroups
+constexpr int RESIDENT = 128;    // rows of a block of gradients that stay in shared memory
 constexpr int STREAMED = 64;     // rows of a stage
 constexpr int PIECE = 128;       // bytes of a row of a piece
 constexpr int STEPS = STREAMED / 16;
-constexpr float LOG2E = 1.4426950408889634f;
 
-// The operands of a call.
+// The operands of attention.
+struct Forward {
+    Matrix q;
+    Matrix keys;                 // packed; for pages only the element type
+    Matrix values;
+    const long long* pages;
+    const int* blockTable;
+    long long keyOffset;
+    long long valueOffset;
+    const Span* spans;
+    const SpanTile* tiles;
+    int heads;
+    int kvHeads;
+    int window;
+    float scale;
+};
+
+// The operands of its gradients.
 struct Call {
     Matrix dout;
     Matrix lse;
@@ -50,12 +66,17 @@ template<int ROWS> __device__ __forceinline__ char* chunk(char* tile, int row, i
     return tile + (c >> 3) * (ROWS * PIECE) + row * PIECE + ((c & 7) ^ (row & 7)) * 16;
 }
 
+// Threads of a block with this many rows.
+__device__ constexpr int threads(int rows) {
+    return rows * 2;
+}
+
 // Starts to copy ROWS positions of a key head of two matrices; zeros after the last.
 template<int D, int ROWS> __device__ __forceinline__ void copyKeys(char* to0, char* to1, const Matrix& from0,
         const Matrix& from1, const Span& span, int first, int kvHead) {
 #pragma unroll
-    for (int i = 0; i < ROWS * (D / 8) / THREADS; i++) {
-        int at = i * THREADS + threadIdx.x, row = at / (D / 8), c = at % (D / 8);
+    for (int i = 0; i < ROWS * (D / 8) / threads(RESIDENT); i++) {
+        int at = i * threads(RESIDENT) + threadIdx.x, row = at / (D / 8), c = at % (D / 8);
         bool real = first + row < span.count;
         int from = real ? span.row + first + row : 0, column = kvHead * D + c * 8;
         cpAsync16(chunk<ROWS>(to0, row, c), halvesAt(from0, from, column), real ? 16 : 0);
@@ -63,9 +84,10 @@ template<int D, int ROWS> __device__ __forceinline__ void copyKeys(char* to0, ch
     }
 }
 
-// The same of queries, counted over positions and heads, and of their gradients.
-template<int D, int ROWS> __device__ __forceinline__ void copyQueries(char* to0, char* to1, const Call& call,
-        const Span& span, int first, const Group& group, int kvHead) {
+// The same of queries, counted over positions and heads; of the second matrix only if BOTH.
+template<int D, int ROWS, int THREADS, bool BOTH> __device__ __forceinline__ void copyQueries(char* to0,
+        char* to1, const Matrix& from0, const Matrix& from1, const Span& span, int first, const Group& group,
+        int kvHead) {
 #pragma unroll
     for (int i = 0; i < ROWS * (D / 8) / THREADS; i++) {
         int at = i * THREADS + threadIdx.x, row = at / (D / 8), c = at % (D / 8), query = first + row;
@@ -73,17 +95,27 @@ template<int D, int ROWS> __device__ __forceinline__ void copyQueries(char* to0,
         bool real = position < span.count;
         int from = real ? span.row + position : 0;
         int column = (kvHead * group.count + query - position * group.count) * D + c * 8;
-        cpAsync16(chunk<ROWS>(to0, row, c), halvesAt(call.q, from, column), real ? 16 : 0);
-        cpAsync16(chunk<ROWS>(to1, row, c), halvesAt(call.dout, from, column), real ? 16 : 0);
+        cpAsync16(chunk<ROWS>(to0, row, c), halvesAt(from0, from, column), real ? 16 : 0);
+        if (BOTH) cpAsync16(chunk<ROWS>(to1, row, c), halvesAt(from1, from, column), real ? 16 : 0);
+    }
+}
+
+// Starts to copy a block of keys or values of a head.
+template<int D> __device__ __forceinline__ void copyBlock(char* to, const Matrix& from) {
+#pragma unroll
+    for (int at = threadIdx.x; at < BLOCK * (D / 8); at += threads(FORWARD)) {
+        int row = at / (D / 8), c = at % (D / 8);
+        bool real = row < from.rows;
+        cpAsync16(chunk<BLOCK>(to, row, c), halvesAt(from, real ? row : 0, c * 8), real ? 16 : 0);
     }
 }
 
 // s ← the products of a warpgroup's 64 resident rows with those of a stage.
-template<int D> __device__ __forceinline__ void scores(float (&s)[32], const char* resident,
+template<int D, int ROWS> __device__ __forceinline__ void scores(float (&s)[32], const char* resident,
         const char* streamed) {
 #pragma unroll
     for (int k = 0; k < D / 16; k++)
-        wgmmaRows(s, resident + k / 4 * (RESIDENT * PIECE) + k % 4 * 32,
+        wgmmaRows(s, resident + k / 4 * (ROWS * PIECE) + k % 4 * 32,
             streamed + k / 4 * (STREAMED * PIECE) + k % 4 * 32, k > 0);
 }
 
@@ -116,6 +148,104 @@ __device__ __forceinline__ char* aligned(char* shared) {
     return shared + ((1024 - ((unsigned long long) shared & 1023)) & 1023);
 }
 
+// Starts to copy the keys and values of a block.
+template<int D> __device__ __forceinline__ void copyKeysAndValues(char* to, const Forward& call,
+        const Span& span, int block, int kvHead) {
+    copyBlock<D>(to, blockOf(call.keys, call.pages, call.blockTable, call.keyOffset, span, block, kvHead, D));
+    copyBlock<D>(to + BLOCK * D * 2, blockOf(call.values, call.pages, call.blockTable, call.valueOffset, span,
+        block, kvHead, D));
+}
+
+template<int D> __device__ __forceinline__ void attend(const Forward& call, const Matrix& out,
+        const Matrix& lse, char* shared) {
+    constexpr int BYTES = BLOCK * D * 2;
+    int lane = threadIdx.x % 32, warpgroup = __shfl_sync(ALL, threadIdx.x / 128, 0);
+    int row0 = threadIdx.x / 32 % 4 * 16 + lane / 4;
+    const Group group(call.heads / call.kvHeads);
+    int kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
+    Span span = call.spans[tile.span];
+    int queries = span.count * group.count;
+    char* qs = shared;
+    char* streamed = qs + FORWARD * D * 2;
+    int own = tile.first + warpgroup * WARPGROUP;           // first query of this warpgroup
+    int last = span.position + group.positionOf(min(tile.first + FORWARD, queries) - 1);
+    int from = firstKey(span.position + group.positionOf(tile.first), call.window) / BLOCK;
+    copyQueries<D, FORWARD, threads(FORWARD), false>(qs, qs, call.q, call.q, span, tile.first, group, kvHead);
+    copyKeysAndValues<D>(streamed, call, span, from, kvHead);
+    cpAsyncCommit();
+    float sum[D / 2] = {};
+    Softmax softmax;
+    int lowest = span.position + group.positionOf(min(own, queries - 1));
+    int highest = span.position + group.positionOf(min(own + WARPGROUP, queries) - 1);
+    float scale = call.scale * LOG2E;
+    const char* ownQs = qs + warpgroup * WARPGROUP * PIECE;
+    int stage = 0;
+    for (int b = from; b * BLOCK <= last; b++, stage ^= 2 * BYTES) {
+        const char* ks = streamed + stage;
+        cpAsyncWait<0>();
+        asyncFence();
+        __syncthreads();
+        if ((b + 1) * BLOCK <= last)
+            copyKeysAndValues<D>(streamed + (stage ^ 2 * BYTES), call, span, b + 1, kvHead);
+        cpAsyncCommit();
+        int first = b * BLOCK, end = first + BLOCK - 1;
+        if (own >= queries || first > highest || end < firstKey(lowest, call.window)) continue;
+        float s[32];
+        wgmmaFence();
+        scores<D, FORWARD>(s, ownQs, ks);
+        wgmmaCommit();
+        wgmmaWait<0>();
+        sumsBarrier(s);
+        // only blocks at the ends of a query's range hold keys that it does not see
+        if (end > lowest || first < firstKey(highest, call.window))
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                hide(s, h, first, span.position + group.positionOf(min(own + row0 + 8 * h, queries - 1)),
+                    call.window);
+        softmax.weigh(s, sum, scale);
+        unsigned p[STEPS][4];
+        pack(p, s);
+        sumsBarrier(sum);
+        wgmmaFence();
+        addProducts<D>(sum, p, ks + BYTES);
+        wgmmaCommit();
+        wgmmaWait<0>();
+        sumsBarrier(sum);
+    }
+    cpAsyncWait<0>();
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float all = softmax.all(h);
+        int query = own + row0 + 8 * h;
+        if (query >= queries) continue;
+        int position = group.positionOf(query);
+        int row = span.row + position, head = kvHead * group.count + query - position * group.count;
+        storeRow<D>(out, row, head * D, sum, h, 1 / all);
+        if (lane % 4 == 0) store(lse, row, head, softmax.logarithm(h, all));
+    }
+}
+
+// Grid: tiles of FORWARD queries times key heads; 384 threads; shared memory: FORWARD + 4·STREAMED rows and
+// 1 KiB. One warpgroup weighs while the others multiply.
+extern "C" __global__ void __launch_bounds__(384) attention_wgmma_64(Matrix out, Matrix lse, Matrix q,
+        Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
+        long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
+        int window, float scale) {
+    DYNAMIC_SHARED(shared);
+    attend<64>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
+        window, scale}, out, lse, aligned(shared));
+}
+
+extern "C" __global__ void __launch_bounds__(384) attention_wgmma_128(Matrix out, Matrix lse, Matrix q,
+        Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
+        long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
+        int window, float scale) {
+    DYNAMIC_SHARED(shared);
+    attend<128>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
+        window, scale}, out, lse, aligned(shared));
+}
+
 template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& call, const Matrix& dq,
         char* shared) {
     constexpr int BYTES = STREAMED * D * 2;
@@ -132,7 +262,8 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     int own = tile.first + warpgroup * WARPGROUP;           // first query of this warpgroup
     int last = group.positionOf(min(tile.first + RESIDENT, queries) - 1);
     int from = firstKey(group.positionOf(tile.first), call.window) / STREAMED;
-    copyQueries<D, RESIDENT>(qs, dos, call, span, tile.first, group, kvHead);
+    copyQueries<D, RESIDENT, threads(RESIDENT), true>(qs, dos, call.q, call.dout, span, tile.first, group,
+        kvHead);
     copyKeys<D, STREAMED>(streamed, streamed + BYTES, call.keys, call.values, span, from * STREAMED, kvHead);
     cpAsyncCommit();
     float sum[D / 2] = {};
@@ -167,9 +298,9 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
         if (own >= queries || first > highest || end < firstKey(lowest, call.window)) continue;
         float s[32], dp[32];
         wgmmaFence();
-        scores<D>(s, ownQs, ks);
+        scores<D, RESIDENT>(s, ownQs, ks);
         wgmmaCommit();
-        scores<D>(dp, ownDos, vs);
+        scores<D, RESIDENT>(dp, ownDos, vs);
         wgmmaCommit();
         wgmmaWait<1>();
         sumsBarrier(s);
@@ -226,7 +357,8 @@ extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queri
 // Starts to copy STREAMED queries, their gradients, logarithms and shifts.
 template<int D> __device__ __forceinline__ void copyStage(const Call& call, const Span& span, int first,
         const Group& group, int kvHead, char* to, float* numbers) {
-    copyQueries<D, STREAMED>(to, to + STREAMED * D * 2, call, span, first, group, kvHead);
+    copyQueries<D, STREAMED, threads(RESIDENT), true>(to, to + STREAMED * D * 2, call.q, call.dout, span,
+        first, group, kvHead);
     if (threadIdx.x < 2 * STREAMED) {
         int query = first + threadIdx.x % STREAMED, position = group.positionOf(query);
         bool real = position < span.count;
@@ -278,9 +410,9 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
             continue;
         float s[32], dp[32];
         wgmmaFence();
-        scores<D>(s, ownKs, qs);
+        scores<D, RESIDENT>(s, ownKs, qs);
         wgmmaCommit();
-        scores<D>(dp, ownVs, dos);
+        scores<D, RESIDENT>(dp, ownVs, dos);
         wgmmaCommit();
         wgmmaWait<1>();
         sumsBarrier(s);

@@ -1,0 +1,88 @@
+// The softmax of attention on tensor cores, one block of keys after another (Dao 2023): both kinds of kernels
+// compute it with this, so that a query has the same bits in each.
+#pragma once
+#include "common.cuh"
+#include "tiles.cuh"
+#include "spans.cuh"
+
+constexpr float LOG2E = 1.4426950408889634f;
+
+__device__ __forceinline__ float quadMax(float x) {
+    x = fmaxf(x, __shfl_xor_sync(ALL, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL, x, 2));
+}
+
+__device__ __forceinline__ float quadSum(float x) {
+    x += __shfl_xor_sync(ALL, x, 1);
+    return x + __shfl_xor_sync(ALL, x, 2);
+}
+
+// A row's scores of the keys that its query does not see become -infinity. Scores are in the places of
+// mmaBf16.
+//
+// half: 0 for the lane's upper row, 1 for its lower one
+// first: the block's first key
+// position: the query's
+__device__ __forceinline__ void hide(float (&s)[BLOCK / 2], int half, int first, int position, int window) {
+    int least = firstKey(position, window) - first, most = position - first, column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < BLOCK / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (column + n * 8 + i > most || column + n * 8 + i < least) s[4 * n + 2 * half + i] = -INFINITE;
+}
+
+// What a lane knows of its two rows of 16, 8 apart: the largest score in base 2 and its part of the sum of
+// weights.
+struct Softmax {
+    float most[2];
+    float total[2];
+
+    __device__ __forceinline__ Softmax() : most{-INFINITE, -INFINITE}, total{0, 0} {}
+
+    // A block's scores become weights; sums of earlier blocks shrink to the new maximum.
+    template<int N> __device__ __forceinline__ void weigh(float (&s)[BLOCK / 2], float (&sum)[N],
+            float scale) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float top = most[h];
+#pragma unroll
+            for (int n = 0; n < BLOCK / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float x = s[4 * n + 2 * h + i] * scale;
+                    s[4 * n + 2 * h + i] = x;
+                    top = fmaxf(top, x);
+                }
+            top = quadMax(top);
+            float base = top == -INFINITE ? 0 : top;
+            float shrink = exp2Fast(most[h] - base);
+            float more = 0;
+#pragma unroll
+            for (int n = 0; n < BLOCK / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float p = exp2Fast(s[4 * n + 2 * h + i] - base);
+                    s[4 * n + 2 * h + i] = p;
+                    more += p;
+                }
+            total[h] = total[h] * shrink + more;
+            most[h] = top;
+#pragma unroll
+            for (int n = 0; n < N / 4; n++) {
+                sum[4 * n + 2 * h] *= shrink;
+                sum[4 * n + 2 * h + 1] *= shrink;
+            }
+        }
+    }
+
+    // The sum of a row's weights, after the last block.
+    __device__ __forceinline__ float all(int half) const {
+        return quadSum(total[half]);
+    }
+
+    // The logarithm of a row's sum of exponentials, of which the sum of weights is `all`.
+    __device__ __forceinline__ float logarithm(int half, float all) const {
+        return (most[half] + log2f(all)) / LOG2E;
+    }
+};
