@@ -6,6 +6,11 @@ import bios.protocol.client.Request;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.run.RunId;
 import bios.protocol.wire.ClientSerializer;
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigFactory;
+import java.nio.ByteBuffer;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.List;
@@ -18,6 +23,7 @@ import java.util.concurrent.CompletionStage;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorSystem;
 
@@ -32,6 +38,10 @@ public final class BiosClient implements AutoCloseable {
     private static final Duration HEARTBEAT = Duration.ofMinutes(10);
     private static final long POLL_AT_LEAST_MILLIS = 200;
     private static final int GONE_TRIES = 3;
+    /// Numbers of samplers have 18 decimal digits at most.
+    private static final int NUMBER_BITS = 59;
+    /// Messages beside requests, parts of large ones above all.
+    private static final int QUEUE = 2048;
     /// Subscriptions that wait at the gateway at a time; further ones take turns.
     private static final int MOST_FOLLOWED = 64;
 
@@ -44,15 +54,36 @@ public final class BiosClient implements AutoCloseable {
     private final AtomicReference<CompletionStage<String>> session = new AtomicReference<>();
     private boolean closed;
 
-    private BiosClient(ClientSettings settings) {
-        this.settings = settings;
+    private BiosClient(ClientSettings given) {
+        this.settings = given.onWait(reported(given.waits()));
         this.limit = new OperationThrottle(settings.maxOperations(), settings.maxWaiting());
         this.followed = new OperationThrottle(MOST_FOLLOWED, settings.maxWaiting());
         var connection = Connection.create(settings, System::nanoTime, // edge: monotonic clock
                 () -> UUID.randomUUID().toString()); // edge: names that cannot be guessed
         var transport = new ClientTransport(settings.host(), settings.port(), settings.bindHost(),
                 settings.certificates(), List.of(), "ERROR");
-        this.system = ActorSystem.create(connection, SYSTEM, transport.over(settings.base()));
+        // What is too large for this program fails its request, and ends no process.
+        Config own = ConfigFactory.parseMap(Map.of("pekko.jvm-exit-on-fatal-error", false,
+                "pekko.remote.artery.advanced.outbound-message-queue-size",
+                QUEUE + Connection.window(settings)));
+        this.system = ActorSystem.create(connection, SYSTEM,
+                own.withFallback(transport.over(settings.base())));
+        system.getWhenTerminated().whenComplete((_, _) -> {
+            synchronized (system) {
+                closed = true;
+            }
+        });
+    }
+
+    /// A listener whose exceptions are logged and go no further.
+    private Consumer<String> reported(Consumer<String> listener) {
+        return why -> {
+            try {
+                listener.accept(why);
+            } catch (RuntimeException thrown) { // the listener's
+                system.log().warn("the listener that is told why something waits has failed", thrown);
+            }
+        };
     }
 
     /// A client; it connects by itself, and its requests wait until then.
@@ -127,9 +158,9 @@ public final class BiosClient implements AutoCloseable {
     }
 
     private CompletionStage<Sampler> openSampler(Optional<String> baseModel, Optional<String> path) {
-        long number = nextSampler();
-        return opened().thenCompose(id -> ask(Answer.SamplerOpened.class,
-                new Request.OpenSampler(id, number, baseModel, path)))
+        long nth = samplers.incrementAndGet();
+        return opened().thenCompose(id -> ask(Answer.SamplerOpened.class, new Request.OpenSampler(id,
+                number(new Request.OpenSampler(id, nth, baseModel, path)), baseModel, path)))
                 .thenApply(opened -> new Sampler(this, opened.sampler()));
     }
 
@@ -215,8 +246,16 @@ public final class BiosClient implements AutoCloseable {
         return system.getWhenTerminated().thenApply(_ -> null);
     }
 
-    long nextSampler() {
-        return samplers.incrementAndGet();
+    /// A number for what a request opens or asks, made from the content of the request: a program that comes
+    /// back in its session finds what it has opened and asked, and one that does something else in its place
+    /// does not meet it.
+    static long number(Request request) {
+        try {
+            byte[] digest = MessageDigest.getInstance("SHA-256").digest(ClientSerializer.encode(request));
+            return ByteBuffer.wrap(digest).getLong() >>> (Long.SIZE - NUMBER_BITS);
+        } catch (NoSuchAlgorithmException impossible) {
+            throw new IllegalStateException("every JDK has SHA-256", impossible);
+        }
     }
 
     /// The session of the service, opened at the first use and kept alive from then on.

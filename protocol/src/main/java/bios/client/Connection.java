@@ -31,6 +31,12 @@ final class Connection {
     private static final long RESEND_NANOS = 45 * SECOND;
     private static final int MOST_ATTEMPTS = 16;
     private static final long PART_NANOS = 3 * SECOND;
+    /// A transfer of which nothing comes for so long begins again.
+    private static final long TRANSFER_NANOS = 30 * SECOND;
+    /// Requests that are sent and unanswered, beside one for each operation that may be unfinished: more would
+    /// overflow the queue of the connection, which drops messages.
+    private static final int WINDOW = 256;
+    private static final int AT_ONCE = 32;
     private static final long CONNECT_NANOS = 5 * SECOND;
     /// At most; four in the time after which the gateway gives this client up.
     private static final long PING_NANOS = SECOND;
@@ -48,9 +54,15 @@ final class Connection {
     /// A request without its answer.
     ///
     /// @param dueNanos when it is sent (again)
-    private record Unanswered(byte[] request, CompletableFuture<Answer> answer, long dueNanos) {
+    /// @param sent whether it was sent in this session and is not refused
+    private record Unanswered(byte[] request, CompletableFuture<Answer> answer, long dueNanos,
+            boolean sent) {
         Unanswered dueAt(long nanos) {
-            return new Unanswered(request, answer, nanos);
+            return new Unanswered(request, answer, nanos, false);
+        }
+
+        Unanswered sentUntil(long nanos) {
+            return new Unanswered(request, answer, nanos, true);
         }
     }
 
@@ -62,7 +74,9 @@ final class Connection {
     private final PartSender sender = new PartSender(Long.MAX_VALUE, _ -> { });
     private final PartReceiver receiver = new PartReceiver();
     private long unansweredBytes;
+    /// Begins at a random number: who does not know it can answer no request.
     private long lastId;
+    private int inFlight;
     private int gateway = -1;
     /// The gateway of each attempt to connect: on a slow machine the reply to an older one comes first.
     private final Map<String, Integer> attempts = new LinkedHashMap<>();
@@ -78,6 +92,12 @@ final class Connection {
         this.settings = settings;
         this.nanos = nanos;
         this.names = names;
+        this.lastId = Long.parseLong(names.get().replace("-", "").substring(0, 15), 16);
+    }
+
+    /// Requests that may be sent and unanswered.
+    static int window(ClientSettings settings) {
+        return settings.maxOperations() + WINDOW;
     }
 
     /// @param nanos monotonic clock
@@ -111,8 +131,14 @@ final class Connection {
             case ClientMessage.Payload(long id, var answer) -> answered(id, answer);
             case ClientMessage.Offer offer -> fetch(offer);
             case ClientMessage.Part part -> add(part);
-            case ClientMessage.Fetch wanted -> sender.part(wanted, nanos.getAsLong()).ifPresent(this::tell);
-            case ClientMessage.Fetched(long id) -> sender.drop(id);
+            case ClientMessage.Fetch wanted -> {
+                heardNanos = nanos.getAsLong();
+                sender.part(wanted, heardNanos).ifPresent(this::tell);
+            }
+            case ClientMessage.Fetched(long id) -> {
+                heardNanos = nanos.getAsLong();
+                sender.drop(id);
+            }
             case ClientMessage.Unreadable(var why) ->
                     context.getLog().warn("a message of the gateway cannot be read: {}", why);
             case Object _ -> { }
@@ -151,6 +177,7 @@ final class Connection {
         pingNanos = Math.min(PING_NANOS, opened.silenceMillis() * 250_000);
         heardNanos = nanos.getAsLong();
         unanswered.replaceAll((_, waiting) -> waiting.dueAt(heardNanos));
+        inFlight = 0;
         transmit();
     }
 
@@ -166,6 +193,7 @@ final class Connection {
                 waiting.answer().completeExceptionally(new BiosException.Refused(why)));
         unanswered.clear();
         unansweredBytes = 0;
+        inFlight = 0;
     }
 
     private void send(Send send) {
@@ -184,21 +212,35 @@ final class Connection {
         unansweredBytes = bytes;
         long id = ++lastId;
         long now = nanos.getAsLong();
-        var waiting = new Unanswered(send.request(), send.answer(), now);
+        var waiting = new Unanswered(send.request(), send.answer(), now, false);
         unanswered.put(id, waiting);
         if (session.isPresent()) transmit(id, waiting, now);
     }
 
+    /// Sends a request (again), unless its answer is arriving or too many are sent.
     private void transmit(long id, Unanswered waiting, long now) {
-        unanswered.put(id, waiting.dueAt(now + RESEND_NANOS));
+        if (receiver.has(id)) return;
+        if (!waiting.sent()) {
+            if (inFlight >= window(settings)) return;
+            inFlight++;
+        }
+        unanswered.put(id, waiting.sentUntil(now + RESEND_NANOS));
         tell(sender.send(id, waiting.request(), now));
     }
 
+    /// Sends what is due.
     private void transmit() {
         if (session.isEmpty()) return;
         long now = nanos.getAsLong();
         unanswered.entrySet().stream().filter(entry -> entry.getValue().dueNanos() - now <= 0)
                 .map(Map.Entry::getKey).toList().forEach(id -> transmit(id, unanswered.get(id), now));
+    }
+
+    /// A request is answered, or refused for now: others can be sent, some at a time.
+    private void landed(Unanswered waiting) {
+        if (!waiting.sent()) return;
+        inFlight--;
+        if (inFlight % AT_ONCE == 0 && unanswered.size() > inFlight) transmit();
     }
 
     private void answered(long id, byte[] bytes) {
@@ -216,20 +258,36 @@ final class Connection {
         if (answer instanceof Answer.Refused(var why) && why.retryAfterSeconds() > 0) {
             settings.waits().accept(why.message());
             unanswered.put(id, waiting.dueAt(heardNanos + why.retryAfterSeconds() * SECOND));
+            landed(waiting);
             return;
         }
-        unanswered.remove(id);
-        unansweredBytes -= waiting.request().length;
+        remove(id, waiting);
         if (answer instanceof Answer known) waiting.answer().complete(known);
         else waiting.answer().completeExceptionally(new IllegalStateException(
                 "the gateway's answer cannot be read; it may be of a newer version"));
     }
 
+    private void remove(long id, Unanswered waiting) {
+        unanswered.remove(id);
+        unansweredBytes -= waiting.request().length;
+        landed(waiting);
+    }
+
+    /// Fetches an answer, from the beginning if another one to the same request is arriving.
     private void fetch(ClientMessage.Offer offer) {
         heardNanos = nanos.getAsLong();
-        if (!unanswered.containsKey(offer.id())) tell(new ClientMessage.Fetched(offer.id()));
-        else if (offer.bytes() > ClientMessage.PART_BYTES && !receiver.has(offer.id()))
+        Unanswered waiting = unanswered.get(offer.id());
+        if (waiting == null) {
+            tell(new ClientMessage.Fetched(offer.id()));
+        } else if (offer.bytes() > settings.maxWaitingBytes()) {
+            tell(new ClientMessage.Fetched(offer.id()));
+            remove(offer.id(), waiting);
+            waiting.answer().completeExceptionally(new BiosException.ClientFull("the answer has "
+                    + offer.bytes() + " bytes, and this client takes " + settings.maxWaitingBytes()
+                    + ": raise ClientSettings.withMaxWaiting, or ask for less at a time"));
+        } else if (offer.bytes() > ClientMessage.PART_BYTES) {
             receiver.begin(offer, heardNanos).forEach(this::tell);
+        }
     }
 
     private void add(ClientMessage.Part part) {
@@ -255,7 +313,9 @@ final class Connection {
             pingedNanos = now;
             tell(new ClientMessage.Ping());
         }
-        receiver.askAgain(now - PART_NANOS).forEach(this::tell);
+        receiver.askAgain(now, PART_NANOS).forEach(this::tell);
+        receiver.giveUp(now - TRANSFER_NANOS).forEach(id -> unanswered.computeIfPresent(id,
+                (_, waiting) -> waiting.sent() ? waiting.sentUntil(now) : waiting));
         transmit();
     }
 

@@ -12,7 +12,7 @@ import java.util.concurrent.atomic.AtomicLong;
 public final class Sampler {
     private final BiosClient client;
     private final String id;
-    private final AtomicLong seq = new AtomicLong();
+    private final AtomicLong calls = new AtomicLong();
 
     Sampler(BiosClient client, String id) {
         this.client = client;
@@ -35,7 +35,14 @@ public final class Sampler {
     /// @param topk how many most likely tokens are reported for each position of the prompt
     public CompletionStage<SampleResult> sample(int[] prompt, SamplingParams params, int samples,
             boolean promptLogprobs, int topk) {
-        return client.sample(new Request.Sample(id, seq.getAndIncrement(), prompt, params, samples,
-                promptLogprobs, topk)).thenApply(Answer.Sampled::result);
+        long number = BiosClient.number(request(calls.getAndIncrement(), prompt, params, samples,
+                promptLogprobs, topk));
+        return client.sample(request(number, prompt, params, samples, promptLogprobs, topk))
+                .thenApply(Answer.Sampled::result);
+    }
+
+    private Request.Sample request(long seq, int[] prompt, SamplingParams params, int samples,
+            boolean promptLogprobs, int topk) {
+        return new Request.Sample(id, seq, prompt, params, samples, promptLogprobs, topk);
     }
 }

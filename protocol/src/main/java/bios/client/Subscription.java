@@ -66,7 +66,7 @@ public final class Subscription implements AutoCloseable {
                 last.set(number.applyAsLong(entry));
             }
             return true;
-        } catch (RuntimeException thrown) { // the listener's
+        } catch (RuntimeException | Error thrown) { // the listener's
             ended.completeExceptionally(thrown);
             return false;
         }

@@ -70,8 +70,8 @@ public final class TrainingRun {
 
     /// A sampler of the weights after the operations so far.
     public CompletionStage<Sampler> sampler() {
-        long number = client.nextSampler();
-        return submit(Answer.Saved.class, seq -> new Request.Snapshot(id.value(), seq, number))
+        return submit(Answer.Saved.class, seq -> new Request.Snapshot(id.value(), seq,
+                BiosClient.number(new Request.Snapshot(id.value(), seq, 0))))
                 .thenApply(saved -> new Sampler(client, saved.sampler().orElseThrow()));
     }
 
@@ -100,7 +100,8 @@ public final class TrainingRun {
                 .thenCompose(_ -> client.ask(Answer.Submitted.class, request.apply(seq)))
                 .whenComplete((_, _) -> mine.complete(null))
                 .thenCompose(sent -> client.result(expected, sent.request())));
-        result.whenComplete((_, _) -> mine.complete(null)); // it may never have been sent
+        // It may never have been sent; the operations before it have to be accepted all the same.
+        result.whenComplete((_, _) -> before.thenRun(() -> mine.complete(null)));
         return result;
     }
 

@@ -59,7 +59,7 @@ final class ActorCalls {
     private CompletionStage<Answer> answer(String id, Optional<String> key, byte[] encoded,
             LongConsumer heap) {
         try {
-            Request request = decode(encoded);
+            Request request = decode(encoded, heap);
             ActorForms.Form form = forms.of(request);
             Endpoint endpoint = endpoints.get(form.method() + " " + form.pattern());
             var call = new ApiRequest(id, admission.of(endpoint, key), form.pathParameters(), form.query(),
@@ -74,9 +74,11 @@ final class ActorCalls {
         }
     }
 
-    private static Request decode(byte[] encoded) {
+    private static Request decode(byte[] encoded, LongConsumer heap) {
         try {
-            if (ClientSerializer.decode(encoded) instanceof Request request) return request;
+            if (ClientSerializer.decode(encoded, heap) instanceof Request request) return request;
+        } catch (ApiException refused) { // the heap
+            throw refused;
         } catch (RuntimeException wrong) { // Kryo, and the constructors of records
             throw new ApiException(ErrorCode.MALFORMED_BODY, "the request cannot be read: "
                     + wrong.getMessage() + "; the client may be of a newer version");

@@ -266,7 +266,7 @@ final class ActorSession {
             return Behaviors.stopped();
         }
         unread.markerAgain(now - PART_NANOS, now).ifPresent(this::offerNothing);
-        receiver.askAgain(now - PART_NANOS).forEach(client::tell);
+        receiver.askAgain(now, PART_NANOS).forEach(client::tell);
         receiver.giveUp(now - TRANSFER_NANOS).forEach(id -> fetching.remove(id).release());
         sender.dropUnaskedSince(now - TRANSFER_NANOS);
         return Behaviors.same();

@@ -14,6 +14,8 @@ import java.util.Optional;
 public final class PartReceiver {
     /// Parts that are asked for and have not arrived, of each payload: enough to fill a connection.
     private static final int AHEAD = 8;
+    /// The pause before parts are asked for again grows up to 2 to the power of this.
+    private static final int MOST_DOUBLED = 4;
     private final Map<Long, Transfer> transfers = new HashMap<>();
 
     private static final class Transfer {
@@ -22,11 +24,19 @@ public final class PartReceiver {
         private final BitSet arrived = new BitSet();
         private int asked;
         private long heardNanos;
+        private long askedAgainNanos;
+        private int askedAgain;
 
         Transfer(int length, long nowNanos) {
             bytes = new byte[length];
             parts = Math.ceilDiv(length, ClientMessage.PART_BYTES);
+            heard(nowNanos);
+        }
+
+        void heard(long nowNanos) {
             heardNanos = nowNanos;
+            askedAgainNanos = nowNanos;
+            askedAgain = 0;
         }
 
         int length(int index) {
@@ -45,7 +55,7 @@ public final class PartReceiver {
         return transfers.containsKey(id);
     }
 
-    /// Begins to fetch a payload, for whose bytes there must be memory; returns what to ask for.
+    /// Begins to fetch a payload, or begins again, for whose bytes there must be memory; returns what to ask for.
     public List<Fetch> begin(Offer offer, long nowNanos) {
         var transfer = new Transfer(offer.bytes(), nowNanos);
         transfers.put(offer.id(), transfer);
@@ -70,18 +80,21 @@ public final class PartReceiver {
         System.arraycopy(part.bytes(), 0, transfer.bytes, index * ClientMessage.PART_BYTES,
                 part.bytes().length);
         transfer.arrived.set(index);
-        transfer.heardNanos = nowNanos;
+        transfer.heard(nowNanos);
         if (transfer.arrived.cardinality() < transfer.parts)
             return new Progress(next(part.id(), transfer), Optional.empty());
         transfers.remove(part.id());
         return new Progress(List.of(), Optional.of(transfer.bytes));
     }
 
-    /// Asks again for the parts that were lost: of payloads of which nothing has come since `nanos`.
-    public List<Fetch> askAgain(long nanos) {
+    /// Asks again for the parts that were lost: of payloads of which nothing has come for a pause, which
+    /// doubles each time, because on a slow connection they are only late.
+    public List<Fetch> askAgain(long nowNanos, long pauseNanos) {
         var again = new ArrayList<Fetch>();
         transfers.forEach((id, transfer) -> {
-            if (transfer.heardNanos - nanos >= 0) return;
+            if (nowNanos - transfer.askedAgainNanos <= pauseNanos << transfer.askedAgain) return;
+            transfer.askedAgainNanos = nowNanos;
+            transfer.askedAgain = Math.min(transfer.askedAgain + 1, MOST_DOUBLED);
             for (int i = 0; i < transfer.asked; i++)
                 if (!transfer.arrived.get(i)) again.add(new Fetch(id, i));
         });

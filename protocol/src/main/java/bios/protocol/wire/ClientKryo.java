@@ -6,18 +6,27 @@ import com.esotericsoftware.kryo.Registration;
 import com.esotericsoftware.kryo.Serializer;
 import com.esotericsoftware.kryo.io.Input;
 import com.esotericsoftware.kryo.io.Output;
+import com.esotericsoftware.kryo.util.DefaultClassResolver;
 import java.nio.charset.StandardCharsets;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.function.Function;
+import java.util.function.LongConsumer;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// A Kryo instance with the classes of the client protocol and no others. It reads the bytes of strangers:
-/// nothing is allocated for a length that the bytes cannot hold, and nesting has a limit. Records may grow
-/// ([GrowingRecords]). Not thread-safe.
+/// nothing is allocated for a length that the bytes cannot hold, no class is named by its name, nesting has a
+/// limit, and what elements take beside their bytes can be counted. Records may grow ([GrowingRecords]). Not
+/// thread-safe.
 final class ClientKryo extends Kryo {
+    /// The key in the context of a graph that is read: a [LongConsumer] that is told the bytes of the heap
+    /// that elements take, before they are read, and throws if there are too many.
+    static final Object HEAP = new Object();
+    /// What an element of a list, or an entry of a map, takes on the heap beside its bytes, at most: a few
+    /// objects with their references.
+    private static final int ELEMENT_HEAP_BYTES = 96;
     private static final int DEEPEST = 32;
     private static final int LIST = 10;
     private static final int MAP = 11;
@@ -28,12 +37,13 @@ final class ClientKryo extends Kryo {
     private static final int BYTES = 16;
 
     ClientKryo(WireTypes types, Function<ActorRef<?>, String> write, Function<String, ActorRef<?>> read) {
+        super(new Numbered(), null);
         setRegistrationRequired(true);
         setReferences(false);
         setMaxDepth(DEEPEST);
         register(String.class, new Strings());
-        register(List.class, new WireKryo.Lists(), LIST);
-        register(Map.class, new WireKryo.Maps(), MAP);
+        register(List.class, new Lists(), LIST);
+        register(Map.class, new Maps(), MAP);
         register(Optional.class, OPTIONAL);
         register(ActorRef.class, new Refs(write, read), REF);
         register(int[].class, new Ints(), INTS);
@@ -53,6 +63,37 @@ final class ClientKryo extends Kryo {
     @SuppressWarnings("rawtypes") // as Kryo declares it
     @Override public Registration getRegistration(Class type) {
         return super.getRegistration(WireKryo.wireClass(type));
+    }
+
+    /// Knows classes by their numbers only. Kryo would read a name, of any length, before it looks whether the
+    /// class is registered.
+    private static final class Numbered extends DefaultClassResolver {
+        @Override protected Registration readName(Input in) {
+            throw new KryoException("a class is named by its number");
+        }
+    }
+
+    /// Reads the number of elements, of which each has this many bytes at least.
+    @SuppressWarnings({"rawtypes", "unchecked"}) // as Kryo declares it
+    private static int elements(Kryo kryo, Input in, int bytesEach) {
+        int size = in.readVarInt(true);
+        if (size < 0 || (long) size * bytesEach > in.limit() - in.position())
+            throw new KryoException(size + " elements are more than the message holds");
+        if (kryo.getGraphContext().get(HEAP) instanceof LongConsumer heap)
+            heap.accept((long) size * ELEMENT_HEAP_BYTES);
+        return size;
+    }
+
+    private static final class Lists extends WireKryo.Lists {
+        @Override int size(Kryo kryo, Input in) {
+            return elements(kryo, in, 1);
+        }
+    }
+
+    private static final class Maps extends WireKryo.Maps {
+        @Override int size(Kryo kryo, Input in) {
+            return elements(kryo, in, 2);
+        }
     }
 
     /// Reads a length, of which the rest of the bytes must hold this many elements.

@@ -5,6 +5,8 @@ import com.esotericsoftware.kryo.io.Input;
 import com.esotericsoftware.kryo.io.Output;
 import java.nio.BufferOverflowException;
 import java.nio.ByteBuffer;
+import java.util.Map;
+import java.util.function.LongConsumer;
 import org.apache.pekko.actor.ExtendedActorSystem;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorRefResolver;
@@ -44,6 +46,14 @@ public final class ClientSerializer extends SerializerWithStringManifest impleme
     /// Decodes a request or an answer; throws a [RuntimeException] that says why it cannot be read.
     public static Object decode(byte[] payload) {
         return PAYLOADS.read(new Input(payload));
+    }
+
+    /// The same for bytes of strangers.
+    ///
+    /// @param heap is told the bytes that elements of lists and maps take on the heap beside their own, before
+    ///     they are read; what it throws is passed on
+    public static Object decode(byte[] payload, LongConsumer heap) {
+        return PAYLOADS.read(new Input(payload), Map.of(ClientKryo.HEAP, heap));
     }
 
     @Override public int identifier() {

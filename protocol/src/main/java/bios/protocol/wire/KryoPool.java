@@ -5,6 +5,7 @@ import com.esotericsoftware.kryo.KryoException;
 import com.esotericsoftware.kryo.io.Input;
 import com.esotericsoftware.kryo.io.Output;
 import com.esotericsoftware.kryo.util.Pool;
+import java.util.Map;
 import java.util.function.Supplier;
 
 /// The Kryo instances and buffers of one serializer, which are not thread-safe themselves. Numbers have fixed
@@ -63,9 +64,16 @@ final class KryoPool {
 
     /// Reads a message; throws a [RuntimeException], of Kryo or of the constructor of a record, if it cannot.
     Object read(Input input) {
+        return read(input, Map.of());
+    }
+
+    /// The same with values in the context of the graph.
+    @SuppressWarnings("unchecked") // as Kryo declares it
+    Object read(Input input, Map<Object, Object> context) {
         input.setVariableLengthEncoding(false);
         Kryo kryo = kryos.obtain();
         try {
+            context.forEach(kryo.getGraphContext()::put);
             return kryo.readClassAndObject(input);
         } finally {
             kryos.free(kryo);

@@ -64,21 +64,31 @@ final class WireKryo extends Kryo {
         return type;
     }
 
-    static final class Lists extends Serializer<List<?>> {
+    static class Lists extends Serializer<List<?>> {
+        /// The number of elements, which are about to be read.
+        int size(Kryo kryo, Input in) {
+            return in.readVarInt(true);
+        }
+
         @Override public void write(Kryo kryo, Output out, List<?> list) {
             out.writeVarInt(list.size(), true);
             for (Object element : list) kryo.writeClassAndObject(out, element);
         }
 
         @Override public List<?> read(Kryo kryo, Input in, Class<? extends List<?>> type) {
-            int size = in.readVarInt(true);
+            int size = size(kryo, in);
             var list = new ArrayList<Object>(Math.min(size, 1 << 16));
             for (int i = 0; i < size; i++) list.add(kryo.readClassAndObject(in));
             return Collections.unmodifiableList(list);
         }
     }
 
-    static final class Maps extends Serializer<Map<?, ?>> {
+    static class Maps extends Serializer<Map<?, ?>> {
+        /// The number of entries, which are about to be read.
+        int size(Kryo kryo, Input in) {
+            return in.readVarInt(true);
+        }
+
         @Override public void write(Kryo kryo, Output out, Map<?, ?> map) {
             out.writeVarInt(map.size(), true);
             map.forEach((key, value) -> {
@@ -88,7 +98,7 @@ final class WireKryo extends Kryo {
         }
 
         @Override public Map<?, ?> read(Kryo kryo, Input in, Class<? extends Map<?, ?>> type) {
-            int size = in.readVarInt(true);
+            int size = size(kryo, in);
             var map = new LinkedHashMap<Object, Object>();
             for (int i = 0; i < size; i++) map.put(kryo.readClassAndObject(in), kryo.readClassAndObject(in));
             return Collections.unmodifiableMap(map);

@@ -40,7 +40,7 @@ class PartsTest {
             var wanted = new ArrayList<>(receiver.begin(offer, 0));
             Optional<byte[]> whole = Optional.empty();
             for (long time = 1; whole.isEmpty(); time++) {
-                if (wanted.isEmpty()) wanted.addAll(receiver.askAgain(time));
+                if (wanted.isEmpty()) wanted.addAll(receiver.askAgain(time, 0));
                 assertTrue(wanted.size() <= 20, () -> "asked for " + wanted.size());
                 Fetch next = wanted.remove(random.nextInt(wanted.size()));
                 if (random.nextInt(4) == 0) continue;
@@ -66,6 +66,28 @@ class PartsTest {
             most = Math.max(most, open.size());
         }
         assertEquals(8, most);
+    }
+
+    @Test void lostPartsAreAskedForAfterPausesThatDouble() {
+        var receiver = new PartReceiver();
+        receiver.begin(new Offer(1, 2 * ClientMessage.PART_BYTES), 0);
+        var asked = new ArrayList<Integer>();
+        for (int now = 1; now <= 40; now++) if (!receiver.askAgain(now, 2).isEmpty()) asked.add(now);
+        assertEquals(List.of(3, 8, 17, 34), asked);
+        receiver.add(new Part(1, 0, new byte[ClientMessage.PART_BYTES]), 40);
+        assertEquals(List.of(), receiver.askAgain(42, 2));
+        assertEquals(List.of(new Fetch(1, 1)), receiver.askAgain(43, 2));
+    }
+
+    @Test void aPayloadThatIsOfferedAgainIsFetchedFromItsBeginning() {
+        var receiver = new PartReceiver();
+        var full = new byte[ClientMessage.PART_BYTES];
+        receiver.begin(new Offer(1, 2 * full.length), 0);
+        receiver.add(new Part(1, 0, full), 0);
+        assertEquals(List.of(new Fetch(1, 0), new Fetch(1, 1)),
+                receiver.begin(new Offer(1, full.length + 3), 1));
+        assertEquals(Optional.empty(), receiver.add(new Part(1, 1, new byte[3]), 1).whole());
+        assertEquals(full.length + 3, receiver.add(new Part(1, 0, full), 1).whole().orElseThrow().length);
     }
 
     @Test void partsThatNobodyAskedForAreIgnored() {

@@ -22,6 +22,7 @@ import com.esotericsoftware.kryo.io.Input;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashSet;
 import java.util.HexFormat;
 import java.util.List;
@@ -30,6 +31,7 @@ import java.util.Optional;
 import java.util.Random;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.concurrent.atomic.AtomicLong;
 import org.apache.pekko.actor.ExtendedActorSystem;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -307,6 +309,25 @@ class ClientGoldenTest {
             for (int i = 0; i < 4; i++) tokens[at + i] = (byte) (claimed >>> 8 * i);
             assertThrows(RuntimeException.class, () -> ClientSerializer.decode(tokens));
         }
+    }
+
+    /// Kryo would allocate what the length of a name claims, before it looks at the name.
+    @Test void aClassIsNotNamed() {
+        byte[] named = {1, 0, -1, -1, -1, -1, 0x0f};
+        assertInstanceOf(ClientMessage.Unreadable.class, read(named));
+        assertThrows(RuntimeException.class, () -> ClientSerializer.decode(named));
+    }
+
+    @Test void whatElementsTakeOnTheHeapIsToldBeforeTheyAreRead() {
+        List<?> empty = Collections.nCopies(1000, List.of());
+        @SuppressWarnings("unchecked") // a stranger's bytes have no type parameters
+        byte[] request = ClientSerializer.encode(new Request.OpenSession("s", (List<String>) empty, "{}", ""));
+        var told = new AtomicLong();
+        ClientSerializer.decode(request, told::addAndGet);
+        assertTrue(told.get() >= 52_000, () -> told + " bytes");
+        assertThrows(UnsupportedOperationException.class, () -> ClientSerializer.decode(request, _ -> {
+            throw new UnsupportedOperationException();
+        }));
     }
 
     @Test void deepNestingEndsBeforeTheStack() {
