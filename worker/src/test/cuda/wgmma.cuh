@@ -14,7 +14,8 @@ static inline const char* swizzled(const char* at) {
     return (const char*) ((uintptr_t) at ^ ((uintptr_t) at >> 7 & 7) << 4);
 }
 static inline float widen(unsigned bits) { return __uint_as_float(bits << 16); }
-// The term of a step that is added as number i: the first ones first, unless the fault `warpgroups` is asked for.
+// The term of a step that is added as number i where the left operand is in registers: the first ones first,
+// unless the fault `warpgroups` is asked for.
 static inline int term(int i) {
 #ifdef EMU_WARPGROUPS_DIFFER
     return 15 - i;
@@ -72,7 +73,7 @@ static inline void wgmmaRows(float (&d)[32], const void* a, const void* b, bool 
             emu::rowOf16(right, b, n * 8 + pair + i);
             for (int h = 0; h < 2; h++) {
                 float sum = add ? d[n * 4 + 2 * h + i] : 0;
-                for (int k = 0; k < 16; k++) sum += left[h][emu::term(k)] * right[emu::term(k)];
+                for (int k = 0; k < 16; k++) sum += left[h][k] * right[k];
                 d[n * 4 + 2 * h + i] = sum;
             }
         }

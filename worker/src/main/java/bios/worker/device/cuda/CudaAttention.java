@@ -39,8 +39,10 @@ final class CudaAttention {
     private static final int WIDE_QUERIES = 192, RESIDENT = 128, WIDE_STREAMED = 64, PIECES_ALIGNMENT = 1024;
     private static final Logger log = LoggerFactory.getLogger(CudaAttention.class);
     /// A sequence of several tiles and blocks of keys, whose scores are about 1: of it the kernels are
-    /// compared.
+    /// compared. Results are rounded to bf16, which hides all but few of the differences of their sums, so
+    /// there are many.
     private static final int COMPARED_POSITIONS = 150;
+    private static final int COMPARED_HEADS = 16, COMPARED_KEY_HEADS = 4;
     private static final float COMPARED_SCALE = 1 / 256f;
 
     /// The kernels of BF16 operands. All give a query the same bits.
@@ -61,6 +63,7 @@ final class CudaAttention {
     private final CudaTransfers transfers;
     /// By the elements of a head, whether the kernel of warpgroups gives the bits of the others on this card.
     private final Map<Integer, Boolean> sameBits = new HashMap<>();
+    private boolean shortageTold;
 
     CudaAttention(Cuda cuda, CudaTransfers transfers) {
         this.cuda = cuda;
@@ -165,6 +168,7 @@ final class CudaAttention {
     }
 
     private Form form(int rows, CudaSequences sequences, AttentionShape shape) {
+        if (sequences.decodes()) return Form.FEW_QUERIES; // whatever is known of the others
         long queries = (long) rows * (shape.heads() / shape.kvHeads());
         if (queries < 2L * MMA_QUERIES * sequences.sequences().size()) return Form.FEW_QUERIES;
         return cuda.card().warpgroups() && sameBits(shape.headDim()) ? Form.WARPGROUPS : Form.MANY_QUERIES;
@@ -173,15 +177,17 @@ final class CudaAttention {
     /// Whether the kernel of warpgroups gives the bits of the one for few queries, which a sampler uses where
     /// a trainer uses this one. Both add terms in steps of 16 from the first to the last, but how the card
     /// adds those of a step is not documented: both compute random operands, once for heads of this many
-    /// elements.
+    /// elements. That call waits for the card.
     private boolean sameBits(int headDim) {
         Boolean known = sameBits.get(headDim);
-        if (known != null || cuda.computing().capturing()) return known != null && known;
+        if (known != null) return known;
         long different;
         try (var scope = cuda.memory().scope()) {
             different = different(headDim, scope);
         } catch (OutOfDeviceMemory full) {
-            log.warn("no memory to compare the kernels of attention: {}", full.getMessage());
+            if (!shortageTold) log.warn("no memory to compare the kernels of attention, so the slower one is"
+                    + " used until there is some: {}", full.getMessage());
+            shortageTold = true;
             return false;
         }
         sameBits.put(headDim, different == 0);
@@ -192,13 +198,14 @@ final class CudaAttention {
     }
 
     private long different(int headDim, Scope scope) {
-        var shape = new AttentionShape(2, 1, headDim, COMPARED_SCALE, 0);
+        var shape = new AttentionShape(COMPARED_HEADS, COMPARED_KEY_HEADS, headDim,
+                COMPARED_SCALE, 0);
         var memory = cuda.memory();
         var sequences = new CudaSequences(List.of(new Sequence(0, COMPARED_POSITIONS, 0, new int[0])),
                 transfers, scope);
         var q = memory.scratch(scope, DType.BF16, COMPARED_POSITIONS, shape.heads() * headDim);
-        var keys = memory.scratch(scope, DType.BF16, COMPARED_POSITIONS, headDim);
-        var values = memory.scratch(scope, DType.BF16, COMPARED_POSITIONS, headDim);
+        var keys = memory.scratch(scope, DType.BF16, COMPARED_POSITIONS, shape.kvHeads() * headDim);
+        var values = memory.scratch(scope, DType.BF16, COMPARED_POSITIONS, shape.kvHeads() * headDim);
         var different = new DifferentBits(cuda, scope);
         List.of(q, keys, values).forEach(different::scatter);
         var source = new Source(keys, values, 0, 0, 0);
@@ -242,7 +249,7 @@ final class CudaAttention {
         return shape.headDim() == 64;
     }
 
-    /// Whether attention_mma.cu computes it: all operands are BF16, with rows of whole 16-byte pieces.
+    /// Whether tensor cores compute it: all operands are BF16, with rows of whole 16-byte pieces.
     private static boolean onTensorCores(AttentionShape shape, CudaTensor... operands) {
         if (!narrow(shape) && shape.headDim() != 128 || shape.scale() <= 0) return false;
         for (var t : operands)

@@ -1,5 +1,5 @@
-// Attention of BF16 operands and its gradients on sm_90a, for heads of 64 and 128 elements: what
-// attention_mma.cu computes for older cards, by products of warpgroups (Shah et al. 2024). Of a block, 64
+// Attention of many BF16 queries and its gradients on sm_90a, for heads of 64 and 128 elements: what
+// attention_mma.cu computes on other cards, by products of warpgroups (Shah et al. 2024). Of a block, 64
 // rows for each of its warpgroups are resident in shared memory, and 64 rows at a time are streamed through
 // two stages. Scores are computed in both kernels of gradients, instead of a second pass over sums of
 // gradients of queries: no two blocks add to one sum. The longest blocks are the first ones of the grid.
@@ -14,6 +14,7 @@ constexpr int RESIDENT = 128;    // rows of a block of gradients that stay in sh
 constexpr int STREAMED = 64;     // rows of a stage
 constexpr int PIECE = 128;       // bytes of a row of a piece
 constexpr int STEPS = STREAMED / 16;
+static_assert(BLOCK == STREAMED, "a block of keys is a stage");
 
 // The operands of attention.
 struct Forward {
@@ -227,7 +228,7 @@ template<int D> __device__ __forceinline__ void attend(const Forward& call, cons
 }
 
 // Grid: tiles of FORWARD queries times key heads; 384 threads; shared memory: FORWARD + 4·STREAMED rows and
-// 1 KiB. One warpgroup weighs while the others multiply.
+// 1 KiB. Nothing orders the warpgroups of a stage: one may weigh while the others multiply.
 extern "C" __global__ void __launch_bounds__(384) attention_wgmma_64(Matrix out, Matrix lse, Matrix q,
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,

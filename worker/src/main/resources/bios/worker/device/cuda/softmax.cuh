@@ -1,5 +1,6 @@
 // The softmax of attention on tensor cores, one block of keys after another (Dao 2023): both kinds of kernels
-// compute it with this, so that a query has the same bits in each.
+// compute it with this, so that a query has the same bits in each. Where a product and a sum could become one
+// operation, it is said which is meant: a compiler would choose for each kernel by itself.
 #pragma once
 #include "common.cuh"
 #include "tiles.cuh"
@@ -50,7 +51,7 @@ struct Softmax {
             for (int n = 0; n < BLOCK / 8; n++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    float x = s[4 * n + 2 * h + i] * scale;
+                    float x = __fmul_rn(s[4 * n + 2 * h + i], scale);
                     s[4 * n + 2 * h + i] = x;
                     top = fmaxf(top, x);
                 }
@@ -62,11 +63,11 @@ struct Softmax {
             for (int n = 0; n < BLOCK / 8; n++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    float p = exp2Fast(s[4 * n + 2 * h + i] - base);
+                    float p = exp2Fast(__fadd_rn(s[4 * n + 2 * h + i], -base));
                     s[4 * n + 2 * h + i] = p;
                     more += p;
                 }
-            total[h] = total[h] * shrink + more;
+            total[h] = __fmaf_rn(total[h], shrink, more);
             most[h] = top;
 #pragma unroll
             for (int n = 0; n < N / 4; n++) {
