@@ -8,9 +8,11 @@ import bios.protocol.client.PartSender;
 import bios.protocol.client.Problem;
 import bios.protocol.wire.ClientSerializer;
 import java.time.Duration;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.LongSupplier;
 import java.util.function.Supplier;
@@ -80,6 +82,7 @@ final class Connection {
     private int gateway = -1;
     /// The gateway of each attempt to connect: on a slow machine the reply to an older one comes first.
     private final Map<String, Integer> attempts = new LinkedHashMap<>();
+    private final Set<Integer> refusedBy = new HashSet<>();
     private long heardNanos;
     private long pingNanos = PING_NANOS;
     private long pingedNanos;
@@ -173,6 +176,7 @@ final class Connection {
         }
         gateway = from;
         attempts.clear();
+        refusedBy.clear();
         session = Optional.of(opened.session());
         pingNanos = Math.min(PING_NANOS, opened.silenceMillis() * 250_000);
         heardNanos = nanos.getAsLong();
@@ -182,11 +186,15 @@ final class Connection {
     }
 
     private void refused(ClientMessage.Refused refused) {
-        if (session.isPresent() || !attempts.containsKey(refused.attempt())) return;
+        Integer from = attempts.remove(refused.attempt());
+        if (session.isPresent() || from == null) return;
         Problem why = refused.why();
-        if (why.retryAfterSeconds() > 0) {
-            settings.waits().accept("gateway " + settings.gateways().get(gateway) + ": " + why.message());
-            return; // tried again after the time of an attempt
+        boolean passing = why.retryAfterSeconds() > 0; // tried again after the time of an attempt
+        if (!passing) refusedBy.add(from);
+        if (passing || refusedBy.size() < settings.gateways().size()) { // another one may be of another build
+            settings.waits().accept("gateway " + settings.gateways().get(from) + ": " + why.message());
+            if (!passing) connect();
+            return;
         }
         hopeless = Optional.of(why);
         unanswered.values().forEach(waiting ->

@@ -7,8 +7,10 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.client.ScriptedGateway.Caller;
+import bios.protocol.Fault;
 import bios.protocol.client.Answer;
 import bios.protocol.client.ClientMessage;
+import bios.protocol.client.Problem;
 import bios.protocol.client.Request;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.RunId;
@@ -115,6 +117,20 @@ class BiosClientTest {
             for (var models : IntStream.range(0, 5000).mapToObj(_ -> client.models()).toList()) get(models);
         }
         assertEquals(512, session.most);
+    }
+
+    @Test void whatOneGatewayRefusesAnotherMayServe() throws Exception {
+        var why = new Problem(Fault.Kind.USER, "unsupported", "another version", Optional.empty(),
+                Optional.empty(), 0);
+        try (var refusing = ScriptedGateway.refusing(why);
+                var serving = new ScriptedGateway(ClientMessage.MINOR, (caller, _) ->
+                        caller.answer(new Answer.Models(List.of())));
+                BiosClient client = BiosClient.connect(ClientSettings.of(refusing.address(),
+                        serving.address()));
+                BiosClient hopeless = BiosClient.connect(ClientSettings.of(refusing.address()))) {
+            assertEquals(List.of(), get(client.models()));
+            assertEquals("unsupported", code(hopeless.models()));
+        }
     }
 
     @Test void aListenerThatFailsStopsNothing() throws Exception {

@@ -3,6 +3,7 @@ package bios.client;
 import bios.protocol.client.Answer;
 import bios.protocol.client.ClientMessage;
 import bios.protocol.client.ClientTransport;
+import bios.protocol.client.Problem;
 import bios.protocol.client.Request;
 import bios.protocol.wire.ClientSerializer;
 import com.typesafe.config.ConfigFactory;
@@ -39,10 +40,23 @@ final class ScriptedGateway implements AutoCloseable {
 
     /// @param minor version of the protocol
     ScriptedGateway(int minor, Session session) {
+        this(gateway(minor, session));
+    }
+
+    /// A gateway that opens no session.
+    static ScriptedGateway refusing(Problem why) {
+        return new ScriptedGateway(Behaviors.receive(Object.class).onMessage(ClientMessage.Connect.class,
+                opening -> {
+                    opening.replyTo().tell(new ClientMessage.Refused(opening.attempt(), why));
+                    return Behaviors.same();
+                }).build());
+    }
+
+    private ScriptedGateway(Behavior<Object> gateway) {
         var transport = new ClientTransport("127.0.0.1", 0, Optional.empty(), Optional.empty(),
                 List.of(ClientTransport.GATEWAY), "ERROR");
         system = ActorSystem.create(Behaviors.setup(context -> {
-            context.spawn(gateway(minor, session), "gateway");
+            context.spawn(gateway, "gateway");
             return Behaviors.empty();
         }), ClientTransport.SYSTEM, transport.over(ConfigFactory.load()));
     }
