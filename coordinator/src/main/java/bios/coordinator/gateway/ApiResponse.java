@@ -27,7 +27,9 @@ sealed interface ApiResponse {
     record Binary(String contentType, Supplier<byte[]> body, long heapBytes) implements ApiResponse {}
 
     /// A body that is made while the client reads it.
-    record Streamed(String contentType, Source<ByteString, ?> bytes) implements ApiResponse {}
+    ///
+    /// @param end what to do when the client has read it, or is gone; can be repeated
+    record Streamed(String contentType, Source<ByteString, ?> bytes, Runnable end) implements ApiResponse {}
 
     /// A response in two forms, of which one is made: the actor protocol's answer, and the HTTP response.
     record Typed(Supplier<Answer> answer, Supplier<ApiResponse> http) implements ApiResponse {}

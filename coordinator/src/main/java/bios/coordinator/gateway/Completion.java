@@ -22,15 +22,28 @@ final class Completion {
     private static final Duration STEP = Duration.ofSeconds(10);
     /// Added to it, for the reply to arrive.
     private static final Duration GRACE = Duration.ofSeconds(10);
+    /// Heap bytes of a token: its id, its log-probability, and its text.
+    private static final long TOKEN_BYTES = 40;
+    /// Heap bytes of a token while it is written: its text, and with log-probabilities its object and the
+    /// text of that. One sequence is written at a time.
+    private static final long WRITTEN_BYTES = 128;
+    private static final long WRITTEN_LOGPROB_BYTES = 640;
 
     private final GatewayServices services;
     private final String account;
     private final SampleTask task;
     private final String request;
+    private final boolean logprobs;
     private final List<CompletionText> texts = new ArrayList<>();
+    private final RequestMemory.Share memory;
+    private long held;
+    private boolean over;
 
     /// @param request the id under which the router has accepted the task
-    Completion(GatewayServices services, String account, SampleTask task, String request) {
+    /// @param logprobs whether the answer has the log-probability of each token
+    Completion(GatewayServices services, String account, SampleTask task, String request, boolean logprobs) {
+        this.logprobs = logprobs;
+        this.memory = services.memory().new Share();
         this.services = services;
         this.account = account;
         this.task = task;
@@ -73,19 +86,43 @@ final class Completion {
                 .thenCompose(_ -> ended() ? CompletableFuture.completedStage(null) : outcome());
     }
 
-    /// Cancels the request: its worker stops after the current pass.
+    /// Cancels the request, whose worker stops after the current pass, and gives back the memory of its
+    /// texts.
     void cancel() {
         services.tellRouter(new SamplingCommand.Cancel(account, request));
+        release();
+    }
+
+    /// Gives back the memory of the texts; can be repeated.
+    synchronized void release() {
+        over = true;
+        memory.release();
+    }
+
+    /// About the heap bytes of sequences, and of the longest one while it is written.
+    static long heapBytes(long tokens, long longest, boolean logprobs) {
+        return TOKEN_BYTES * tokens + (logprobs ? WRITTEN_LOGPROB_BYTES : WRITTEN_BYTES) * longest;
+    }
+
+    /// Takes the memory of the tokens that have come. Throws an [ApiException] (429) if there is none.
+    private synchronized void hold() {
+        if (over) throw ApiException.of(Fault.user("cancelled", "the client has left"));
+        long bytes = heapBytes(drawn(), texts.stream().mapToInt(CompletionText::count).max().orElse(0),
+                logprobs);
+        memory.take(bytes - held);
+        held = bytes;
     }
 
     private CompletionStage<String> take(SamplingReply reply) {
         return switch (reply) {
             case SamplingReply.Drawn(_, var sequences) -> {
                 for (int i = 0; i < sequences.size(); i++) accept(texts.get(i).add(sequences.get(i)));
+                hold();
                 yield decode();
             }
             case SamplingReply.Completed(_, var result) -> {
                 for (int i = 0; i < texts.size(); i++) complete(texts.get(i), result.sequences().get(i));
+                hold();
                 yield decode();
             }
             case SamplingReply.Pending(_, var state) -> CompletableFuture.completedStage(state);

@@ -2,10 +2,10 @@ package bios.coordinator.gateway;
 
 import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult.StopReason;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
+import java.util.stream.IntStream;
 
 /// The text of one sampled sequence while it grows. What may become part of a stop string is kept back until
 /// it is known; a stop string or a stop token at the end is no part of the text. Pure; not thread-safe.
@@ -20,8 +20,9 @@ final class CompletionText {
     private Optional<StopReason> stopReason = Optional.empty();
     private int[] known;
     private final StringBuilder text = new StringBuilder();
-    /// The text of each decoded token, and where it begins.
-    private final List<Piece> pieces = new ArrayList<>();
+    /// Where the text of each decoded token ends. An answer may have millions of tokens: they are no objects.
+    private int[] ends = new int[16];
+    private int decoded;
     private int sentText;
     private int sentTokens;
 
@@ -99,36 +100,38 @@ final class CompletionText {
 
     /// The tokens whose text is not known.
     int[] undecoded() {
-        return Arrays.copyOfRange(tokens, pieces.size(), count);
+        return Arrays.copyOfRange(tokens, decoded, count);
     }
 
     /// Adds the texts of the next tokens.
     void decoded(List<String> texts) {
         int[] window = Arrays.copyOf(known, known.length + texts.size());
-        for (int i = 0; i < texts.size(); i++) {
-            int token = pieces.size();
-            window[known.length + i] = tokens[token];
-            pieces.add(new Piece(texts.get(i), text.length(), logprobs[token]));
-            text.append(texts.get(i));
-        }
+        System.arraycopy(tokens, decoded, window, known.length, texts.size());
+        if (decoded + texts.size() > ends.length)
+            ends = Arrays.copyOf(ends, Math.max(2 * ends.length, decoded + texts.size()));
+        for (String each : texts) ends[decoded++] = text.append(each).length();
         known = tail(window, window.length);
     }
 
     /// The text that can be sent now and was not sent before.
     Delta next() {
-        boolean whole = ended() && pieces.size() == count;
+        boolean whole = ended() && decoded == count;
         int end = whole ? finalEnd() : sendableEnd();
         int toToken = whole ? endToken(end) : sentTokens;
-        while (!whole && toToken < pieces.size() && pieceEnd(toToken) <= end) toToken++;
+        while (!whole && toToken < decoded && ends[toToken] <= end) toToken++;
         String fresh = text.substring(sentText, Math.max(sentText, end));
-        List<Piece> sent = List.copyOf(pieces.subList(sentTokens, Math.max(sentTokens, toToken)));
+        List<Piece> sent = IntStream.range(sentTokens, toToken).mapToObj(this::piece).toList();
         sentText = Math.max(sentText, end);
         sentTokens = Math.max(sentTokens, toToken);
         return new Delta(fresh, sent, whole ? stopReason : Optional.empty());
     }
 
-    private int pieceEnd(int token) {
-        return pieces.get(token).start() + pieces.get(token).text().length();
+    private int start(int token) {
+        return token == 0 ? 0 : ends[token - 1];
+    }
+
+    private Piece piece(int token) {
+        return new Piece(text.substring(start(token), ends[token]), start(token), logprobs[token]);
     }
 
     /// Where the first stop string begins, or -1. None begins in the text that was sent.
@@ -145,14 +148,14 @@ final class CompletionText {
     private int finalEnd() {
         if (stopReason.equals(Optional.of(StopReason.LENGTH)) || count == 0) return text.length();
         int stop = firstStop();
-        return stop >= 0 ? stop : pieces.get(count - 1).start();
+        return stop >= 0 ? stop : start(count - 1);
     }
 
     private int endToken(int end) {
         if (stopReason.equals(Optional.of(StopReason.LENGTH)) || count == 0) return count;
         if (firstStop() < 0) return count - 1;
         int token = 0;
-        while (token < count && (pieces.get(token).start() < end || pieceEnd(token) <= end)) token++;
+        while (token < count && (start(token) < end || ends[token] <= end)) token++;
         return token;
     }
 

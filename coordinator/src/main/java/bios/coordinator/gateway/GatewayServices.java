@@ -77,6 +77,11 @@ final class GatewayServices {
         return parts.directory().get();
     }
 
+    /// The memory of all requests in flight.
+    RequestMemory memory() {
+        return parts.memory();
+    }
+
     boolean ready() {
         return parts.ready().getAsBoolean();
     }

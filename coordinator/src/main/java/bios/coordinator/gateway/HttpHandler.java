@@ -280,8 +280,9 @@ final class HttpHandler {
                 }).thenApply(bytes -> HttpResponse.create().withEntity(entity(ContentTypes.parse(type), bytes,
                         held)));
             }
-            case ApiResponse.Streamed(var type, var bytes) -> CompletableFuture.completedStage(
-                    HttpResponse.create().withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
+            case ApiResponse.Streamed(var type, var bytes, var end) -> CompletableFuture.completedStage(
+                    HttpResponse.create().withEntity(HttpEntities.create(ContentTypes.parse(type),
+                            responses.ending(bytes, end)))
                             .addHeader(RawHeader.create("Cache-Control", "no-cache")));
             case ApiResponse.NoContent _ ->
                     CompletableFuture.completedStage(HttpResponse.create().withStatus(204));

@@ -17,6 +17,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Function;
 import java.util.function.Supplier;
+import java.util.stream.IntStream;
 import org.apache.pekko.NotUsed;
 import org.apache.pekko.japi.Pair;
 import org.apache.pekko.japi.pf.PFBuilder;
@@ -32,6 +33,9 @@ final class OpenAiAnswer {
     private static final Logger LOG = LoggerFactory.getLogger(OpenAiAnswer.class);
     /// How often white space is sent while a whole answer is not there, so that proxies keep the connection.
     private static final Duration KEEP_ALIVE = Duration.ofSeconds(15);
+
+    /// A whole answer of more tokens is made while the client reads it.
+    private static final long MANY_TOKENS = 1 << 12;
 
     private final GatewayServices services;
     private final OpenAiBodies bodies;
@@ -79,27 +83,31 @@ final class OpenAiAnswer {
         });
         CompletableFuture<Void> late = new CompletableFuture<Void>().completeOnTimeout(null,
                 services.settings().longPoll().toMillis(), TimeUnit.MILLISECONDS);
-        return CompletableFuture.anyOf(body, late).thenApply(_ -> body.isDone()
-                ? new ApiResponse.JsonBody(200, body.getNow(Map.of()), true)
-                : new ApiResponse.Streamed("application/json", slow(completions, body, problem)));
+        return CompletableFuture.anyOf(body, late).thenApply(_ -> {
+            if (!body.isDone() || completions.stream().mapToLong(Completion::drawn).sum() > MANY_TOKENS)
+                return new ApiResponse.Streamed("application/json", written(body, problem), () ->
+                        completions.forEach(Completion::cancel));
+            var small = new ApiResponse.JsonBody(200, ResponseBodies.arrays(body.getNow(Map.of()), false),
+                    true);
+            completions.forEach(Completion::release);
+            return small;
+        });
     }
 
     private Map<String, Object> body() {
-        var all = new ArrayList<Map<String, Object>>();
-        for (int prompt = 0; prompt < completions.size(); prompt++)
-            for (CompletionText text : completions.get(prompt).texts())
-                all.add(bodies.choice(all.size(), echoed.get(prompt), text.next()));
-        return bodies.whole(all, usage());
+        return bodies.whole(IntStream.range(0, completions.size() * choices).mapToObj(i ->
+                bodies.choice(i, echoed.get(i / choices), completions.get(i / choices).texts()
+                        .get(i % choices).next())), usage());
     }
 
-    private static Source<ByteString, ?> slow(List<Completion> completions,
-            CompletableFuture<Map<String, Object>> body,
+    /// The answer, when it is there; white space before it.
+    private static Source<ByteString, NotUsed> written(CompletableFuture<Map<String, Object>> body,
             Function<ApiException, Map<String, Object>> problem) {
         return Source.completionStage(body.exceptionally(failed -> problem.apply(error(failed))))
-                .map(answer -> ByteString.fromArray(JsonWriter.write(answer)))
-                .keepAlive(KEEP_ALIVE, () -> ByteString.fromString(" "))
-                .watchTermination((_, end) -> end.whenComplete((_, _) ->
-                        completions.forEach(Completion::cancel)));
+                .<Iterable<ByteString>>map(answer -> () ->
+                        new JsonBlocks(ResponseBodies.arrays(answer, true)))
+                .keepAlive(KEEP_ALIVE, () -> List.of(ByteString.fromString(" ")))
+                .mapConcat(blocks -> blocks);
     }
 
     // ---- events ----
@@ -119,9 +127,8 @@ final class OpenAiAnswer {
             Function<ApiException, ByteString> problem) {
         return new ApiResponse.Streamed("text/event-stream", events
                 .recover(new PFBuilder<Throwable, ByteString>()
-                        .matchAny(failed -> problem.apply(error(failed))).build())
-                .watchTermination((_, end) -> end.whenComplete((_, _) ->
-                        completions.forEach(Completion::cancel))));
+                        .matchAny(failed -> problem.apply(error(failed))).build()),
+                () -> completions.forEach(Completion::cancel));
     }
 
     private List<ByteString> end() {
@@ -140,26 +147,27 @@ final class OpenAiAnswer {
     private Source<ByteString, NotUsed> events(int prompt) {
         Completion completion = completions.get(prompt);
         return Source.unfoldAsync(false, done -> done
-                ? CompletableFuture.completedStage(Optional.<Pair<Boolean, ByteString>>empty())
+                ? CompletableFuture.completedStage(Optional.<Pair<Boolean, Iterable<ByteString>>>empty())
                 : completion.step().thenApply(state -> Optional.of(
-                        Pair.create(completion.ended(), parts(prompt, state)))));
+                        Pair.create(completion.ended(), parts(prompt, state))))).mapConcat(parts -> parts);
     }
 
-    /// What a step has brought; while there are no tokens, a comment that says why.
-    private synchronized ByteString parts(int prompt, String state) {
+    /// What a step has brought, one choice after another; while there are no tokens, a comment that says why.
+    private Iterable<ByteString> parts(int prompt, String state) {
         if (!state.isEmpty())
-            return ByteString.fromArray((": " + state.replaceAll("\\s+", " ") + "\n\n")
-                    .getBytes(StandardCharsets.UTF_8));
-        var out = ByteString.emptyByteString();
-        List<CompletionText> texts = completions.get(prompt).texts();
-        for (int i = 0; i < texts.size(); i++) {
-            int choice = prompt * choices + i;
-            boolean first = begun.add(choice);
-            if (first && bodies.request().chat()) out = out.concat(event(bodies.event(
-                    List.of(bodies.role(choice)))));
-            out = out.concat(text(choice, first ? echoed.get(prompt) : "", texts.get(i)));
-        }
-        return out;
+            return List.of(ByteString.fromArray((": " + state.replaceAll("\\s+", " ") + "\n\n")
+                    .getBytes(StandardCharsets.UTF_8)));
+        return () -> IntStream.range(prompt * choices, (prompt + 1) * choices).mapToObj(this::part)
+                .filter(part -> !part.isEmpty()).iterator();
+    }
+
+    private ByteString part(int choice) {
+        int prompt = choice / choices;
+        boolean first = begun.add(choice);
+        ByteString role = first && bodies.request().chat()
+                ? event(bodies.event(List.of(bodies.role(choice)))) : ByteString.emptyByteString();
+        return role.concat(text(choice, first ? echoed.get(prompt) : "",
+                completions.get(prompt).texts().get(choice % choices)));
     }
 
     private ByteString text(int choice, String begins, CompletionText text) {

@@ -6,6 +6,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.stream.Stream;
 
 /// The bodies of answers to OpenAI's clients.
 ///
@@ -31,8 +32,8 @@ record OpenAiBodies(OpenAiRequest request, String id, long created, Optional<Str
         return ApiResponse.object("id", id, "object", "model", "created", created, "owned_by", owner);
     }
 
-    /// The whole answer.
-    Map<String, Object> whole(List<Map<String, Object>> choices, Map<String, Object> usage) {
+    /// The whole answer; its choices are made when they are written.
+    Map<String, Object> whole(Stream<Map<String, Object>> choices, Map<String, Object> usage) {
         Map<String, Object> body = head(request.chat() ? "chat.completion" : "text_completion");
         body.put("choices", choices);
         body.put("usage", usage);

@@ -154,7 +154,9 @@ final class OpenAiEndpoints {
         var tasks = new ArrayList<SampleTask>();
         for (Encoded prompt : prompts)
             tasks.add(task(call, request, served, prompt.tokens(), tasks.size()));
-        List<CompletionStage<Completion>> submitted = tasks.stream().map(task -> submit(call, task)).toList();
+        checkMemory(request, served.base(), tasks);
+        List<CompletionStage<Completion>> submitted = tasks.stream().map(task ->
+                submit(call, task, request.logprobs())).toList();
         List<String> echoed = prompts.stream().map(Encoded::echoed).toList();
         return all(submitted).thenCompose(running ->
                 form.answer(call, request, served.base(), running, echoed));
@@ -204,11 +206,30 @@ final class OpenAiEndpoints {
         });
     }
 
-    private CompletionStage<Completion> submit(ApiRequest call, SampleTask task) {
+    /// Refuses what would be drawn in vain: more tokens than the memory of one request can ever hold.
+    private void checkMemory(OpenAiRequest request, ModelInfo model, List<SampleTask> tasks) {
+        long tokens = 0;
+        long longest = 0;
+        for (SampleTask task : tasks) {
+            long most = task.params().maxTokens().orElse(Math.max(1,
+                    model.contextLength() - task.prompt().length));
+            tokens += most * task.numSamples();
+            longest = Math.max(longest, most);
+        }
+        long bytes = Completion.heapBytes(tokens, longest, request.logprobs());
+        long mostBytes = services.memory().mostOfOne();
+        if (bytes > mostBytes) throw new ApiException(ErrorCode.LIMIT_REACHED, request.maxTokens()
+                .map(OpenAiRequest.MaxTokens::field).orElse(FieldPath.BODY.field("n")).toString(),
+                "up to " + tokens + " drawn tokens take " + bytes + " bytes of memory, and one request may"
+                + " use " + mostBytes + " here (bios.gateway.max-bytes-in-work); lower n or max_tokens, or"
+                + " send several requests");
+    }
+
+    private CompletionStage<Completion> submit(ApiRequest call, SampleTask task, boolean logprobs) {
         return services.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
                 services.settings().askTimeout()).thenApply(reply -> switch (reply) {
                     case SamplingReply.Accepted(var request) ->
-                            new Completion(services, call.account(), task, request);
+                            new Completion(services, call.account(), task, request, logprobs);
                     case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
                     case SamplingReply.Completed _, SamplingReply.Drawn _, SamplingReply.Failed _,
                             SamplingReply.Pending _, SamplingReply.Foreign _, SamplingReply.Gone _ ->

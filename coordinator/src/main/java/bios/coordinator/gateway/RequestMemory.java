@@ -33,7 +33,8 @@ public final class RequestMemory {
         return taken.get();
     }
 
-    private long mostOfOne() {
+    /// The most bytes that one request can ever have.
+    long mostOfOne() {
         return Math.max(mostOfLarge, Math.min(most, SMALL));
     }
 

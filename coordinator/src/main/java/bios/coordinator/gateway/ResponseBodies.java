@@ -122,11 +122,18 @@ final class ResponseBodies {
 
     /// An object with this many numbers; its streams become arrays.
     private static ApiResponse numbers(long count, Map<String, Object> object) {
-        boolean many = count > MANY_NUMBERS;
+        return count > MANY_NUMBERS
+                ? new ApiResponse.JsonStream(arrays(object, true), NUMBER_BYTES * count)
+                : new ApiResponse.JsonBody(200, arrays(object, false), count > FEW_NUMBERS);
+    }
+
+    /// The object with arrays in place of its streams.
+    ///
+    /// @param later whether their items are made while they are written
+    static Map<String, Object> arrays(Map<String, Object> object, boolean later) {
         object.replaceAll((_, value) -> !(value instanceof Stream<?> items) ? value
-                : many ? items.iterator() : items.toList());
-        return many ? new ApiResponse.JsonStream(object, NUMBER_BYTES * count)
-                : new ApiResponse.JsonBody(200, object, count > FEW_NUMBERS);
+                : later ? items.iterator() : items.toList());
+        return object;
     }
 
     /// A page of a listing; a long one is written while the client reads it, because each item may have

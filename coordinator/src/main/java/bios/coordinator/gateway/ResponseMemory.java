@@ -34,6 +34,16 @@ final class ResponseMemory {
         return new Held(bytes);
     }
 
+    /// The same bytes; `end` runs when they are written, or when their connection is gone.
+    <M> Source<ByteString, M> ending(Source<ByteString, M> bytes, Runnable end) {
+        Cancellable unbegun = later.apply(UNBEGUN, end);
+        return bytes.watchTermination((value, ended) -> {
+            unbegun.cancel();
+            ended.whenComplete((_, _) -> end.run());
+            return value;
+        });
+    }
+
     /// The memory of one response.
     final class Held {
         private final long bytes;

@@ -289,6 +289,58 @@ class OpenAiTest {
                 .asText());
     }
 
+    /// A client that does not stream leaves before its answer begins: nothing is ever written to it.
+    @Test void aClientThatLeavesBeforeItsAnswerBeginsEndsItsRequest() throws Exception {
+        service.manualSampling = true;
+        EngineCommand.Sample sample;
+        try (var gone = new Stream("/v1/completions", PROMPT)) {
+            sample = next(EngineCommand.Sample.class);
+            assertTrue(gone.comments.isEmpty());
+        }
+        assertEquals(sample.task().id(), next(EngineCommand.CancelSample.class).task());
+    }
+
+    @Test void theTokensOfAnAnswerCountInTheMemoryOfRequests() throws Exception {
+        try (var small = new TestService(Accounts.open(), "long-poll = 2 s, max-bytes-in-work = 1 MiB")) {
+            small.tokenizerFiles = files("");
+            String most = PROMPT.replace("5", "60, 'n': 1000");
+            refuses(small.post("/v1/completions", most), 400, "max_tokens", "limit_reached");
+            refuses(small.post("/v1/chat/completions", CHAT.replace("'messages'", "'n': 1000, 'messages'")),
+                    400, "n", "limit_reached");
+            String few = PROMPT.replace("5", "5, 'n': 100, 'stream': true");
+            Answer answer = small.post("/v1/completions", few);
+            assertTrue(new String(answer.bytes(), StandardCharsets.UTF_8).endsWith("[DONE]\n\n"));
+            RequestMemory.Share others = small.memory.new Share();
+            others.take(7 << 17);
+            RequestMemory.Share more = small.memory.new Share();
+            more.take((1 << 17) - 4000);
+            String busy = new String(small.post("/v1/completions", few).bytes(), StandardCharsets.UTF_8);
+            assertTrue(busy.contains("\"code\":\"busy\""), busy);
+            refuses(small.post("/v1/completions", few.replace("true", "false")), 429, "", "busy");
+            others.release();
+            more.release();
+            assertEquals(100, small.post("/v1/completions", few.replace("true", "false")).json()
+                    .path("choices").size());
+            while (small.memory.taken() != 0) Thread.onSpinWait();
+        }
+    }
+
+    @Test void anAnswerOfManyTokensIsWrittenWhileItIsRead() {
+        try (var large = new TestService(Accounts.open(), "long-poll = 2 s, max-samples = 4000")) {
+            for (String more : List.of("", ", 'logprobs': 0")) {
+                JsonNode answer = large.post("/v1/completions", PROMPT.replace("5", "5, 'n': 3000" + more))
+                        .json();
+                assertEquals(3000, answer.path("choices").size());
+                JsonNode last = answer.path("choices").get(2999);
+                assertEquals("fg", last.path("text").asText());
+                assertEquals(2999, last.path("index").asInt());
+                assertEquals(more.isEmpty() ? 0 : 2, last.at("/logprobs/tokens").size());
+                assertEquals(6000, answer.path("usage").path("completion_tokens").asInt());
+                while (large.memory.taken() != 0) Thread.onSpinWait();
+            }
+        }
+    }
+
     @Test void modelsAreListed() {
         JsonNode list = service.get("/v1/models").json();
         assertEquals("list", list.path("object").asText());
@@ -311,7 +363,8 @@ class OpenAiTest {
         assertEquals(status, answer.status(), () -> answer.json().toString());
         assertEquals(param, error.path("param").asText("").replace("null", ""), error::toString);
         assertEquals(code, error.path("code").asText(), error::toString);
-        assertEquals(status < 500 ? "invalid_request_error" : "server_error", error.path("type").asText());
+        assertEquals(status == 429 ? "rate_limit_error" : status < 500 ? "invalid_request_error"
+                : "server_error", error.path("type").asText());
         assertTrue(error.path("message").asText().length() > 10, error::toString);
         assertFalse(answer.json().has("category"));
     }
