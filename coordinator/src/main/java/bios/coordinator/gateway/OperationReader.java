@@ -89,7 +89,7 @@ final class OperationReader {
     private static void applyMask(FieldPath at, TensorData mask, LossFunction loss, int positions,
             Map<String, TensorData> tensors) {
         TensorData targets = tensors.get("target_tokens");
-        if (targets == null || targets.elements() % positions != 0)
+        if (targets == null || targets.elements() == 0 || targets.elements() % positions != 0)
             return; // reported by the check of the loss
         boolean rows = mask.shape().length == 1 && mask.elements() == positions;
         if (!rows && !Arrays.equals(mask.shape(), targets.shape()))

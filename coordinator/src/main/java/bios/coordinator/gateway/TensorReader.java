@@ -36,8 +36,7 @@ final class TensorReader {
                 : new int[] {data.length / dtype.bytes()};
         if (sparse) data = dense(fields, dtype, shape, data, heap);
         fields.requireAllRead();
-        long elements = 1;
-        for (int n : shape) elements = Math.min(elements * n, Integer.MAX_VALUE);
+        long elements = Fields.reportAt(fields.at("shape"), () -> TensorData.elements(shape));
         if (elements * dtype.bytes() != data.length)
             throw fields.at(packed ? "data_base64" : "data")
                     .invalid("holds " + data.length + " bytes, but shape "

@@ -185,8 +185,13 @@ class BadRequestTest {
                 "'shape': 3, 'data': [2, 3, 4]"));
         rows.add(row(400, target + ".shape", "'shape': [3], 'data': [2, 3, 4]",
                 "'shape': [1,1,1,1,1,1,1,1,3], 'data': [2, 3, 4]"));
-        rows.add(row(400, target + ".data", "'shape': [3], 'data': [2, 3, 4]",
-                "'shape': [2147483647, 2147483647, 2147483647], 'data': []"));
+        for (String end : List.of("", ", 0", ", 0, 2147483647")) rows.add(row(400, target + ".shape",
+                "'shape': [3], 'data': [2, 3, 4]",
+                "'shape': [2147483647, 2147483647, 2147483647" + end + "], 'data': []"));
+        rows.add(row(400, target, "'target_tokens': {'dtype': 'int64', 'shape': [3], 'data': [2, 3, 4]},"
+                + " 'weights': {'dtype': 'float32', 'shape': [3], 'data': [1, 0.5, 0]}",
+                "'target_tokens': {'dtype': 'int64', 'shape': [3, 0], 'data': []}, 'mask': {'dtype':"
+                + " 'float32', 'shape': [3, 0], 'data': []}"));
         rows.add(row(400, target + ".shape", "'shape': [3], 'data': [2, 3, 4]",
                 "'data_base64': 'AAAAAAAAAAA='"));
         rows.add(row(400, target + ".data_base64", "'shape': [3], 'data': [2, 3, 4]",

@@ -429,6 +429,13 @@ class ProtobufTest {
         for (ProtoWriter wrong : List.of(tensor(2, longs(1, 0)), tensor(2, longs(1, 2, 1))))
             assertEquals(400, send("forward_backward", request(run, 3, "cross_entropy",
                     datum(tokens, "target_tokens", targets, "mask", wrong))).status());
+        Answer empty = send("forward_backward", request(run, 3, "cross_entropy", datum(tokens,
+                "target_tokens", tensor(2, new byte[0], 3, 0), "mask", tensor(1, new byte[0], 3, 0))));
+        assertEquals("forward_backward_input.data[0].loss_fn_inputs.target_tokens", empty.text("field"));
+        long most = Integer.MAX_VALUE;
+        Answer huge = send("forward_backward", request(run, 3, "cross_entropy", datum(tokens,
+                "target_tokens", tensor(2, new byte[0], most, most, most, 0))));
+        assertEquals("forward_backward_input.data[0].loss_fn_inputs.target_tokens.shape", huge.text("field"));
         assertEquals(400, send("forward_backward", request(run, 3, "dro", datum(tokens, "target_tokens",
                 targets,
                 "advantages", floats, "logprobs", floats, "mask", mask))).status());

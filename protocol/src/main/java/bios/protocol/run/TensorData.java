@@ -25,14 +25,25 @@ public record TensorData(DType dtype, int[] shape, byte[] data) {
     }
 
     public TensorData {
-        long elements = 1;
-        for (int n : shape) {
-            if (n < 0) throw new Invalid("shape", Arrays.toString(shape) + " has a negative extent");
-            elements = Math.multiplyExact(elements, (long) n);
-        }
+        long elements = elements(shape);
         if (elements * dtype.bytes() != data.length)
             throw new Invalid("data", "has " + data.length + " bytes, but shape " + Arrays.toString(shape)
                     + " of " + dtype + " needs " + elements * dtype.bytes());
+    }
+
+    /// Number of elements of a shape; an [Invalid] if an extent is negative or the others than 0 are together
+    /// more than any tensor has.
+    public static long elements(int... shape) {
+        long elements = 1;
+        boolean empty = false;
+        for (int n : shape) {
+            if (n < 0) throw new Invalid("shape", Arrays.toString(shape) + " has a negative extent");
+            if (n > 0) elements *= n;
+            if (elements > Integer.MAX_VALUE)
+                throw new Invalid("shape", Arrays.toString(shape) + " is too large");
+            empty |= n == 0;
+        }
+        return empty ? 0 : elements;
     }
 
     /// A vector of floats.
