@@ -18,9 +18,9 @@ import bios.protocol.session.SessionCommand.SessionReply;
 import java.io.FilterInputStream;
 import java.io.IOException;
 import java.io.InputStream;
-import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.UUID;
@@ -69,7 +69,14 @@ final class UploadEndpoints {
     ///
     /// @param rank of the adapter, if the caller has said it
     private record Asked(ModelInfo model, Optional<Integer> rank, Optional<String> project,
-            CheckpointName name, Optional<Long> ttl, String metadata) {}
+            CheckpointName name, Optional<Long> ttl, String metadata) {
+        /// The same as [#asked] reads it again.
+        byte[] stored() {
+            return JsonWriter.write(ApiResponse.object("base_model", model.name().value(), "lora_config",
+                    rank.map(r -> Map.of("rank", r)), "destination_project_id", project, "name",
+                    name.value(), "ttl_seconds", ttl, "user_metadata", JsonWriter.raw(metadata)));
+        }
+    }
 
     /// Reads what is asked for, from the request that starts an upload and from what was stored of it.
     private Asked asked(Fields fields) {
@@ -93,9 +100,10 @@ final class UploadEndpoints {
     }
 
     private CompletionStage<ApiResponse> start(ApiRequest call) {
-        asked(call.bodyFields());
-        var text = new StringBuilder();
-        call.body().orElseThrow().writeTo(text);
+        byte[] asked = asked(call.bodyFields()).stored();
+        if (asked.length > Uploads.MOST_START_BYTES)
+            throw new ApiException(ErrorCode.INVALID, "user_metadata", "has too many bytes: an upload is"
+                    + " started with at most " + Uploads.MOST_START_BYTES);
         long now = services.clock().millis();
         var id = new Uploads.Id(now + services.settings().uploadAge().toMillis(), ids.get());
         return quotas.checkStored(call.account()).thenCompose(_ -> services.runBlocking(() -> {
@@ -104,7 +112,7 @@ final class UploadEndpoints {
                 throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + call.account() + "' has " + most
                         + " uploads that are not over, which is the limit (bios.gateway.max-uploads); wait"
                         + " until some are");
-            uploads.start(call.account(), id, text.toString().getBytes(StandardCharsets.UTF_8));
+            uploads.start(call.account(), id, asked);
             return ApiResponse.ok(ID, id.toString(), "urls", signed(call, id), "expires",
                     ResponseBodies.time(id.endsMillis()));
         }));

@@ -33,7 +33,8 @@ final class Uploads {
             Pattern.compile("(\\d{1,15})\\.([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})");
     /// The longest time for which a gateway still reads an upload that has expired meanwhile.
     private static final Duration GRACE = Duration.ofHours(1);
-    private static final int MOST_START_BYTES = 1 << 20;
+    /// What was asked for takes at most so many bytes.
+    static final int MOST_START_BYTES = 1 << 20;
 
     private final BlobStore blobs;
 

@@ -261,6 +261,29 @@ class UploadsTest {
         assertTrue(answer.text("message").contains(said), () -> text(answer));
     }
 
+    /// What the adapter itself says is not asked of the caller, whatever its type and size; it is not stored.
+    @Test void whatIsIgnoredOfALoraConfigIsNotStored() {
+        for (String ignored : List.of("'alpha': {'x': 1}", "'target_modules': ['" + "q".repeat(1 << 20)
+                + "']")) {
+            JsonNode upload = uploaded(", 'lora_config': {'rank': 4, " + ignored + "}", config(),
+                    safetensors(tensors(), "F32"));
+            Answer finished = finish(upload);
+            assertEquals(200, finished.status(), () -> text(finished));
+        }
+    }
+
+    /// What cannot be read again is not begun.
+    @Test void anUploadThatIsStartedCanBeFinished(@TempDir Path other) {
+        try (var large = new RealService(other, ACCOUNTS, "archive-url-secret = secret,"
+                + " max-metadata-bytes = 4 MiB")) {
+            large.key = service.key;
+            Answer refused = large.post("external_weights_upload_start", "{'base_model':"
+                    + " 'ultrasafe/usf-tiny', 'user_metadata': {'x': '" + "y".repeat(1 << 20) + "'}}");
+            assertEquals(400, refused.status(), () -> text(refused));
+            assertEquals("user_metadata", refused.text("field"));
+        }
+    }
+
     @Test void anUploadThatAnEngineRefusesLeavesNothingThatIsListed() {
         JsonNode runs = service.get("training_runs?limit=1000").json();
         JsonNode sessions = service.get("sessions?limit=1000").json();
