@@ -213,7 +213,7 @@ final class ActorForms {
 
     /// A JSON object that the client sends as text.
     private Json json(String text) {
-        return reader.read(text.getBytes(StandardCharsets.UTF_8), _ -> { });
+        return reader.readFree(text.getBytes(StandardCharsets.UTF_8), _ -> { });
     }
 
     /// An object of names and values; an empty [Optional] is left out.

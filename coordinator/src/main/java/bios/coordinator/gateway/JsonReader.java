@@ -79,12 +79,21 @@ final class JsonReader {
     /// @param heap is told the bytes that the value takes before they are taken, and throws if they are
     ///     too many
     Json read(byte[] body, LongConsumer heap) {
+        return read(body, heap, false);
+    }
+
+    /// The same of a value that holds any JSON: all of it is built, whatever its names are.
+    Json readFree(byte[] body, LongConsumer heap) {
+        return read(body, heap, true);
+    }
+
+    private Json read(byte[] body, LongConsumer heap, boolean free) {
         checkEncoding(body);
         try (JsonParser parser = factory.createParser(body)) {
             JsonToken first = parser.nextToken();
             if (first == null)
                 throw new ApiException(ErrorCode.MALFORMED_JSON, "the body is empty; expected a JSON object");
-            Json value = new Reading(parser, body, heap).value(first, FieldPath.BODY, false);
+            Json value = new Reading(parser, body, heap).value(first, FieldPath.BODY, free);
             if (parser.nextToken() != null)
                 throw new ApiException(ErrorCode.MALFORMED_JSON,
                         "there is trailing text after the JSON value, at " + where(parser));

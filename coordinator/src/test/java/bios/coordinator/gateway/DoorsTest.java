@@ -147,6 +147,18 @@ class DoorsTest {
                         pass(LossFunction.PPO, Map.of("beta", 1.0))));
     }
 
+    /// The user's metadata have names that no request has.
+    @Test void metadataOfAnyNamesAreTakenByBoth() throws Exception {
+        String metadata = "{\"purpose\":{\"colours\":[\"red\",{\"n\":1}]},\"data\":[1]}";
+        var created = (Answer.Submitted) ask(new Request.CreateRun(SESSION, 920, MODEL, Optional.empty(),
+                metadata));
+        assertEquals(metadata, ((Answer.Run) ask(new Request.DescribeRun(created.run().orElseThrow())))
+                .userMetadata());
+        var again = service.post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 920,"
+                + " 'base_model': '" + MODEL + "', 'user_metadata': " + metadata + "}");
+        assertEquals(created.run().orElseThrow(), done(again).get("model_id").asText());
+    }
+
     private static Wrong post(String path, String body, Request request) {
         return new Wrong(service.post(path, body), request);
     }
