@@ -25,7 +25,8 @@ import java.util.concurrent.TimeoutException;
 import java.util.function.Function;
 
 /// `retrieve_future`: waits for results. If the run or the router does not answer, the poll ends without a
-/// result (408) and not with a 5xx, because clients repeat polls at once.
+/// result (408) and not with a 5xx, because clients repeat polls at once. So it does for Tinker's clients if
+/// the run or its session is damaged: they repeat every 5xx, others tell their user.
 final class FutureEndpoints {
     /// Added to the wait, for the reply to arrive; the sum is below the 45 s timeout of Tinker's clients.
     private static final Duration GRACE = Duration.ofSeconds(5);
@@ -47,18 +48,22 @@ final class FutureEndpoints {
         CompletionStage<ApiResponse> answer = SamplingRouter.isRequest(request)
                 ? retrieveSample(call, request) : retrieveOperation(call, request);
         return answer.handle((reply, failed) -> failed == null ? CompletableFuture.completedStage(reply)
-                : retryLater(request, failed)).thenCompose(Function.identity());
+                : retryLater(call, request, failed)).thenCompose(Function.identity());
     }
 
-    private CompletionStage<ApiResponse> retryLater(String request, Throwable failed) {
+    private CompletionStage<ApiResponse> retryLater(ApiRequest call, String request, Throwable failed) {
         Throwable cause = GatewayServices.cause(failed);
         if (cause instanceof TimeoutException)
             return CompletableFuture.completedStage(ResponseBodies.pendingResult(request,
                     "the run is being moved or recovered"));
-        if (!(cause instanceof ApiException error) || error.code().status() != 503)
-            return CompletableFuture.failedStage(cause);
+        boolean unavailable = cause instanceof ApiException known && known.code().status() == 503;
+        if (!unavailable && !call.isTinkerClient()) return CompletableFuture.failedStage(cause);
+        ApiException error = HttpHandler.error(call.id(), cause);
+        if (error.code().status() < 500) return CompletableFuture.failedStage(cause);
         long pause = Math.min(services.settings().longPoll().toMillis(), 2000);
-        return CompletableFuture.supplyAsync(() -> ResponseBodies.pendingResult(request, error.getMessage()),
+        return CompletableFuture.supplyAsync(() -> unavailable
+                ? ResponseBodies.pendingResult(request, error.getMessage())
+                : ResponseBodies.stalledResult(request, error.wireCode() + ": " + error.getMessage()),
                 CompletableFuture.delayedExecutor(pause, TimeUnit.MILLISECONDS));
     }
 

@@ -21,6 +21,8 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// Sessions in memory, which do not check owners; [OwnershipTest] checks the real ones.
 final class FakeSessions implements SessionDirectory {
     private final Map<String, Session> sessions = new HashMap<>();
+    /// Whether the sessions cannot be read.
+    boolean damaged;
 
     private record Session(Set<RunId> runs, TreeMap<Long, Sampler> samplers) {}
 
@@ -30,6 +32,8 @@ final class FakeSessions implements SessionDirectory {
     }
 
     private SessionReply answer(String id, SessionCommand command) {
+        if (damaged)
+            return new SessionReply.Refused(Fault.server("session_damaged", "damaged for the test"));
         if (command instanceof SessionCommand.Open)
             sessions.putIfAbsent(id, new Session(new LinkedHashSet<>(), new TreeMap<>()));
         Session session = sessions.get(id);

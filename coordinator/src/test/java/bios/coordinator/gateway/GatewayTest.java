@@ -43,6 +43,7 @@ class GatewayTest {
         service.runs.silent = false;
         service.runs.fault = null;
         service.runs.refuse = null;
+        service.sessions.damaged = false;
         service.silentEngine = false;
         service.agent = "test";
     }
@@ -257,6 +258,28 @@ class GatewayTest {
         assertTrue(full.response().headers().firstValue("Retry-After").isPresent());
         service.runs.refuse = Reason.CLOSED;
         assertEquals(400, service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 2}").status());
+    }
+
+    /// Tinker's clients repeat any 5xx at once and for ever; others tell their user.
+    @Test void aPollOfWhatIsDamagedWaitsForTinkersClientsAndFailsForOthers() {
+        String run = service.run(70);
+        Answer saved = service.post("save_weights_for_sampler", "{'model_id': '" + run
+                + "', 'seq_id': 1, 'sampling_session_seq_id': 70}");
+        service.sessions.damaged = true;
+        Answer session = service.result(saved);
+        assertEquals(List.of(500, "session_damaged"), List.of(session.status(), session.text("error")));
+        service.agent = "AsyncTinker/Python 0.25.0";
+        session = service.result(saved);
+        assertEquals(List.of(408, "paused_capacity"), List.of(session.status(), session.text("queue_state")));
+        service.runs.refuse = Reason.DAMAGED;
+        Answer damaged = service.result(saved);
+        assertEquals(408, damaged.status());
+        assertTrue(damaged.text("queue_state_reason").contains("run_damaged"), damaged.text("request_id"));
+        service.runs.refuse = Reason.NOT_FOUND;
+        assertEquals(404, service.result(saved).status());
+        service.agent = "test";
+        service.runs.refuse = Reason.DAMAGED;
+        assertEquals(500, service.result(saved).status());
     }
 
     @Test void aFailedOperationIsA200WithItsCause() {
