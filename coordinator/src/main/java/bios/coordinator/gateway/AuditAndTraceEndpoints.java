@@ -25,6 +25,8 @@ final class AuditAndTraceEndpoints {
     private static final int PAGE = 500;
     /// Most runs of a session in its trace, the newest.
     private static final int MOST_TRACED = 256;
+    /// About the heap bytes of an entry of the audit log.
+    private static final long ENTRY_BYTES = 256;
     private final GatewayServices services;
     private final SignedUrls urls;
 
@@ -45,11 +47,11 @@ final class AuditAndTraceEndpoints {
         boolean checkpoints = call.oneOf("event_type", List.of("all", "checkpoints"))
                 .filter("checkpoints"::equals).isPresent();
         Optional<LocalDate> day = call.parameter("day").map(AuditAndTraceEndpoints::day);
-        return entries(account, 0, List.of()).thenApply(all -> new ApiResponse.JsonBody(200,
+        return entries(account, 0, List.of()).thenApply(all -> ResponseBodies.listing(
                 ApiResponse.object("entries", all.stream().filter(e -> !checkpoints || e.path().isPresent())
                         .filter(e -> day.isEmpty() || Instant.ofEpochMilli(e.timeMillis())
                                 .atZone(ZoneOffset.UTC).toLocalDate().equals(day.get()))
-                        .map(AuditAndTraceEndpoints::body).toList()), true));
+                        .map(AuditAndTraceEndpoints::body)), all.size(), ENTRY_BYTES));
     }
 
     private static Map<String, Object> body(AuditEntry entry) {
@@ -107,7 +109,7 @@ final class AuditAndTraceEndpoints {
                             all.add(run, timings.timings());
                             return all;
                         });
-            return trace.thenApply(all -> new ApiResponse.JsonBody(200, all.body(id), true));
+            return trace.thenApply(all -> all.body(id));
         });
     }
 }

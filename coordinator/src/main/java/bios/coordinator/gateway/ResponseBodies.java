@@ -146,12 +146,17 @@ final class ResponseBodies {
     /// A listing whose field about the other pages is named `cursorName`.
     static <T> ApiResponse listing(String name, List<T> items, Function<T, Map<String, Object>> body,
             String cursorName, Map<String, Object> cursor) {
-        Stream<Map<String, Object>> bodies = items.stream().map(body);
-        return items.size() > MANY_ITEMS
-                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), cursorName, cursor),
-                        ITEM_BYTES * items.size())
-                : new ApiResponse.JsonBody(200,
-                        ApiResponse.object(name, bodies.toList(), cursorName, cursor), true);
+        return listing(ApiResponse.object(name, items.stream().map(body), cursorName, cursor), items.size(),
+                ITEM_BYTES);
+    }
+
+    /// An object whose streams become arrays; long ones are written while the client reads them.
+    ///
+    /// @param count items of all of them
+    /// @param itemBytes about the heap bytes of one
+    static ApiResponse listing(Map<String, Object> object, long count, long itemBytes) {
+        return count > MANY_ITEMS ? new ApiResponse.JsonStream(arrays(object, true), itemBytes * count)
+                : new ApiResponse.JsonBody(200, arrays(object, false), true);
     }
 
     /// @param columns 0: a vector

@@ -21,6 +21,7 @@ import java.util.Optional;
 import java.util.TreeMap;
 import java.util.concurrent.CompletionStage;
 import java.util.function.ToLongFunction;
+import java.util.stream.Stream;
 
 /// What the runs of an account have used, in all and by the hour. Training is counted by each run, sampling
 /// by the account that samples; bytes are those of the checkpoints and states that there are now.
@@ -29,6 +30,9 @@ final class UsageEndpoints {
     private static final double NANOS = 1e9;
     private static final int CSV_LINE_BYTES = 512;
     private static final double GIGABYTE = 1e9;
+    /// About the heap bytes of a line of the usage, and of an event.
+    private static final long LINE_BYTES = 256;
+    private static final long EVENT_BYTES = 64;
     private final GatewayServices services;
 
     UsageEndpoints(GatewayServices services) {
@@ -129,9 +133,9 @@ final class UsageEndpoints {
                     () -> {
                         var body = ApiResponse.object("owner", account);
                         body.putAll(Line.sum(lines).numbers());
-                        body.put("runs", runs.stream().map(Line::body).toList());
-                        body.put("base_models", models.stream().map(Line::body).toList());
-                        return new ApiResponse.JsonBody(200, body, true);
+                        body.put("runs", runs.stream().map(Line::body));
+                        body.put("base_models", models.stream().map(Line::body));
+                        return ResponseBodies.listing(body, lines.size(), LINE_BYTES);
                     });
         }));
     }
@@ -178,6 +182,11 @@ final class UsageEndpoints {
         static final String CHECKPOINT = "checkpoint";
         static final String STORAGE = "storage";
 
+        static Event of(RunSummary run, long hour, String kind, double amount) {
+            return new Event(hour, run.config().baseModel().value(), run.config().session(),
+                    run.config().project(), kind, amount);
+        }
+
         Map<String, Object> body(String account) {
             var info = ApiResponse.object("type", kind);
             if (kind.equals("sampling_prefill")) info.put("cached", false);
@@ -216,38 +225,33 @@ final class UsageEndpoints {
             List<RunSummary> runs = services.index().allRuns(account).toList();
             var sessions = new TreeMap<String, Object>();
             runs.forEach(run -> sessions.put(run.config().session(), Map.of("user_metadata", Map.of())));
-            List<Event> events = events(runs, sampled.hours()).stream().filter(e -> e.amount() != 0
+            List<Event> events = events(runs, sampled.hours()).filter(e -> e.amount() != 0
                     && e.hour() * HOUR_MILLIS >= from && e.hour() * HOUR_MILLIS < to)
                     .sorted(Comparator.comparingLong(Event::hour)).toList();
             return new ApiResponse.Typed(() -> new Answer.HourlyUsage(events.stream()
                     .filter(Event::countsTokens).map(Event::typed).toList()), () ->
-                            new ApiResponse.JsonBody(200, ApiResponse.object("data", events.stream().map(e ->
-                                    e.body(account)).toList(), "sessions", sessions), true));
+                            ResponseBodies.listing(ApiResponse.object("data", events.stream().map(e ->
+                                    e.body(account)), "sessions", sessions), events.size(), EVENT_BYTES));
         }));
     }
 
-    private List<Event> events(List<RunSummary> runs, List<SampledTotal> sampled) {
-        var events = new ArrayList<Event>();
+    /// All events; they are made when they are asked for.
+    private Stream<Event> events(List<RunSummary> runs, List<SampledTotal> sampled) {
         long now = services.clock().millis();
-        for (RunSummary run : runs) {
-            for (RunUsage.Hour hour : run.usage().orElse(RunUsage.NONE).hours())
-                events.add(new Event(hour.hour(), run.config().baseModel().value(), run.config().session(),
-                        run.config().project(), "training", hour.trainedTokens() + hour.evaluatedTokens()));
-            for (StorageUse.Hour hour : run.storage().orElse(StorageUse.NONE).until(now, run.checkpoints())
-                    .hours()) {
-                events.add(new Event(hour.hour(), run.config().baseModel().value(), run.config().session(),
-                        run.config().project(), Event.CHECKPOINT, hour.saved()));
-                events.add(new Event(hour.hour(), run.config().baseModel().value(), run.config().session(),
-                        run.config().project(), Event.STORAGE, hour.byteHours() / GIGABYTE));
-            }
-        }
-        for (SampledTotal total : sampled) {
-            events.add(new Event(total.hour(), total.baseModel(), total.session(), Optional.empty(),
-                    "sampling_prefill", total.prefilled()));
-            events.add(new Event(total.hour(), total.baseModel(), total.session(), Optional.empty(),
-                    "sampling_sample", total.sampled()));
-        }
-        return events;
+        return Stream.concat(runs.stream().flatMap(run -> events(run, now)), sampled.stream().flatMap(total ->
+                Stream.of(new Event(total.hour(), total.baseModel(), total.session(), Optional.empty(),
+                                "sampling_prefill", total.prefilled()),
+                        new Event(total.hour(), total.baseModel(), total.session(), Optional.empty(),
+                                "sampling_sample", total.sampled()))));
+    }
+
+    private static Stream<Event> events(RunSummary run, long now) {
+        return Stream.concat(run.usage().orElse(RunUsage.NONE).hours().stream().map(hour -> Event.of(run,
+                hour.hour(), "training", hour.trainedTokens() + hour.evaluatedTokens())),
+                run.storage().orElse(StorageUse.NONE).until(now, run.checkpoints()).hours().stream()
+                        .flatMap(hour -> Stream.of(
+                                Event.of(run, hour.hour(), Event.CHECKPOINT, hour.saved()),
+                                Event.of(run, hour.hour(), Event.STORAGE, hour.byteHours() / GIGABYTE))));
     }
 
     /// The checkpoints that there are now, by project.

@@ -20,6 +20,7 @@ import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
+import bios.protocol.run.RunUsage;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.OperationTiming;
@@ -65,6 +66,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
         long step;
         boolean closed;
         Optional<String> corrupted = Optional.empty();
+        Optional<RunUsage> usage = Optional.empty();
         final Map<Long, String> digests = new HashMap<>();
         final Map<Long, Operation> operations = new TreeMap<>();
         final Map<Long, Fault> refused = new HashMap<>();
@@ -241,7 +243,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
-                        r.checkpoints, r.closed, r.corrupted, Optional.empty(), Optional.empty(),
+                        r.checkpoints, r.closed, r.corrupted, r.usage, Optional.empty(),
                         Optional.empty())).toList();
         return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }

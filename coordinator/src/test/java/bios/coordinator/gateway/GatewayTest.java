@@ -14,13 +14,16 @@ import bios.protocol.model.UnservedModel;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunId;
+import bios.protocol.run.RunUsage;
 import java.net.http.HttpRequest;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
@@ -537,6 +540,27 @@ class GatewayTest {
         assertEquals(408, waiting.status());
         assertEquals("paused_capacity", waiting.text("queue_state"));
         assertTrue(waiting.text("queue_state_reason").contains("blob a/b is damaged"));
+    }
+
+    @Test void longRecordsAreMadeWhileTheyAreRead() {
+        try (var large = new TestService(Accounts.open(), "long-poll = 100 ms, archive-url-secret = s")) {
+            for (int i = 0; i < 60; i++) large.run(i);
+            List<RunUsage.Hour> hours = IntStream.range(0, 60).mapToObj(i ->
+                    new RunUsage.Hour(i, 1 + i, 0, 0)).toList();
+            large.runs.runs.values().iterator().next().usage = Optional.of(new RunUsage(0, 0, 0, 0, hours));
+            String trace = large.get("sessions/" + SESSION + "/trace_export").text("url")
+                    .replaceFirst(".*/api/v1/", "");
+            Map<String, String> arrays = Map.of("billing/usage/events", "data", "usage", "runs", trace,
+                    "traceEvents");
+            arrays.forEach((path, items) -> {
+                Answer answer = large.get(path);
+                assertEquals(200, answer.status(), path);
+                assertEquals(path.equals(trace) ? 60 + 60 * 2 * 4 : 60, answer.json().path(items).size(),
+                        path);
+                assertTrue(answer.response().headers().firstValue("Content-Length").isEmpty(), path);
+            });
+            while (large.memory.taken() != 0) Thread.onSpinWait();
+        }
     }
 
     @Test void theRecordsOfAnAccountAreWhatExists() {
