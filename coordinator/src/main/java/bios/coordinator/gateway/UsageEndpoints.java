@@ -166,9 +166,10 @@ final class UsageEndpoints {
         return text.toString().getBytes(StandardCharsets.UTF_8);
     }
 
-    /// A cell of a CSV file. A text that a spreadsheet would take for a formula is marked as text.
+    /// A cell of a CSV file. A text that a spreadsheet would take for a formula is marked as text: no number
+    /// that is written here is negative.
     private static String cell(String text) {
-        String safe = text.matches("[=+@\\t\\r].*|-[^0-9.].*") ? "'" + text : text;
+        String safe = text.matches("(?s)[-=+@\\t\\r\\n].*") ? "'" + text : text;
         return safe.matches("(?s).*[\",\\r\\n].*") ? "\"" + safe.replace("\"", "\"\"") + "\"" : safe;
     }
 

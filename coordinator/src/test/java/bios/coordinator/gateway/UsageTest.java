@@ -166,6 +166,30 @@ class UsageTest {
         assertEquals(0, ok(service.get("usage?project_id=q")).json().get("runs").size());
     }
 
+    @Test void noCellOfACsvFileIsAFormula() {
+        service = open("");
+        try {
+            as("alice");
+            List<String> formulas = List.of("=A1", "=A1\\n", "-1+A1", "+1", "@A1", "\\n=A1", "\\t=A1");
+            for (int i = 0; i < formulas.size(); i++) {
+                String session = SESSION.substring(0, SESSION.length() - 1) + i;
+                ok(service.post("create_session", "{'session_id': '" + session + "', 'project_id': '"
+                        + formulas.get(i) + "'}"));
+                ok(service.post("create_model", "{'session_id': '" + session
+                        + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}"));
+            }
+            until(() -> usage().path("runs").size() == formulas.size(), "the runs are listed");
+            String csv = text(ok(service.get("usage?format=csv")));
+            for (String formula : formulas) {
+                String cell = "'" + formula.replace("\\n", "\n").replace("\\t", "\t");
+                assertTrue(csv.contains(",ultrasafe/usf-tiny," + (cell.contains("\n") ? "\"" + cell + "\""
+                        : cell) + ","), formula + " in " + csv);
+            }
+        } finally {
+            service.close();
+        }
+    }
+
     private List<String> audited() {
         as("alice");
         var events = new ArrayList<String>();
