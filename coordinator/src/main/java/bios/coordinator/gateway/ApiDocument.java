@@ -150,8 +150,8 @@ final class ApiDocument {
                 must("path", string()), may("metadata", map(any())), ttl, may("overwrite", bool())))
                 .answering(future));
         all.add(post("save_weights_for_sampler", "A checkpoint of weights, or a snapshot").taking(operation(
-                may("path", string()), may("sampling_session_seq_id", integer(0, Long.MAX_VALUE)), ttl))
-                .answering(future));
+                may("path", string()), may("sampling_session_seq_id", integer(0, KnownSamplers.MOST_NUMBER)),
+                ttl)).answering(future));
         all.add(post("save_weights_external", "A checkpoint of weights, to be fetched file by file").taking(
                 operation(must("path", string()), ttl, may("age_encryption_recipients",
                         array(string()).described(UNSUPPORTED)))).answering(future));
@@ -176,7 +176,7 @@ final class ApiDocument {
     private static void sampling(List<ApiOperation> all) {
         all.add(post("create_sampling_session", "A sampler; exactly one of model and path").taking(
                 must("session_id", string()),
-                must("sampling_session_seq_id", integer(0, 999_999_999_999_999_999L)),
+                must("sampling_session_seq_id", integer(0, KnownSamplers.MOST_NUMBER)),
                 may("base_model", string()), may("model_path", string()), type()).answering(object(
                 must("type", oneOf("create_sampling_session")), must("sampling_session_id", string()))));
         all.add(get("samplers/{sampler}", "A sampler").answering(object(must("sampler_id", string()),

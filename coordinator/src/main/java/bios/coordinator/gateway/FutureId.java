@@ -38,7 +38,12 @@ sealed interface FutureId {
     record External(RequestId request) implements OfOperation {}
 
     /// A snapshot that becomes the sampler of that number.
-    record Snapshot(RequestId request, String session, long sampler) implements OfOperation {}
+    record Snapshot(RequestId request, String session, long sampler) implements OfOperation {
+        public Snapshot {
+            if (sampler < 0 || sampler > KnownSamplers.MOST_NUMBER)
+                throw new Invalid("request_id", "has no number of a sampler");
+        }
+    }
 
     /// Parses a request id; throws an [ApiException] if it is not one.
     static FutureId parse(String text) {

@@ -18,6 +18,8 @@ import java.util.regex.Pattern;
 /// run of its weights, are told so once in a part of the lease: beside the request, which does not wait for
 /// it.
 final class KnownSamplers {
+    /// The highest number of a sampler in its session.
+    static final long MOST_NUMBER = 999_999_999_999_999_999L;
     private static final Pattern SAMPLER = Pattern.compile("(.{1,200}):sample:([0-9]{1,18})");
     private static final int REMEMBERED = 10_000;
 

@@ -42,7 +42,7 @@ final class SamplingEndpoints {
     private CompletionStage<ApiResponse> createSampler(ApiRequest call) {
         Fields fields = call.bodyFields();
         String session = fields.string("session_id");
-        long seq = fields.integer("sampling_session_seq_id", 0, 999_999_999_999_999_999L);
+        long seq = fields.integer("sampling_session_seq_id", 0, KnownSamplers.MOST_NUMBER);
         if (fields.has("base_model") == fields.has("model_path"))
             throw fields.at("base_model").invalid("give exactly one of base_model and model_path");
         Optional<CheckpointPath> path = fields.has("model_path")

@@ -135,7 +135,8 @@ final class TrainingEndpoints {
         Target target = Target.of(call);
         Fields fields = target.fields();
         Optional<CheckpointName> name = fields.has("path") ? Optional.of(name(fields)) : Optional.empty();
-        Optional<Long> sampler = fields.optionalInteger("sampling_session_seq_id", 0, Long.MAX_VALUE);
+        Optional<Long> sampler = fields.optionalInteger("sampling_session_seq_id", 0,
+                KnownSamplers.MOST_NUMBER);
         Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS);
         fields.requireAllRead();
         if (name.isPresent() == sampler.isPresent())

@@ -339,6 +339,8 @@ class BadRequestTest {
                 row(400, "path", ", 'path': 'a'", ""),
                 row(400, "path", "'path': 'a'", "'path': 'a', 'sampling_session_seq_id': 1"),
                 row(400, "sampling_session_seq_id", "'path': 'a'", "'sampling_session_seq_id': -1"),
+                row(400, "sampling_session_seq_id", "'path': 'a'",
+                        "'sampling_session_seq_id': 1000000000000000000"),
                 row(400, "metadata", "'path': 'a'", "'path': 'a', 'metadata': {}")));
         table("load_weights", "{'model_id': '" + run + "', 'seq_id': 5, 'path': 'bios://" + run
                 + "/a', 'optimizer': true}", List.of(row(400, "path", "bios://" + run + "/a", "a"),
