@@ -110,8 +110,8 @@ final class UploadEndpoints {
             int most = services.settings().maxUploads();
             if (uploads.pending(call.account(), now).uploads() >= most)
                 throw new ApiException(ErrorCode.LIMIT_REACHED, "account '" + call.account() + "' has " + most
-                        + " uploads that are not over, which is the limit (bios.gateway.max-uploads); wait"
-                        + " until some are");
+                        + " uploads under way, which is the limit (bios.gateway.max-uploads); finish some, or"
+                        + " wait until they are over");
             uploads.start(call.account(), id, asked);
             return ApiResponse.ok(ID, id.toString(), "urls", signed(call, id), "expires",
                     ResponseBodies.time(id.endsMillis()));

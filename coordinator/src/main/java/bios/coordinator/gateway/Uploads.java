@@ -11,9 +11,11 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.UUID;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /// The files of adapters that are being uploaded, in the blob store until they are finished or too old. No
@@ -29,6 +31,8 @@ final class Uploads {
     private static final String ROOT = "uploads";
     /// What was asked for when the upload was started.
     private static final String START = "start";
+    /// An empty file of an upload whose checkpoint is durable.
+    private static final String DONE = "done";
     private static final Pattern ID =
             Pattern.compile("(\\d{1,15})\\.([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})");
     /// The longest time for which a gateway still reads an upload that has expired meanwhile.
@@ -115,23 +119,26 @@ final class Uploads {
 
     /// What an account has uploaded and not finished.
     ///
-    /// @param uploads how many are not over
+    /// @param uploads how many are under way
     /// @param bytes of all their files
     record Pending(long uploads, long bytes) {}
 
     /// What the account has uploaded and not finished.
     Pending pending(String account, long nowMillis) {
         List<ListedBlob> all = blobs.list(scope(account));
+        Set<Id> done = all.stream().map(each -> each.ref().id()).filter(blob -> file(blob).equals(DONE))
+                .flatMap(blob -> id(blob).stream()).collect(Collectors.toSet());
         long uploads = all.stream().flatMap(each -> id(each.ref().id()).stream())
-                .filter(id -> id.endsMillis() >= nowMillis).distinct().count();
+                .filter(id -> id.endsMillis() >= nowMillis && !done.contains(id)).distinct().count();
         return new Pending(uploads, all.stream().mapToLong(each -> each.ref().bytes()).sum());
     }
 
     /// Deletes the files of an upload whose checkpoint is durable. What was asked for stays until the end, so
     /// that a repeated request finds the checkpoint.
     void finished(String account, Id id) {
+        blobs.put(scope(account, id, DONE), new byte[0]);
         delete(blobs.list(scope(account) + "/" + id).stream().map(each -> each.ref().id())
-                .filter(blob -> !file(blob).equals(START)));
+                .filter(blob -> FILES.contains(file(blob))));
     }
 
     /// Deletes the uploads that are over.

@@ -134,7 +134,7 @@ class UploadsTest {
         assertEquals(4, finished.json().path("lora_rank").asInt());
         // A repetition has the same answer, and its files are gone.
         assertEquals(path, finish(upload).text("tinker_path"));
-        assertEquals(1, service.blobs("uploads").stream().filter(blob -> blob.ref().id().scope()
+        assertEquals(2, service.blobs("uploads").stream().filter(blob -> blob.ref().id().scope()
                 .contains(upload.path("upload_id").asText())).count());
 
         JsonNode info = service.post("weights_info", "{'tinker_path': '" + path + "'}").json();
@@ -345,6 +345,10 @@ class UploadsTest {
         assertEquals(1, uploads.pending("alice", 2_000).uploads());
         assertEquals(0, uploads.pending("bob", 0).uploads());
         assertTrue(uploads.find("alice", over, 2_000).isEmpty());
+        uploads.finished("alice", open);
+        assertEquals(0, uploads.pending("alice", 2_000).uploads(), "a finished upload is not under way");
+        assertEquals(1, uploads.pending("alice", 500).uploads());
+        assertTrue(uploads.find("alice", open, 2_000).isPresent(), "finishing it can be repeated");
         uploads.sweep(2_000);
         assertEquals(4, blobs.blobs.size());
         uploads.sweep(4_000_000);
