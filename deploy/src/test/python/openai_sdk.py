@@ -35,6 +35,9 @@ def chats(client: Any) -> None:
     same("the tokens are the text", "".join(t.token for t in whole.choices[0].logprobs.content), text)
     same("the bytes are the text", bytes(b for t in whole.choices[0].logprobs.content for b in t.bytes).decode(), text)
     holds("log-probabilities are at most 0", all(t.logprob <= 0 for t in whole.choices[0].logprobs.content))
+    turns = [*TURNS, whole.choices[0].message.model_dump(), *TURNS]
+    holds("the message of an answer goes back as it is",
+          client.chat.completions.create(model=NAME, messages=turns, max_tokens=5).usage.completion_tokens > 0)
     parts = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
     same("the streamed text is the whole one", "".join(p.choices[0].delta.content or "" for p in parts if p.choices), text)
     same("a finish reason", parts[-2].choices[0].finish_reason, whole.choices[0].finish_reason)

@@ -52,10 +52,9 @@ final class Fields {
         return at;
     }
 
-    /// All names in the object, which count as read.
-    Set<String> names() {
-        readNames.addAll(fields.keySet());
-        return fields.keySet();
+    /// All names in the object that have a value; they count as read.
+    List<String> names() {
+        return fields.keySet().stream().filter(this::has).toList();
     }
 
     /// Whether the field has a value.
@@ -224,11 +223,12 @@ final class Fields {
         });
     }
 
-    /// Refuses the fields that were not read.
+    /// Refuses the fields that were not read and have a value.
     void requireAllRead() {
-        for (String name : fields.keySet())
-            if (!readNames.contains(name)) throw at(name).invalid("is not a field of this object; it has "
-                    + new TreeSet<>(readNames));
+        fields.forEach((name, value) -> {
+            if (!readNames.contains(name) && !(value instanceof Json.Null))
+                throw at(name).invalid("is not a field of this object; it has " + new TreeSet<>(readNames));
+        });
     }
 
     /// Runs `read`; its errors are reported at `place`.

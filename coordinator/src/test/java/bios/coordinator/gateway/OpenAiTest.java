@@ -194,6 +194,14 @@ class OpenAiTest {
     }
 
 
+    /// A chat goes on with the message of the answer as the package `openai` dumps it, with all it lacks.
+    @Test void theMessageOfAnAnswerGoesBackAsItIs() {
+        Answer answer = service.post("/v1/chat/completions", CHAT.replace("'ab'}", "'ab'}, {'role':"
+                + " 'assistant', 'content': 'fg', 'refusal': null, 'annotations': null, 'audio': null,"
+                + " 'function_call': null, 'tool_calls': null}, {'role': 'user', 'content': 'c'}"));
+        assertEquals(200, answer.status(), () -> answer.json().toString());
+    }
+
     @Test void tokensAreSentWhileTheyAreDrawn() throws Exception {
         service.manualSampling = true;
         try (var stream = new Stream("/v1/chat/completions", CHAT.replace("'messages'", "'stream': true,"
