@@ -370,6 +370,7 @@ final class SampleDispatcher<E> {
     private static long sizeBytes(SampleResult result) {
         long bytes = 256 + result.promptLogprobs().map(p -> 4L * p.length).orElse(0L);
         for (var sequence : result.sequences()) bytes += 64 + 8L * sequence.tokens().length
+                + sequence.modelLogprobs().map(own -> 4L * own.length).orElse(0L)
                 + sizeBytes(sequence.topkLogprobs());
         return bytes + sizeBytes(result.topkPromptLogprobs());
     }

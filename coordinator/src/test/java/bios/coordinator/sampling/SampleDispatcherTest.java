@@ -212,6 +212,18 @@ class SampleDispatcherTest {
         assertInstanceOf(Status.Completed.class, dispatcher.status("me", "3"));
     }
 
+    @Test void theLogProbabilitiesUnderTheModelCountInTheSizeOfAResult() {
+        var dispatcher = dispatcher("a");
+        var sequence = new SampleResult.Sequence(new int[450], new float[450],
+                SampleResult.StopReason.LENGTH, Optional.of(new float[450]));
+        for (String id : List.of("1", "2")) dispatcher.submit("me", task(id, ""));
+        dispatcher.dispatch(0);
+        for (String id : List.of("1", "2")) dispatcher.complete(id,
+                new SampleResult(List.of(sequence), Optional.empty(), Optional.empty()), 0);
+        assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "1"));
+        assertInstanceOf(Status.Completed.class, dispatcher.status("me", "2"));
+    }
+
     @Test void aUserFaultFailsARequestAndAServerFaultIsRetried() {
         var dispatcher = dispatcher("a");
         dispatcher.submit("me", task("1", ""));
