@@ -30,6 +30,8 @@ final class OpenAiEndpoints {
     /// Largest prompt or chat, in characters: it travels to a worker as one message.
     private static final int MAX_CHARACTERS = 1 << 20;
     private static final int LISTED_CHECKPOINTS = 1000;
+    /// Who owns the base models.
+    private static final String BASE_OWNER = "bios";
     /// Of a completion whose request has no limit, as OpenAI defines it.
     private static final int COMPLETION_TOKENS = 16;
 
@@ -61,7 +63,7 @@ final class OpenAiEndpoints {
         return services.runBlocking(() -> services.index().checkpoints(call.account(), LISTED_CHECKPOINTS, 0))
                 .thenApply(page -> {
                     Stream<Map<String, Object>> bases = services.directory().servedModels().stream()
-                            .map(model -> OpenAiBodies.model(model.name().value(), 0, "bios"));
+                            .map(model -> OpenAiBodies.model(model.name().value(), 0, BASE_OWNER));
                     Stream<Map<String, Object>> own = page.items().stream()
                             .filter(c -> c.kind() == CheckpointKind.SAMPLER && c.path().isPresent())
                             .map(c -> model(call, c));
@@ -77,9 +79,11 @@ final class OpenAiEndpoints {
     private CompletionStage<ApiResponse> model(ApiRequest call) {
         // A path has no empty segments: the two slashes of a checkpoint's path arrive as one.
         String id = call.pathParameters().getFirst().replaceFirst("^(bios|tinker):/(?!/)", "$1://");
-        return resolve(call, id).thenApply(served -> new ApiResponse.JsonBody(200, OpenAiBodies.model(id,
-                served.createdAtMillis() / 1000, served.sampler().adapter().isPresent()
-                        ? call.account() : "bios"), false));
+        return resolve(call, id).thenCompose(served -> (served.sampler().adapter().isEmpty()
+                ? CompletableFuture.completedStage(BASE_OWNER)
+                : services.describe(CheckpointPath.parse(id).run(), call.account(), true).thenApply(run ->
+                        run.config().owner())).thenApply(owner -> new ApiResponse.JsonBody(200,
+                        OpenAiBodies.model(id, served.createdAtMillis() / 1000, owner), false)));
     }
 
     /// What a model's name means.

@@ -35,7 +35,7 @@ final class OpenAiReader {
         boolean logprobs = fields.bool("logprobs", false);
         if (fields.optionalInteger("top_logprobs", 0, 20).orElse(0L) > 0)
             throw unsupported(fields, "top_logprobs", "the log-probabilities of tokens that were not drawn"
-                    + " are not known; leave it out, or use 0");
+                    + " are not part of this answer; leave it out, or use 0 (asample has them)");
         Optional<OpenAiRequest.MaxTokens> limit = limit(fields, "max_completion_tokens")
                 .or(() -> limit(fields, "max_tokens"));
         fields.optionalInteger("max_tokens", 1, Integer.MAX_VALUE);
@@ -50,7 +50,7 @@ final class OpenAiReader {
         boolean greedy = fields.number("temperature", 1) == 0;
         if (tops.orElse(0L) > (greedy ? 1 : 0))
             throw unsupported(fields, "logprobs", "the log-probabilities of tokens that were not drawn are"
-                    + " not known; use 0, or at temperature 0 also 1");
+                    + " not part of this answer; use 0, or at temperature 0 also 1 (asample has them)");
         if (echo && tops.isPresent())
             throw unsupported(fields, "echo", "the log-probabilities of a prompt are not part of this answer;"
                     + " leave out echo or logprobs");

@@ -155,6 +155,8 @@ class PublishedTest {
     }
 
     private static void othersSeeNothingElse() {
+        for (String id : List.of("bios:%2F%2F" + run + "%2Fweights%2Fb", "bios://" + run + "/weights/b"))
+            assertEquals("alice", ok(service.get("/v1/models/" + id)).text("owned_by"));
         assertEquals(404, info("weights/a").status());
         assertEquals(404, service.get(checkpoint("weights/a") + "?access_scope=accessible").status());
         assertEquals(404, service.get(checkpoint("weights/b")).status());
