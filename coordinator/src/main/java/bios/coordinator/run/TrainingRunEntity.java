@@ -28,6 +28,7 @@ import bios.protocol.stored.StoredOperations;
 import bios.protocol.wire.Message;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -277,7 +278,7 @@ public final class TrainingRunEntity
                         run.lora().orElseThrow(), results.step(), run.closed()));
             case RunCommand.Describe(var owner, var accessible, var replyTo) ->
                 accessible && !ownedBy(run, owner) && !published(run).isEmpty()
-                        ? Effect().reply(replyTo, describe(run, published(run)))
+                        ? Effect().reply(replyTo, describeToOthers(run, published(run)))
                         : replyToOwner(run, owner, replyTo, () -> describe(run));
             case RunCommand.Resolve(var owner, var path, var replyTo) ->
                 Effect().reply(replyTo, find(run, owner, path));
@@ -390,13 +391,20 @@ public final class TrainingRunEntity
     }
 
     private RunReply describe(TrainingRun run) {
-        return describe(run, run.checkpoints().current(context.now()));
+        return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
+                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
+                RunHistory.corrupted(run.history()),
+                Optional.of(meter.now(context.now())).filter(used -> !used.none()));
     }
 
-    private RunReply describe(TrainingRun run, List<CheckpointManifest> checkpoints) {
-        return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
-                run.lastRequestMillis(), checkpoints, run.closed(), RunHistory.corrupted(run.history()),
-                Optional.of(meter.now(context.now())).filter(used -> !used.none()));
+    /// The run as it was when the newest of its published checkpoints was saved: what it does now, and where
+    /// it comes from, is its owner's.
+    private static RunReply describeToOthers(TrainingRun run, List<CheckpointManifest> published) {
+        CheckpointManifest newest = published.stream()
+                .max(Comparator.comparingLong(CheckpointManifest::createdAtMillis)).orElseThrow();
+        return new RunReply.Described(run.config().orElseThrow().withoutOrigin(), run.lora().orElseThrow(),
+                newest.step(), newest.createdAtMillis(), published, run.closed(), Optional.empty(),
+                Optional.empty());
     }
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {

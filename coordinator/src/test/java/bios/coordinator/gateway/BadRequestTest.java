@@ -74,7 +74,8 @@ class BadRequestTest {
         String good = "{'model_id': '" + service.run(77) + "', 'seq_id': 1,"
                 + " 'forward_backward_input': {'data': [{'model_input': {'chunks': [{'tokens': [1, 2]}]},"
                 + " 'loss_fn_inputs': {'target_tokens': {'dtype': 'int64', 'data': [2, 3]}, 'weights': null,"
-                + " 'masks': null}, 'extra': null}], 'loss_fn': 'cross_entropy', 'loss_fn_config': {'beta': null}}, 'surprise': null}";
+                + " 'masks': null}, 'extra': null}], 'loss_fn': 'cross_entropy',"
+                + " 'loss_fn_config': {'beta': null}}, 'surprise': null}";
         Answer answer = service.post("forward_backward", good);
         assertEquals(200, answer.status(), answer.text("message"));
     }

@@ -169,6 +169,37 @@ class PublishedTest {
         assertEquals(404, service.post("optim_step", operation(90, "'type': 'x'")).status());
     }
 
+    @Test void aRunOfAnotherAccountIsShownAsOfItsNewestPublishedCheckpoint() {
+        as("alice");
+        String mains = run;
+        try {
+            Answer created = service.post("load_training_client", "{'session_id': '" + ALICES
+                    + "', 'model_seq_id': 70, 'path': 'bios://" + run + "/weights/a',"
+                    + " 'user_metadata': {'kind': 'loaded'}}");
+            done(created);
+            run = created.text("model_id");
+            save(1, "b");
+            ok(send("POST", checkpoint("weights/b") + "/publish", ""));
+            done(service.post("forward_backward", operation(2, "'forward_backward_input': {'loss_fn':"
+                    + " 'cross_entropy', 'data': [{'model_input': {'chunks': [{'tokens': [1]}]},"
+                    + " 'loss_fn_inputs': {'target_tokens': {'dtype': 'int64', 'data': [2]}}}]}")));
+            done(service.post("optim_step", operation(3, "'type': 'optim_step'")));
+            JsonNode own = ok(service.get("training_runs/" + run)).json();
+            assertEquals(List.of("1", "first", "bios://" + mains + "/a"), List.of(own.path("step")
+                    .asText(), own.path("project_id").asText(), own.path("parent_path").asText()));
+            as("bob");
+            JsonNode shown = ok(service.get("training_runs/" + run + "?access_scope=accessible")).json();
+            assertEquals(List.of("0", "null", "null", "false"), List.of(shown.path("step").asText(),
+                    shown.path("project_id").asText(), shown.path("parent_path").asText(),
+                    shown.path("corrupted").asText()));
+            assertEquals(shown.at("/last_checkpoint/time"), shown.path("last_request_time"));
+            assertEquals("loaded", shown.at("/user_metadata/kind").asText());
+            assertEquals(own.path("lora_rank"), shown.path("lora_rank"));
+        } finally {
+            run = mains;
+        }
+    }
+
     private static Answer load(long seq, String token) {
         as("bob");
         return service.post("load_weights", "{'model_id': '" + bobs + "', 'seq_id': " + seq + ", 'path':"

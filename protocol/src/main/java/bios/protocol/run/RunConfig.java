@@ -47,6 +47,12 @@ public record RunConfig(RunId run, String owner, ModelName baseModel, LoraSpec l
                 createdAtMillis, fingerprint, now);
     }
 
+    /// The same run without its parent and its project.
+    public RunConfig withoutOrigin() {
+        return new RunConfig(run, owner, baseModel, lora, loraChosen, Optional.empty(), userMetadata, session,
+                createdAtMillis, fingerprint);
+    }
+
     /// Whether this describes the same run, whenever, on whichever weights and in whichever project it was
     /// created.
     public boolean sameAs(RunConfig other) {
