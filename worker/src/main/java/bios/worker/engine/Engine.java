@@ -269,7 +269,7 @@ public final class Engine {
         LoadedModel model = models.get(open.config().baseModel()).orElseThrow();
         long bytes = model.runBytes(open.lora());
         var run = new RunQueue(open.config(), open.incarnation(), new ResidentRun(model), open.replyTo(),
-                bytes);
+                bytes, position -> marks.executed(id, position));
         switch (admission.request(id, bytes)) {
             case RunAdmission.Answer.Granted() -> {}
             case RunAdmission.Answer.Queued() -> run.waiting = true;
@@ -438,13 +438,7 @@ public final class Engine {
         run.remove(operation);
         heap.release(operation);
         RunId id = run.config.run();
-        if (operation.command instanceof EngineCommand.Execute) {
-            admission.executed(id);
-            // A failure is an outcome only when it is stored, and what is behind it may have to be executed
-            // again from another state. The entity marks what it tells.
-            run.interrupted |= done.outcome() instanceof TaskOutcome.Failed;
-            if (!run.interrupted) marks.executed(id, operation.position);
-        }
+        if (operation.command instanceof EngineCommand.Execute) admission.executed(id);
         switch (done.outcome()) {
             case TaskOutcome.Opened() -> {
                 boolean fresh = operation.command instanceof EngineCommand.OpenRun open

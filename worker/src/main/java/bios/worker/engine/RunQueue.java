@@ -6,6 +6,7 @@ import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.LongConsumer;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// The operations of an open run that have no outcome yet, in their order, and its replies. Only the engine
@@ -15,7 +16,7 @@ final class RunQueue {
     /// The entity that opened the run.
     final long incarnation;
     final ResidentRun run;
-    final OrderedReplies replies = new OrderedReplies();
+    final OrderedReplies replies;
     /// The run's entity.
     final ActorRef<EngineEvent> entity;
     /// Bytes that are reserved for its state: the most that it has had or that an operation will give it.
@@ -27,17 +28,18 @@ final class RunQueue {
     int copies;
     /// Whether its state itself is being written: it must not be replaced.
     boolean beingWritten;
-    /// Whether an operation failed: whether it and later ones are executed again, the entity decides.
-    boolean interrupted;
     private final Deque<QueuedOperation> operations = new ArrayDeque<>();
 
-    RunQueue(RunConfig config, long incarnation, ResidentRun run, ActorRef<EngineEvent> entity, long bytes) {
+    /// @param executed records what was executed to its end, see [OrderedReplies]
+    RunQueue(RunConfig config, long incarnation, ResidentRun run, ActorRef<EngineEvent> entity, long bytes,
+            LongConsumer executed) {
         this.config = config;
         this.incarnation = incarnation;
         this.run = run;
         this.entity = entity;
         this.bytes = bytes;
         this.stateBytes = bytes;
+        this.replies = new OrderedReplies(executed);
     }
 
     /// Adds the next operation.

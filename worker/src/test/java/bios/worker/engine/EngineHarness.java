@@ -2,6 +2,7 @@ package bios.worker.engine;
 
 import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.FileBlobStore;
+import bios.persistence.marks.ExecutionMarks;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
@@ -14,6 +15,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Datum;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationResult;
@@ -84,6 +86,7 @@ final class EngineHarness implements AutoCloseable {
     private final ActorTestKit kit = ActorTestKit.create();
     private final Path folder;
     private final FileBlobStore store;
+    private final ExecutionMarks marks = ExecutionMarks.inMemory();
     private final List<EngineReply> received = new CopyOnWriteArrayList<>();
     private final ActorRef<Void> parent;
     private final ActorRef<EngineCommand> engine;
@@ -103,7 +106,7 @@ final class EngineHarness implements AutoCloseable {
                 runs, adapterBytes, SAMPLER, 1000, NonFinite.SKIP);
         Behavior<EngineCommand> behavior =
                 Engine.create(settings, ModelSource.of(models), () -> device.apply(TestDevices.open(2)),
-                        blobs.apply(store));
+                        blobs.apply(store), marks);
         var spawned = new CompletableFuture<ActorRef<EngineCommand>>();
         this.parent = kit.spawn(Behaviors.<Void>setup(context -> {
             spawned.complete(context.spawn(behavior, "engine"));
@@ -368,6 +371,11 @@ final class EngineHarness implements AutoCloseable {
 
         RunId id() {
             return id;
+        }
+
+        /// The position up to which the engine has marked the operations as executed; 0: none.
+        long executed() {
+            return marks.report(id).map(DeathReport::executed).orElse(0L);
         }
 
         TestProbe<EngineEvent> events() {
@@ -688,6 +696,13 @@ final class EngineHarness implements AutoCloseable {
     static Device closing(Device real, CountDownLatch closed) {
         return before(Device.class, real, (method, _) -> {
             if (method.equals("close")) closed.countDown();
+        });
+    }
+
+    /// A store whose writes fail.
+    static BlobStore failingWrites(BlobStore real) {
+        return before(BlobStore.class, real, (method, _) -> {
+            if (method.equals("put")) throw new UncheckedIOException(new IOException("the disk is away"));
         });
     }
 

@@ -6,7 +6,9 @@ import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.engine.EngineCommand.EngineEvent;
@@ -456,6 +458,57 @@ class EngineTest {
                 positions.add(run.events().expectMessageClass(EngineEvent.Executed.class,
                         EngineHarness.TIMEOUT).position());
             assertEquals(List.of(1L, 2L, 3L), positions);
+        }
+    }
+
+    @Test void aSaveAndWhatIsBehindItCountAsExecutedWhenItIsWritten() throws Exception {
+        var gate = new CountDownLatch(1);
+        try (var harness = EngineHarness.withStore(folder, store -> EngineHarness.gated(store, gate))) {
+            Run run = saveInTheMiddle(harness);
+            assertEquals(1, run.executed(), "the save is not written");
+            gate.countDown();
+            run.receive(3);
+            assertEquals(4, run.executed());
+        }
+    }
+
+    @Test void aSaveThatIsNotWrittenAndWhatIsBehindItNeverCountAsExecuted() throws Exception {
+        var gate = new CountDownLatch(1);
+        try (var harness = EngineHarness.withStore(folder, store -> EngineHarness.gated(
+                EngineHarness.failingWrites(store), gate))) {
+            Run run = saveInTheMiddle(harness);
+            gate.countDown();
+            assertEquals(EngineCommand.STORE_FAILED, run.events().expectMessageClass(
+                    EngineEvent.Failed.class, EngineHarness.TIMEOUT).fault().code());
+            run.receive(2);
+            assertEquals(1, run.executed());
+        }
+    }
+
+    /// A run with an executed operation, a save behind it, and two operations that are executed behind the
+    /// copy of the save.
+    private static Run saveInTheMiddle(EngineHarness harness) {
+        Run run = harness.run(1, SMALL);
+        run.all(List.of(EngineHarness.gradient(1, 1)));
+        run.send(EngineHarness.saveState("slow"));
+        run.send(new Operation.OptimStep(Optional.empty()));
+        run.send(EngineHarness.gradient(2, 1));
+        Run other = harness.run(2, SMALL);
+        other.all(EngineHarness.operations(1, 2, 0).subList(0, 5)); // later turns of the device
+        return run;
+    }
+
+    @Test void anOperationThatCannotBeReadIsNotPassedOver() throws Exception {
+        try (var harness = EngineHarness.open(folder)) {
+            Run run = harness.run(1, SMALL);
+            run.all(List.of(EngineHarness.gradient(1, 1)));
+            run.send(new StoredOperation.InBlob(OperationKind.FORWARD, new BlobRef(new BlobId(
+                    BlobScope.operation(run.id(), 2, 0, "x"), "0".repeat(64)), 5)), Optional.empty());
+            run.send(new Operation.OptimStep(Optional.empty()));
+            assertEquals(2, run.events().expectMessageClass(EngineEvent.Failed.class,
+                    EngineHarness.TIMEOUT).position());
+            run.receive(1);
+            assertEquals(1, run.executed());
         }
     }
 
