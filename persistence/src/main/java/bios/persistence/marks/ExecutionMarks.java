@@ -220,13 +220,14 @@ public final class ExecutionMarks implements AutoCloseable {
         return List.copyOf(reports.values());
     }
 
-    /// The report about one run. A run without a mark has one if its executed operations are known.
-    public Optional<DeathReport> report(RunId run) {
-        DeathReport report = reports.get(run);
-        if (report != null) return Optional.of(report);
-        long executed = executed(run.value());
-        return executed == 0 ? Optional.empty()
-                : Optional.of(new DeathReport(run, id, file.get(LONG, DEATHS), executed, 0, 0, ""));
+    /// The report about one run, with what this process has executed of it since. A run without a mark has
+    /// one if its executed operations are known.
+    public synchronized Optional<DeathReport> report(RunId run) {
+        Optional<DeathReport> start = Optional.ofNullable(reports.get(run));
+        long executed = arena.scope().isAlive() ? executed(run.value()) : 0;
+        if (executed == 0) return start;
+        return Optional.of(start.map(report -> report.executedUpTo(executed)).orElseGet(() ->
+                new DeathReport(run, id, file.get(LONG, DEATHS), executed, 0, 0, "")));
     }
 
     /// What the ends of earlier processes say about a sampling request.

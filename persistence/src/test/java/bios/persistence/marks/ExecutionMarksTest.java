@@ -160,6 +160,23 @@ class ExecutionMarksTest {
         assertEquals(List.of(), ExecutionMarks.open(folder.resolve("in-order")).reports());
     }
 
+    /// An entity that starts again in the same process asks for the report once more.
+    @Test void aReportOfTheStartTellsWhatTheProcessHasExecutedSince() throws Exception {
+        next().executed(A, 5);
+        next().begin(Map.of(B, 2L));
+        ExecutionMarks marks = next();
+        DeathReport started = marks.report(A).orElseThrow();
+        assertEquals(5, started.executed());
+        marks.executed(A, 12);
+        marks.executed(B, 3);
+        assertEquals(started.executedUpTo(12), marks.report(A).orElseThrow());
+        assertEquals(List.of(3L, 2L, 1L), List.of(marks.report(B).orElseThrow().executed(),
+                marks.report(B).orElseThrow().position(), (long) marks.report(B).orElseThrow().alone()));
+        marks.stopping();
+        marks.close();
+        assertEquals(Optional.of(started), marks.report(A), "a closed register is not read");
+    }
+
     @Test void anOrderlyShutdownCountsForNothingEvenIfItIsKilled() throws Exception {
         ExecutionMarks marks = next();
         marks.begin(Map.of(A, 7L));

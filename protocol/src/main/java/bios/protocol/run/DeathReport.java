@@ -13,4 +13,10 @@ package bios.protocol.run;
 ///     being executed; an end outside of operations starts the count again
 /// @param cause how the last process ended, as far as it is known
 public record DeathReport(RunId run, String worker, long death, long executed, long position, int alone,
-        String cause) {}
+        String cause) {
+    /// The same report of a worker that has executed operations up to `position` or further.
+    public DeathReport executedUpTo(long position) {
+        return position <= executed ? this
+                : new DeathReport(run, worker, death, position, this.position, alone, cause);
+    }
+}
