@@ -14,6 +14,7 @@ import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.Consumer;
@@ -45,6 +46,9 @@ public final class JdbcJournal extends AsyncWriteJournal {
             "event_ser_id", "event_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest",
             "checksum" FROM "event_journal" WHERE "persistence_id" = ? AND "sequence_number" BETWEEN ? AND ?
             AND NOT "deleted" ORDER BY "sequence_number" LIMIT ?""";
+    private static final String LATER = """
+            SELECT "sequence_number" FROM "event_journal" WHERE "persistence_id" = ? AND "sequence_number" > ?
+            LIMIT 1""";
     static final String HIGHEST =
             "SELECT MAX(\"sequence_number\") FROM \"event_journal\" WHERE \"persistence_id\" = ?";
     /// The row with the highest number stays, so that the number is not used again; its payload does not.
@@ -66,8 +70,10 @@ public final class JdbcJournal extends AsyncWriteJournal {
     private final Serialization serialization;
     private Optional<Insert> insert = Optional.empty();
 
-    /// The statement that writes events, with its connection.
-    private record Insert(Connection connection, PreparedStatement statement) {}
+    /// The statements that write events, with their connection.
+    ///
+    /// @param later finds an event behind those that were written
+    private record Insert(Connection connection, PreparedStatement statement, PreparedStatement later) {}
 
     /// Called by Pekko, which finds the class by its name.
     public JdbcJournal(Config plugin) throws IOException {
@@ -118,12 +124,20 @@ public final class JdbcJournal extends AsyncWriteJournal {
         }
     }
 
-    /// Writes all events, or none.
+    /// Writes all events, or none. Fenced: a writer that was suspended while others wrote on is refused.
+    /// Where their events are still there, its numbers are taken. Where they were deleted, a later one is
+    /// there: the row of the highest number is never deleted. It is searched for behind the insertion, which
+    /// keeps others from writing these numbers until the commit.
     private void write(List<EventRow> rows) throws SQLException {
         try {
             Insert into = openInsert();
-            for (EventRow row : rows) add(into.statement(), row);
+            var last = new HashMap<String, EventRow>();
+            for (EventRow row : rows) {
+                add(into.statement(), row);
+                last.put(row.persistenceId(), row);
+            }
             into.statement().executeBatch();
+            for (EventRow row : last.values()) requireNewest(into.later(), row);
             into.connection().commit();
         } catch (SQLException | RuntimeException failed) {
             closeInsert();    // closing rolls the transaction back
@@ -134,12 +148,22 @@ public final class JdbcJournal extends AsyncWriteJournal {
         }
     }
 
+    private static void requireNewest(PreparedStatement later, EventRow row) throws SQLException {
+        later.setString(1, row.persistenceId());
+        later.setLong(2, row.last());
+        try (ResultSet found = later.executeQuery()) {
+            if (found.next()) throw new JournalConflict(row.persistenceId(), row.first(), row.writer(),
+                    "the journal has event " + found.getLong(1) + " already");
+        }
+    }
+
     /// A connection of its own, open until the journal stops or a write fails.
     private Insert openInsert() throws SQLException {
         if (insert.isEmpty()) {
             Connection connection = EmbeddedDatabase.connect(url);
             connection.setAutoCommit(false);
-            insert = Optional.of(new Insert(connection, connection.prepareStatement(INSERT)));
+            insert = Optional.of(new Insert(connection, connection.prepareStatement(INSERT),
+                    connection.prepareStatement(LATER)));
         }
         return insert.get();
     }

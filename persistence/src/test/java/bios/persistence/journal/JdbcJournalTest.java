@@ -177,6 +177,24 @@ class JdbcJournalTest {
         }
     }
 
+    @Test void aWriterThatWasSuspendedDuringEventsAndTheirDeletionIsRefused() throws Exception {
+        try (var journal = driver()) {
+            var suspended = journal.writer("moved", "a");
+            assertEquals(Optional.empty(), suspended.write(1, "a1", "a2", "a3"));
+            assertEquals(Optional.empty(), journal.writer("moved", "b").write(4, JournalDriver.texts(4, 30)));
+            journal.delete("moved", 20);
+            for (int count : new int[] {1, 3}) assertInstanceOf(JournalConflict.class,
+                    suspended.write(4, JournalDriver.texts(1, count)).orElseThrow());
+            assertInstanceOf(JournalConflict.class, suspended.writeEach(4, "a4", "a5").orElseThrow());
+            journal.delete("moved", Long.MAX_VALUE);
+            assertInstanceOf(JournalConflict.class, suspended.write(4, "a4").orElseThrow());
+            assertEquals(1, rows("event_journal"), "nothing was written");
+            assertEquals(Optional.empty(), journal.writer("other", "c").writeEach(1, "c1", "c2"));
+            assertEquals(Optional.empty(), journal.writer("moved", "b").writeEach(31, "b31", "b32"));
+            assertEquals(List.of("b31", "b32"), journal.payloads("moved"));
+        }
+    }
+
     @Test void replayIsOrderedOverPagesAndHonoursItsBounds() {
         try (var journal = driver()) {
             var writer = journal.writer("pages", "a");
