@@ -498,15 +498,27 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     boolean learnsFrom(DeathReport report) {
         boolean newer = report.death() > Optional.ofNullable(deaths.get(report.worker()))
                 .map(WorkerDeath::number).orElse(0L);
-        boolean suspects = report.position() > executed() && report.position() > report.executed()
+        long told = executedBy(report);
+        boolean suspects = report.position() > Math.max(executed(), told)
                 && at(report.position()).filter(PendingOperation::needsInput).isPresent();
-        boolean executes = report.executed() > executed() && pending.stream()
-                .anyMatch(o -> !o.settled() && o.position() <= report.executed());
+        boolean executes = told > executed() && pending.stream()
+                .anyMatch(o -> !o.settled() && o.position() <= told);
         return newer && (suspects || suspect.isPresent()) || executes;
     }
 
+    /// A position up to which operations of this run were executed to their end, as a report tells; 0: it
+    /// tells none. A worker's marks do not know that events were given up and that their positions are used
+    /// again. What they tell holds for the operations that were left, before another is accepted, and for
+    /// positions that the given-up history did not have: it had no more operations than events.
+    private long executedBy(DeathReport report) {
+        long told = report.executed();
+        boolean lost = givenUp.isPresent() && blocking.filter(b -> b.position() == accepted
+                && b.why().code().equals(DATA_LOST.code())).isEmpty();
+        return lost && (told <= givenUp.get() || told > accepted) ? 0 : Math.min(told, accepted);
+    }
+
     private TrainingRun applyDeath(DeathReport report) {
-        long known = Math.max(executed(), Math.min(report.executed(), accepted));
+        long known = Math.max(executed(), executedBy(report));
         boolean suspects = report.position() > known
                 && at(report.position()).filter(PendingOperation::needsInput).isPresent();
         Optional<Suspect> next = suspects ? Optional.of(new Suspect(report.position(), 0)) : suspect;

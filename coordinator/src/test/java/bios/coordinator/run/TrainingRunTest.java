@@ -537,6 +537,31 @@ class TrainingRunTest {
         assertFalse(knows.learnsFrom(ends), "it was executed to its end");
     }
 
+    /// Marks of a worker survive a journal that was put back: they tell of operations that are gone.
+    @Test void whatWasExecutedOfAGivenUpHistorySaysNothingOfTheOperationsThatFollow() {
+        TrainingRun left = created(true);
+        for (int seq = 1; seq <= 3; seq++) left = accept(left, seq, inline(OperationKind.FORWARD));
+        left = left.apply(new HistoryRecorded(new HistoryEntry(1, Optional.empty(),
+                HistoryEntry.Kind.DATA_LOST, Optional.empty(), Optional.empty(),
+                Map.of("by", "restore", "acknowledged", "8"), Optional.empty())));
+        var stale = new DeathReport(RunHarness.RUN, "worker-1", 4, 5, 0, 0, "");
+        assertTrue(left.learnsFrom(stale), "what is left was executed");
+        assertEquals(3, left.apply(new WorkerDied(stale)).executed());
+        TrainingRun on = left;
+        for (int seq = 4; seq <= 9; seq++) on = accept(on, seq, inline(OperationKind.FORWARD));
+        assertFalse(on.learnsFrom(stale));
+        assertEquals(0, on.apply(new WorkerDied(stale)).executed());
+        var killed = new DeathReport(RunHarness.RUN, "worker-1", 5, 5, 5, 3, "it died");
+        assertTrue(on.learnsFrom(killed));
+        TrainingRun suspects = on.apply(new WorkerDied(killed));
+        assertEquals(List.of(5L, 3L, 0L), List.of(suspects.suspect().orElseThrow().position(),
+                (long) suspects.deathsAlone(), suspects.executed()));
+        var later = new DeathReport(RunHarness.RUN, "worker-1", 6, 9, 0, 0, "");
+        assertEquals(9, on.apply(new WorkerDied(later)).executed(), "the given-up history had no event 9");
+        var tooFar = new DeathReport(RunHarness.RUN, "worker-2", 1, 12, 0, 0, "");
+        assertEquals(0, on.apply(new WorkerDied(tooFar)).executed(), "this run has not accepted it");
+    }
+
     @Test void tooManyUnfinishedOperationsAreRefused() {
         TrainingRun run = created(true);
         var many = new TrainingRun.Backlog(SETTINGS.maxUnfinished(), 0, 0, 0);
