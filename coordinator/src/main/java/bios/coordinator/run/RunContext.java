@@ -4,6 +4,7 @@ import bios.protocol.run.RunId;
 import bios.protocol.wire.Message;
 import java.time.Duration;
 import java.util.concurrent.CompletionStage;
+import java.util.concurrent.TimeUnit;
 import java.util.function.BiFunction;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.javadsl.ActorContext;
@@ -23,6 +24,11 @@ record RunContext(RunId id, RunEnvironment environment, String node, ActorContex
     /// The time in epoch milliseconds.
     long now() {
         return environment.clock().millis();
+    }
+
+    /// Milliseconds of a clock that only runs forward, from any beginning: for how long something lasts.
+    long elapsedMillis() {
+        return TimeUnit.NANOSECONDS.toMillis(environment.nanos().getAsLong());
     }
 
     /// Adds a message to the entity's mailbox. Called on the actor's thread only.

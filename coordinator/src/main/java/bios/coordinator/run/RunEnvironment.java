@@ -48,6 +48,12 @@ public record RunEnvironment(ActorRef<EngineCommand> engine, BlobStore blobs, Ru
                 deaths, executed, contained, nanos, starter);
     }
 
+    /// The same environment with another monotonic clock.
+    RunEnvironment withNanos(LongSupplier nanos) {
+        return new RunEnvironment(engine, blobs, index, resolver, clock, blocking, settings, memory,
+                deaths, executed, contained, nanos, starter);
+    }
+
     /// The same environment with the marks of the node.
     public RunEnvironment withMarks(Function<RunId, Optional<DeathReport>> deaths,
             ObjLongConsumer<RunId> executed, ObjLongConsumer<RunId> contained) {

@@ -22,7 +22,7 @@ import java.util.stream.Stream;
 ///
 /// Uses are not in the journal: an entity that begins considers everything used at that moment. So a use that
 /// was confirmed is good for a lease, whatever fails; only the release is an event, and the journal accepts
-/// it from the responsible entity only.
+/// it from the responsible entity only. Leases are measured: no setting of a clock ends or extends them.
 final class WeightLeases {
     /// The use of a version that nobody has asked for while its name referred to it.
     private static final long NEVER = Long.MIN_VALUE;
@@ -45,15 +45,15 @@ final class WeightLeases {
 
     /// The entity is responsible from now on.
     void begin() {
-        began = context.now();
+        began = context.elapsedMillis();
     }
 
     /// Records the use of weights.
     ///
     /// @param loads whether another run may have to load them again
     void use(BlobId adapter, boolean loads) {
-        used.put(adapter, context.now());
-        if (loads) loaded.put(adapter, context.now());
+        used.put(adapter, context.elapsedMillis());
+        if (loads) loaded.put(adapter, context.elapsedMillis());
     }
 
     /// Records a new checkpoint or snapshot. Its creation is a use of a snapshot only: a version is found by
@@ -68,7 +68,8 @@ final class WeightLeases {
         long lease = context.settings().lease().toMillis();
         used.putIfAbsent(manifest.adapter().id(), NEVER);
         for (Unnamed each : unnamed(run))
-            if (lastUse(each) == NEVER) used.put(each.adapter(), context.now() - lease + lease / PARTS);
+            if (lastUse(each) == NEVER)
+                used.put(each.adapter(), context.elapsedMillis() - lease + lease / PARTS);
     }
 
     private long lastUse(Unnamed weights) {
@@ -95,7 +96,8 @@ final class WeightLeases {
         scheduled = true;
         long lease = context.settings().lease().toMillis();
         long first = unnamed.stream().mapToLong(this::lastUse).min().orElseThrow();
-        long wait = full ? 0 : Math.clamp(first + lease - context.now(), Math.max(1, lease / PARTS), lease);
+        long left = first + lease - context.elapsedMillis();
+        long wait = full ? 0 : Math.clamp(left, Math.max(1, lease / PARTS), lease);
         context.after(Duration.ofMillis(wait), "leases", new SelfMessage.ReleaseWeights());
     }
 
@@ -106,7 +108,7 @@ final class WeightLeases {
         Set<BlobId> kept = run.checkpoints().all().map(m -> m.adapter().id()).collect(Collectors.toSet());
         used.keySet().retainAll(kept);
         loaded.keySet().retainAll(kept);
-        long before = context.now() - context.settings().lease().toMillis();
+        long before = context.elapsedMillis() - context.settings().lease().toMillis();
         int excess = unnamed.size() - context.settings().maxUnnamed();
         var released = new ArrayList<Unnamed>();
         for (Unnamed each : unnamed.stream().sorted(Comparator.comparingLong(this::lastUse)).toList()) {

@@ -43,10 +43,12 @@ import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.BooleanSupplier;
 import java.util.function.Function;
+import java.util.function.LongSupplier;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.javadsl.AskPattern;
@@ -129,6 +131,8 @@ final class RunHarness implements AutoCloseable {
     private ActorRef<EngineCommand> engine;
     private ActorRef<RunCommand> run;
     private NodeMemory memory;
+    private volatile LongSupplier nanos = System::nanoTime;
+    private final AtomicLong elapsed = new AtomicLong();
 
     RunHarness(Path folder, String settings, Duration pause) {
         this.folder = folder;
@@ -153,7 +157,7 @@ final class RunHarness implements AutoCloseable {
                 .withMarks(marks::report, marks::executed, marks::contained);
         memory = environment.memory();
         run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()),
-                environment,
+                environment.withNanos(() -> nanos.getAsLong()),
                 Optional.empty()));
     }
 
@@ -164,6 +168,17 @@ final class RunHarness implements AutoCloseable {
         var before = run;
         spawn();
         return before;
+    }
+
+    /// Stops the monotonic clock of the node. From then on only [#elapse] moves it.
+    void stopTime() {
+        long stopped = System.nanoTime();
+        nanos = () -> stopped + TimeUnit.MILLISECONDS.toNanos(elapsed.get());
+    }
+
+    /// Moves the stopped monotonic clock forward.
+    void elapse(long millis) {
+        elapsed.addAndGet(millis);
     }
 
     /// An actor that completes `answer` with its first message.

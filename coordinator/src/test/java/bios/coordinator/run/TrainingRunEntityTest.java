@@ -293,6 +293,7 @@ class TrainingRunEntityTest {
     @Test void aSnapshotThatNobodyUsesIsReleasedAndOneInUseStays() throws Exception {
         try (var harness = harness("leases",
                 "bios.run.unnamed-weights { lease = 1 s, newest-snapshots = 1 }")) {
+            harness.stopTime();
             var snapshots = new ArrayList<BlobId>();
             for (int seq = 0; seq < 9; seq += 3) {
                 harness.submit(seq, train(seq));
@@ -303,16 +304,17 @@ class TrainingRunEntityTest {
                         harness.outcome(seq + 2)).result();
                 snapshots.add(saved.manifest().adapter().id());
             }
-            harness.clock.addAndGet(700);
+            harness.elapse(700);
             assertEquals(new RunReply.Done(), keep(harness, snapshots.getFirst()));
-            harness.clock.addAndGet(700);
+            harness.clock.addAndGet(Duration.ofDays(1).toMillis()); // a clock that is set ends no lease
+            harness.elapse(700);
             harness.await(() -> !harness.blobs.exists(snapshots.get(1)), "nobody uses it");
             assertTrue(harness.blobs.exists(snapshots.getFirst()), "it is in use");
             assertEquals(new RunReply.Done(), keep(harness, snapshots.getFirst()));
             assertEquals(new RunReply.Done(), keep(harness, snapshots.getLast()), "it is the newest one");
             assertEquals(Reason.EXPIRED, assertInstanceOf(RunReply.Refused.class,
                     keep(harness, snapshots.get(1))).reason());
-            harness.clock.addAndGet(1_100);
+            harness.elapse(1_100);
             harness.await(() -> !harness.blobs.exists(snapshots.getFirst()), "it is no longer used");
             assertTrue(harness.blobs.exists(snapshots.getLast()));
         }
@@ -320,6 +322,7 @@ class TrainingRunEntityTest {
 
     @Test void aVersionThatWasResolvedStaysAfterItsNameIsSavedAgain() throws Exception {
         try (var harness = harness("versions", "bios.run.unnamed-weights.lease = 4 s")) {
+            harness.stopTime();
             var versions = new ArrayList<BlobId>();
             for (int seq = 0; seq < 9; seq += 3) {
                 harness.submit(seq, train(seq));
@@ -332,10 +335,10 @@ class TrainingRunEntityTest {
                         new RunCommand.Resolve(RunHarness.OWNER, CheckpointPath.parse("bios://"
                                 + RunHarness.RUN + "/latest"), replyTo)));
             }
-            harness.clock.addAndGet(600);
+            harness.elapse(600);
             harness.await(() -> !harness.blobs.exists(versions.get(1)), "nobody has asked for it");
             assertTrue(harness.blobs.exists(versions.getFirst()), "somebody was told of it");
-            harness.clock.addAndGet(4_000);
+            harness.elapse(4_000);
             harness.await(() -> !harness.blobs.exists(versions.getFirst()), "it was not used since");
             assertTrue(harness.blobs.exists(versions.getLast()));
         }
