@@ -17,6 +17,7 @@ import bios.coordinator.owner.OwnerSettings;
 import bios.coordinator.owner.OwnerSharding;
 import bios.coordinator.owner.SamplingUsageReporter;
 import bios.coordinator.run.RunSettings;
+import bios.coordinator.run.ExpirySweep;
 import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.coordinator.sampling.SamplingRouter;
@@ -83,6 +84,10 @@ final class NodeWiring {
     private static final Duration ASK_LIMIT = Duration.ofSeconds(20);
     private static final Duration LOAD_LIMIT = Duration.ofHours(24);
     private static final Duration SWEEP_INTERVAL = Duration.ofDays(1);
+    /// How late a checkpoint of a passivated run may be removed.
+    private static final Duration EXPIRY_INTERVAL = Duration.ofHours(1);
+    /// The models are served by then.
+    private static final Duration FIRST_EXPIRY = Duration.ofMinutes(1);
     private static final long POLL_MILLIS = 20;
     private static final long LOG_MILLIS = 30_000;
 
@@ -234,6 +239,9 @@ final class NodeWiring {
         }), "proxies")));
         PeriodicSweep.start(system, Duration.ZERO, SWEEP_INTERVAL, "interrupted writes of blobs",
                 storage::sweep);
+        PeriodicSweep.start(system, FIRST_EXPIRY, EXPIRY_INTERVAL, "expired checkpoints", () ->
+                ExpirySweep.wake(storage.index().expired(), this::serves, run -> sharded.ask(run, replyTo ->
+                        new RunCommand.Describe("", replyTo), ASK_LIMIT)));
         OwnerSettings owners = OwnerSettings.from(config);
         OwnerSharding.init(system, owners);
         var shardedOwners = new ShardedOwners(system, memory);
@@ -256,6 +264,10 @@ final class NodeWiring {
         CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseServiceRequestsDone(),
                 "sampling-counted", () -> usage.flush().thenApply(_ -> Done.getInstance()));
         return usage;
+    }
+
+    private boolean serves(String slug) {
+        return engineDirectory.get().servedModels().stream().anyMatch(m -> m.name().slug().equals(slug));
     }
 
     private boolean ready() {

@@ -11,7 +11,7 @@ import bios.persistence.embedded.DatabaseCompaction;
 import bios.persistence.embedded.DatabaseServer;
 import bios.persistence.index.CassandraRunIndex;
 import bios.persistence.index.JdbcRunIndex;
-import bios.persistence.index.RunIndex;
+import bios.persistence.index.StoredRunIndex;
 import bios.persistence.journal.CassandraJournal;
 import bios.persistence.journal.JdbcJournal;
 import bios.persistence.journal.JournalCheck;
@@ -49,12 +49,12 @@ public final class Storage implements AutoCloseable {
     private enum BlobBackend { FILE, S3, CASSANDRA }
 
     private final BlobStore blobs;
-    private final RunIndex index;
+    private final StoredRunIndex index;
     private final SamplingTaskStore samplingTasks;
     private final Optional<String> databaseUrl;
     private final List<AutoCloseable> openStores;
 
-    private Storage(BlobStore blobs, RunIndex index, SamplingTaskStore samplingTasks,
+    private Storage(BlobStore blobs, StoredRunIndex index, SamplingTaskStore samplingTasks,
             Optional<String> databaseUrl, List<AutoCloseable> openStores) {
         this.databaseUrl = databaseUrl;
         this.blobs = blobs;
@@ -109,7 +109,7 @@ public final class Storage implements AutoCloseable {
     static Storage open(Config resolved, InstantSource clock) {
         List<AutoCloseable> openStores = new ArrayList<>();
         try {
-            RunIndex index;
+            StoredRunIndex index;
             SamplingTaskStore tasks;
             Optional<DatabaseServer> server = Optional.empty();
             if (journalBackend(resolved) == JournalBackend.EMBEDDED && served(resolved).isPresent()) {
@@ -175,7 +175,7 @@ public final class Storage implements AutoCloseable {
     }
 
     /// The runs and checkpoints of each owner.
-    public RunIndex index() {
+    public StoredRunIndex index() {
         return index;
     }
 

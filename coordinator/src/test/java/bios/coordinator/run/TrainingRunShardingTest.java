@@ -1,6 +1,7 @@
 package bios.coordinator.run;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -11,10 +12,13 @@ import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.journal.JdbcJournal;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.run.Datum;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunConfig;
@@ -26,15 +30,17 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.sql.SQLException;
 import java.time.Duration;
-import java.time.InstantSource;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Function;
 import java.util.stream.Collectors;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
@@ -60,6 +66,8 @@ class TrainingRunShardingTest {
     private static final long BYTES_OF_THE_REST = 2 << 20;
     @TempDir Path folder;
     private final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
+    /// How far the clock of the runs is ahead, in milliseconds.
+    private final AtomicLong later = new AtomicLong();
 
     private ActorTestKit start(FileBlobStore blobs, Duration pause) {
         return start(blobs, pause, "");
@@ -74,7 +82,7 @@ class TrainingRunShardingTest {
         var settings = RunSettings.from(kit.system().settings().config());
         var environment = RunEnvironment.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
                 new RunHarness.MapIndex(), TrainingRunSharding.resolver(kit.system(), Duration.ofSeconds(3)),
-                InstantSource.system(), settings);
+                () -> Instant.now().plusMillis(later.get()), settings);
         TrainingRunSharding.init(kit.system(), "usf-finance", environment);
         return kit;
     }
@@ -95,8 +103,13 @@ class TrainingRunShardingTest {
     }
 
     private static CompletionStage<RunReply> submit(ActorTestKit kit, RunId run, long seq) {
-        var stored = StoredOperations.inline(new Operation.ForwardBackward(List.of(
+        return submit(kit, run, seq, new Operation.ForwardBackward(List.of(
                 new Datum(new int[] {(int) seq}, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), false));
+    }
+
+    private static CompletionStage<RunReply> submit(ActorTestKit kit, RunId run, long seq,
+            Operation operation) {
+        var stored = StoredOperations.inline(operation);
         return TrainingRunSharding.ref(kit.system(), run).ask(r -> new RunCommand.Submit(RunHarness.OWNER,
                 seq, stored, StoredOperations.digest(stored.encoded()), 1, r), Duration.ofSeconds(20));
     }
@@ -284,6 +297,35 @@ class TrainingRunShardingTest {
     private void awaitEmpty(ActorTestKit kit) throws InterruptedException {
         for (int i = 0; i < 800 && !entities(kit).isEmpty(); i++) Thread.sleep(50);
         assertEquals(List.of(), entities(kit));
+    }
+
+    @Test void aCheckpointOfAPassivatedRunExpires() throws Exception {
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            var kit = start(blobs, Duration.ofMillis(1));
+            try {
+                var name = new CheckpointName("a");
+                ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r));
+                submit(kit, RunHarness.RUN, 0, new Operation.SaveState(name, "{}", Optional.empty()))
+                        .toCompletableFuture().join();
+                var saved = (OperationResult.Saved) assertInstanceOf(RunReply.Completed.class, ask(kit, r ->
+                        new RunCommand.Retrieve(RunHarness.OWNER, 0, 5000, r))).result();
+                var hour = Duration.ofHours(1).toMillis();
+                ask(kit, r -> new RunCommand.SetExpiry(RunHarness.OWNER, CheckpointKind.TRAINING, name,
+                        Optional.of(Instant.now().toEpochMilli() + hour), r));
+                awaitEmpty(kit);
+                later.set(2 * hour);
+                var unserved = new RunId("other-" + "0".repeat(12));
+                ExpirySweep.wake(List.of(unserved, RunHarness.RUN), "usf-finance"::equals, run ->
+                        TrainingRunSharding.ref(kit.system(), run).ask(r -> new RunCommand.Describe("", r),
+                                Duration.ofSeconds(20)));
+                for (int i = 0; i < 200 && blobs.exists(saved.manifest().adapter().id()); i++)
+                    Thread.sleep(50);
+                assertFalse(blobs.exists(saved.manifest().adapter().id()));
+                awaitEmpty(kit);
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
     }
 
     @Test void theEntityOfARunThatWasNeverCreatedStopsAtOnceAndIsForgotten() throws Exception {

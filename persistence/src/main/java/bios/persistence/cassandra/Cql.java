@@ -14,6 +14,7 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.function.Consumer;
 
 /// A session with Cassandra and the kinds of requests that the stores need. In a statement, `KEYSPACE` stands
 /// for the name of the keyspace. Statements are prepared once; the driver caches them.
@@ -99,13 +100,15 @@ public final class Cql {
 
     /// All rows of all pages. For lists that fit in memory.
     public CompletionStage<List<Row>> allRows(AsyncResultSet page) {
-        return allRows(page, new ArrayList<>());
+        var all = new ArrayList<Row>();
+        return eachRow(page, all::add).thenApply(_ -> all);
     }
 
-    private CompletionStage<List<Row>> allRows(AsyncResultSet page, List<Row> into) {
-        page.currentPage().forEach(into::add);
-        if (!page.hasMorePages()) return CompletableFuture.completedFuture(into);
-        return retries.call(page::fetchNextPage).thenCompose(next -> allRows(next, into));
+    /// Passes the rows of all pages on, page by page: for what is too much for the memory.
+    public CompletionStage<Void> eachRow(AsyncResultSet page, Consumer<Row> to) {
+        page.currentPage().forEach(to);
+        if (!page.hasMorePages()) return CompletableFuture.completedFuture(null);
+        return retries.call(page::fetchNextPage).thenCompose(next -> eachRow(next, to));
     }
 
     /// Blocks until the result is there: for stores, whose callers may block.

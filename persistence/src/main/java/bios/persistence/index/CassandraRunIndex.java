@@ -13,6 +13,7 @@ import java.nio.ByteBuffer;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
@@ -22,7 +23,7 @@ import java.util.function.Predicate;
 /// its checkpoints. The rows of a run are written with a timestamp of twice the run's version, in one batch
 /// with a deletion whose timestamp is one less. So a newer version replaces an older one and never the
 /// reverse, in whatever order they arrive. Of two writes of the same version either may stay.
-public final class CassandraRunIndex implements RunIndex, AutoCloseable {
+public final class CassandraRunIndex implements StoredRunIndex {
     private static final int RUN = -1;
     private static final String OWNER = "INSERT INTO KEYSPACE.run_owner (run, owner) VALUES (?, ?)";
     private static final String FIND_OWNER = "SELECT owner FROM KEYSPACE.run_owner WHERE run = ?";
@@ -36,6 +37,7 @@ public final class CassandraRunIndex implements RunIndex, AutoCloseable {
             "SELECT version FROM KEYSPACE.run_index WHERE owner = ? AND run = ? AND place = -1";
     private static final String NAMES =
             "SELECT run, place, created, expires FROM KEYSPACE.run_index WHERE owner = ?";
+    private static final String EXPIRIES = "SELECT run, expires FROM KEYSPACE.run_index";
     private static final String BODY = """
             SELECT manifest, body FROM KEYSPACE.run_index WHERE owner = ? AND run = ? AND place = ?""";
     private static final Comparator<Name> NEWEST_FIRST = Comparator.comparingLong(Name::created)
@@ -115,6 +117,17 @@ public final class CassandraRunIndex implements RunIndex, AutoCloseable {
         long now = clock.millis();
         return page(owner, limit, offset, name -> name.place() != RUN && name.expires() > now,
                 CheckpointManifest.class);
+    }
+
+    /// Reads the times of all rows, in pages: there is no index of them.
+    @Override public List<RunId> expired() {
+        long now = clock.millis();
+        var runs = new LinkedHashSet<RunId>();
+        Cql cql = connection.await();
+        await("read", cql.execute(EXPIRIES).thenCompose(first -> cql.eachRow(first, row -> {
+            if (row.getLong("expires") <= now) runs.add(new RunId(row.getString("run")));
+        })));
+        return List.copyOf(runs);
     }
 
     private <T> ListingPage<T> page(String owner, int limit, long offset, Predicate<Name> wanted,

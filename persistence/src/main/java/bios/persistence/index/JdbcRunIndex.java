@@ -17,7 +17,7 @@ import java.util.ArrayList;
 import java.util.List;
 
 /// The run index in the embedded database.
-public final class JdbcRunIndex implements RunIndex, AutoCloseable {
+public final class JdbcRunIndex implements StoredRunIndex {
     private static final StoredTypes TYPES = IndexTypes.TYPES;
     private static final List<String> SCHEMA = List.of("""
             CREATE TABLE IF NOT EXISTS "bios_run" ("run" VARCHAR(255) PRIMARY KEY,
@@ -139,6 +139,21 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
         return page("\"bios_checkpoint\" WHERE \"owner\" = ? AND \"expires\" > ?",
                 "\"created\" DESC, \"run\" DESC, \"place\" DESC", owner,
                 limit, offset, CheckpointManifest.class);
+    }
+
+    @Override public List<RunId> expired() {
+        long now = clock.millis();
+        return inTransaction("read", connection -> {
+            var runs = new ArrayList<RunId>();
+            try (PreparedStatement s = connection.prepareStatement(
+                    "SELECT DISTINCT \"run\" FROM \"bios_checkpoint\" WHERE \"expires\" <= ?")) {
+                s.setLong(1, now);
+                try (ResultSet rows = s.executeQuery()) {
+                    while (rows.next()) runs.add(new RunId(StoredColumns.text(rows, 1)));
+                }
+            }
+            return runs;
+        });
     }
 
     private <T> ListingPage<T> page(String from, String order, String owner, int limit, long offset,

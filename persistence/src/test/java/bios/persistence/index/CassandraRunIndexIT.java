@@ -10,13 +10,9 @@ import org.junit.jupiter.api.parallel.ResourceLock;
 
 @ResourceLock(TestCassandra.LOCK)
 class CassandraRunIndexIT extends RunIndexContract {
-    @Override RunIndex open() {
+    @Override StoredRunIndex open() {
         return CassandraRunIndex.open(CassandraSettings.of(TestCassandra.tables()),
                 () -> Instant.ofEpochMilli(clock.get()));
-    }
-
-    @Override void close(RunIndex index) {
-        ((CassandraRunIndex) index).close();
     }
 
     @Test void aLateWriteDoesNotRestoreARemovedRun() {

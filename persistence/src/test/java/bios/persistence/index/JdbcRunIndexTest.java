@@ -13,13 +13,9 @@ import org.junit.jupiter.api.io.TempDir;
 class JdbcRunIndexTest extends RunIndexContract {
     @TempDir Path folder;
 
-    @Override RunIndex open() {
+    @Override StoredRunIndex open() {
         EmbeddedDatabase.createSchema(folder);
         return JdbcRunIndex.open(folder, () -> Instant.ofEpochMilli(clock.get()));
-    }
-
-    @Override void close(RunIndex index) {
-        ((JdbcRunIndex) index).close();
     }
 
     @Test void aDamagedEntryIsLeftOutAndTheOthersAreListed() throws SQLException {

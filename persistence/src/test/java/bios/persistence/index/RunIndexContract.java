@@ -21,9 +21,11 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
 import java.util.Random;
+import java.util.Set;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.Collectors;
 import java.util.stream.LongStream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -33,19 +35,17 @@ import org.junit.jupiter.api.Test;
 abstract class RunIndexContract {
     private static final LoraSpec LORA = new LoraSpec(8, 32, 7, List.of(TargetModule.Q));
     final AtomicLong clock = new AtomicLong(1000);
-    RunIndex index;
+    StoredRunIndex index;
 
     /// Opens the existing index, or a new one.
-    abstract RunIndex open();
-
-    abstract void close(RunIndex index);
+    abstract StoredRunIndex open();
 
     @BeforeEach void begin() {
         index = open();
     }
 
     @AfterEach void end() {
-        close(index);
+        index.close();
     }
 
     static RunSummary run(int number, String owner, long step, CheckpointManifest... checkpoints) {
@@ -111,6 +111,23 @@ abstract class RunIndexContract {
         assertEquals(1, index.runs("alice3", 10, 0).total());
     }
 
+    @Test void runsWithAnExpiredCheckpointAreFoundWhoeverOwnsThem() {
+        clock.set(1000);
+        index.put(run(51, "alice5", 0, checkpoint(51, "a", 10, Optional.of(2000L)),
+                checkpoint(51, "b", 30, Optional.of(2000L))), 1);
+        index.put(run(52, "bob5", 0, checkpoint(52, "c", 20, Optional.of(3000L))), 1);
+        index.put(run(53, "bob5", 0, checkpoint(53, "d", 20, Optional.empty())), 1);
+        var ours = List.of(id(51), id(52), id(53));
+        assertEquals(List.of(), index.expired().stream().filter(ours::contains).toList());
+        clock.set(2000);
+        assertEquals(List.of(id(51)), index.expired().stream().filter(ours::contains).toList());
+        clock.set(4000);
+        assertEquals(Set.of(id(51), id(52)), index.expired().stream().filter(ours::contains)
+                .collect(Collectors.toSet()));
+        index.put(run(51, "alice5", 0), 2);
+        assertEquals(List.of(id(52)), index.expired().stream().filter(ours::contains).toList());
+    }
+
     private List<String> names(String owner) {
         return index.checkpoints(owner, 10, 0).items().stream()
                 .map(c -> c.name().orElseThrow().value()).toList();
@@ -118,7 +135,7 @@ abstract class RunIndexContract {
 
     @Test void theIndexSurvivesClosing() {
         index.put(run(1, "alice4", 3), 1);
-        close(index);
+        index.close();
         index = open();
         assertEquals(run(1, "alice4", 3), index.runs("alice4", 1, 0).items().getFirst());
     }
