@@ -22,10 +22,6 @@ class Events(list):
     """A stream of server-sent events: lines, and None where the connection breaks."""
 
 
-def refused_part(run, body):
-    raise Refused(400, "invalid", "refused by the test")
-
-
 class Refused(Exception):
     def __init__(self, status, code, message, field=None):
         super().__init__(message)
@@ -41,6 +37,7 @@ class Run:
         self.gathered = 0
         self.learning_rate = 1e-4
         self.poison = None        # (request_id, error)
+        self.lacks = None         # the error of a refused part, which the next step has too
         self.parent = None
         self.explicit_rank = bool(lora and lora.get("rank"))
 
@@ -173,15 +170,18 @@ class State:
             if known != kind or first != body:
                 raise Refused(400, "sequence_reused", "another operation has this number", "seq_id")
             return {"request_id": request_id, "model_id": run.id}
-        if body.get("part"):
-            act = refused_part
-        elif self.refuse_operation and self.refuse_operation(kind, body):
-            raise Refused(400, "invalid", "refused by the test", "data[0]")
+        wrong = self.wrong(kind, body)
+        if wrong and not body.get("part"):
+            raise wrong
+        if wrong:
+            act = self.refused_part(wrong)
         run.operations.append((seq, kind, body))
         if kind == "load_weights":
-            run.poison = None
+            run.poison = run.lacks = None
         if run.poison:
             result = run.poison[1]
+        elif run.lacks and kind == "optim_step":
+            result, run.lacks, run.gathered = run.lacks, None, 0
         else:
             try:
                 result = act(run, body)
@@ -191,6 +191,21 @@ class State:
         answer = self.future(run.id, seq, result)
         run.answers[seq] = (answer["request_id"], kind, body)
         return answer
+
+    def wrong(self, kind, body):
+        """Why a body is refused."""
+        loss = body.get(kind + "_input", {}).get("loss_fn", "cross_entropy")
+        if loss not in ("cross_entropy", "importance_sampling", "ppo", "cispo", "dro"):
+            return Refused(400, "invalid", f"'{loss}' is unknown", "loss_fn")
+        if self.refuse_operation and self.refuse_operation(kind, body):
+            return Refused(400, "invalid", "refused by the test", "data[0]")
+        return None
+
+    def refused_part(self, wrong):
+        def act(run, body):
+            run.lacks = {"error": str(wrong), "category": "user", "code": wrong.code}
+            raise wrong
+        return act
 
     def post_forward(self, body):
         return self.operation("forward", body, lambda run, b: self.passed(run, b, "forward"))

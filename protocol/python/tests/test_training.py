@@ -126,6 +126,43 @@ class TrainingTest(GatewayCase):
         with self.assertRaisesRegex(bios.RequestFailedError, "refused by the test"):
             client.optim_step().result()
 
+    def test_a_batch_whose_call_ends_between_its_parts_is_never_applied_in_part(self):
+        exchange = bios._transport.Transport.exchange
+        for ended in (KeyboardInterrupt(), bios.APIConnectionError("the server is away")):
+            for at, after in ((1, False), (1, True), (2, False), (2, True)):
+                client = self.training()
+                calls = []
+
+                def ends(transport, method, path, *args, **kwargs):
+                    calls.append(path)
+                    if path != "/forward_backward" or calls.count(path) != at:
+                        return exchange(transport, method, path, *args, **kwargs)
+                    if after:  # the part was accepted, and its answer did not come
+                        exchange(transport, method, path, *args, **kwargs)
+                    raise ended
+
+                with mock.patch.object(bios._transport.Transport, "exchange", ends), self.assertRaises(type(ended)):
+                    client.forward_backward([datum()] * 1500, "cross_entropy")
+                client.save_state("between").result()  # saves no gradient
+                again = client.forward_backward([datum()] * 1500, "cross_entropy")
+                self.assertIsNotNone(again.exception())
+                with self.assertRaisesRegex(bios.RequestFailedError, "send the whole batch again"):
+                    client.optim_step().result()
+                client.forward_backward([datum()] * 1500, "cross_entropy").result()
+                self.assertEqual(client.optim_step().result().step, 1)
+                marks = [body for _, _, body in self.run_of(client).operations if body.get("part")]
+                self.assertEqual(len(marks), 1, "said once")
+
+    def test_a_server_that_fails_between_the_parts_is_like_none(self):
+        client = self.service(seconds=5.0).create_lora_training_client(MODEL)
+        self.state.fault("^/forward_backward$", (503, {}), 10 ** 9)
+        with self.assertRaises(bios.InternalServerError):
+            client.forward_backward([datum()] * 1500, "cross_entropy")
+        self.state.faults.clear()
+        with self.assertRaisesRegex(bios.RequestFailedError, "send the whole batch again"):
+            client.optim_step().result()
+        self.assertEqual(client.load_state(client.save_state("s").result().path).result().step, 0)
+
     def test_a_refused_call_leaves_a_gap_and_the_run_goes_on(self):
         client = self.training()
         self.state.refuse_operation = lambda kind, body: body["seq_id"] == 1

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 from ._threads import OperationQueue, on_thread
-from ._transport import encode
+from ._transport import encode, retryable
 from .errors import APIStatusError, BiosError, InvalidArgumentError, MissingExtraError
 from .futures import Future, Joined, RequestFuture, in_batch
 from .paths import CheckpointPath, checkpoint_name
@@ -46,6 +46,7 @@ class TrainingClient:
         self._base_model = base_model
         self._queue = OperationQueue()
         self._last_number = 0
+        self._incomplete = False  # whether the gradient sum may hold some parts of a batch without the others
         self._snapshot: Optional[RequestFuture[SaveWeightsForSamplerResponse]] = None
 
     def _pieces(self, tokens: Sequence[int]) -> Optional[List[str]]:
@@ -76,8 +77,9 @@ class TrainingClient:
         tokens and data, not means. ``loss_fn_config``: settings of the loss, e.g. ``{"clip_low_threshold": 0.8}`` of
         ppo and cispo, ``{"beta": 0.05}`` of dro. The losses with a sampler's log-probabilities tell how far it is from the
         model (``kl_sample_train_v1:mean`` and more). A batch of more than 1024 datums or about 4 MB is sent in parts and
-        its results are put together again. Raises :class:`InvalidArgumentError` before sending anything, and the
-        exceptions of a refused call.
+        its results are put together again. If the call ends between the parts (Ctrl-C, no answer), the next ``optim_step``
+        fails, once, and drops what they have added: send the whole batch again after it. Raises
+        :class:`InvalidArgumentError` before sending anything, and the exceptions of a refused call.
         """
         return self._queue.run(self._pass("forward_backward", data, loss_fn, loss_fn_config))
 
@@ -313,9 +315,14 @@ class TrainingClient:
         parts = [[encode(datum.to_wire()) for datum in part] for part in split(items)]
         tail = encode(rest)[1:]
 
+        adds = call == "forward_backward"
+
         def post() -> Future[ForwardBackwardOutput]:
             futures: List[RequestFuture[ForwardBackwardOutput]] = []
             sent = 0
+            if adds:
+                self._refuse_incomplete()
+                self._incomplete = len(parts) > 1  # until all are accepted, whatever ends the calls before
             for part in parts:
                 number = self._number()
                 head = encode({"model_id": self._model_id, "seq_id": number})[:-1]
@@ -324,25 +331,38 @@ class TrainingClient:
                     answer = self._session.transport.call("POST", f"/{call}", encoded=head + body)
                 except APIStatusError as e:
                     _count_from(e, sent)
-                    if sent and call == "forward_backward":
-                        _add_note(e, f"the first {sent} of {len(items)} datums had been accepted; "
-                                  + self._refuse(head + b',"part":true' + body))
+                    if adds and not retryable(e.status, e.code):
+                        self._incomplete = sent > 0 and not self._refuse(head + b',"part":true' + body)
+                    if adds and sent:
+                        _add_note(e, f"the first {sent} of {len(items)} datums had been accepted; the next optim_step fails"
+                                     " and drops their gradient")
                     raise
                 futures.append(RequestFuture(self._session, f"{call} {number} of {self._model_id}",
                                              ForwardBackwardOutput.from_wire, request_id(answer.json()), first_datum=sent))
                 sent += len(part)
+            if adds:
+                self._incomplete = False
             return futures[0] if len(futures) == 1 else Joined(futures, combine)
 
         return post
 
-    def _refuse(self, body: bytes) -> str:
+    def _refuse(self, body: bytes) -> bool:
         """Gives a part that was refused its place in the order, where it fails: the next step fails too and drops what the
-        parts before it have added, so that they are never applied alone."""
+        parts before it have added, so that they are never applied alone. Returns whether the server has accepted this."""
         try:
             self._session.transport.call("POST", "/forward_backward", encoded=body)
         except BiosError:
-            return "their gradient stays until the next optim_step or load_state"
-        return "the next optim_step fails and drops their gradient"
+            return False
+        return True
+
+    def _refuse_incomplete(self) -> None:
+        """Does the same for a batch whose call ended between its parts, before anything else is added to what they have
+        added, and before it is applied: by a part that no server takes, whose error says what has happened."""
+        if self._incomplete:
+            refused = {"loss_fn": "the call of an earlier batch ended between its parts; send the whole batch again", "data": []}
+            self._session.transport.post("/forward_backward", {
+                "model_id": self._model_id, "seq_id": self._number(), "part": True, "forward_backward_input": refused})
+            self._incomplete = False
 
     def _custom(self, data: Any, fn: Optional[CustomLoss], kind: str = "logprobs",
                 ) -> Callable[[], Future[ForwardBackwardOutput]]:
@@ -392,6 +412,7 @@ class TrainingClient:
             body["adam_params"] = adam_params.to_wire()
 
         def post() -> Future[OptimStepResponse]:
+            self._refuse_incomplete()
             self._snapshot = None
             return self._post("optim_step", body, OptimStepResponse.from_wire)
 
@@ -431,6 +452,7 @@ class TrainingClient:
         body = {"path": path, **({} if optimizer is None else {"optimizer": optimizer})}
 
         def post() -> Future[LoadWeightsResponse]:
+            self._refuse_incomplete()  # a load that fails leaves the gradient sum as it is
             self._snapshot = None
             return self._post("load_weights", body, LoadWeightsResponse.from_wire)
 
