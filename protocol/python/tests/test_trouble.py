@@ -231,6 +231,39 @@ class TroubleTest(GatewayCase):
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
+    @unittest.skipUnless(hasattr(os, "fork"), "needs fork")
+    def test_a_forked_process_has_a_session_runs_and_threads_of_its_own(self):
+        code = ("import asyncio, os, signal, sys, bios\n"
+                "service = bios.ServiceClient()\n"
+                "sampler = service.create_sampling_client(base_model='tiny')\n"
+                "sampler.sample([1]).result()\n"
+                "asyncio.run(sampler.sample_async([1]))\n"
+                "service.create_rest_client().whoami().result()\n"  # leaves idle threads
+                "def work(n):\n"
+                "    signal.alarm(30)\n"
+                f"    client = service.create_lora_training_client('{MODEL}')\n"
+                "    client.save_state(f'of-{n}')\n"
+                "    service.create_rest_client().whoami().result()\n"
+                "    asyncio.run(sampler.sample_async([1]))\n"
+                "children = []\n"
+                "for n in range(2):\n"
+                "    child = os.fork()\n"
+                "    if child == 0:\n"
+                "        work(n)\n"
+                "        os._exit(0)\n"
+                "    children.append(child)\n"
+                "ended = [os.waitpid(child, 0)[1] for child in children]\n"
+                "work(2)\n"
+                "sys.exit(any(ended))\n")
+        env = {**os.environ, "BIOS_BASE_URL": self.server.url, "PYTHONPATH": os.path.join(os.path.dirname(HERE), "src")}
+        done = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], env=env, capture_output=True,
+                              text=True, timeout=120)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual((len(self.state.sessions), len(self.state.runs)), (3, 3))
+        self.assertEqual([len(run.operations) for run in self.state.runs.values()], [1, 1, 1])
+        numbers = [body["seq_id"] for _, path, body in self.state.calls if path == "/asample"]
+        self.assertEqual(len(set(numbers)), 5)
+
     def test_the_heart_beats_while_a_client_lives(self):
         with mock.patch("bios.session.HEARTBEAT_SECONDS", 0.01):
             client = self.training()

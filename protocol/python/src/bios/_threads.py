@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 from collections import deque
 from typing import Any, Callable, Deque, Optional, Set, Tuple, TypeVar
@@ -20,6 +21,10 @@ class DaemonPool:
 
     def __init__(self, name: str, size: int) -> None:
         self._name, self._size = name, size
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins without threads and jobs, as in a child process, to which a fork gives neither."""
         self._ready = threading.Condition()
         self._jobs: Deque[Tuple["concurrent.futures.Future[Any]", Callable[[], Any]]] = deque()
         self._threads = 0
@@ -62,6 +67,10 @@ class DaemonPool:
 SUBMIT = DaemonPool("submit", 32)
 POLL = DaemonPool("poll", 128)
 CALLS = DaemonPool("call", 64)
+
+if hasattr(os, "register_at_fork"):
+    for _pool in (SUBMIT, POLL, CALLS):
+        os.register_at_fork(after_in_child=_pool.reset)
 
 
 async def on_thread(job: Callable[..., T], *args: Any) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import threading
 import uuid
@@ -21,21 +22,27 @@ HEARTBEAT_SECONDS = 10.0
 
 class Session:
     """A session is created when the first run or sampler needs it, under an id that the client chooses, so that
-    creation is idempotent. It sends heartbeats while a client of it exists, and does not keep a program alive."""
+    creation is idempotent. It sends heartbeats while a client of it exists, and does not keep a program alive.
+
+    A process that is forked has a session of its own: what it creates is not what its parent creates."""
 
     def __init__(self, transport: Transport, user_metadata: Optional[Mapping[str, Any]],
                  project_id: Optional[str] = None) -> None:
         self.transport = transport
         self._project = {} if project_id is None else {"project_id": str(project_id)}
         self._user_metadata = dict(user_metadata or {})
-        self._lock = threading.Lock()
-        self._id: Optional[str] = None
         self._models = itertools.count(0)
         self._samplers = itertools.count(0)
         self._first_sample = 0
         self._samples: DefaultDict[str, int] = defaultdict(lambda: self._first_sample)
-        self._stop = threading.Event()
         self.tokenizers: Dict[str, Any] = {}
+        self._begin()
+        _SESSIONS.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._id: Optional[str] = None
+        self._stop = threading.Event()
         weakref.finalize(self, self._stop.set)
 
     @property
@@ -72,6 +79,7 @@ class Session:
     def count_apart(self) -> "Session":
         """Makes the numbers of sampling requests those of no other process that uses the same samplers."""
         self._first_sample = secrets.randbits(38) << 20
+        self._samples.clear()
         return self
 
     def submit(self, path: str, body: Mapping[str, Any], what: str,
@@ -83,6 +91,21 @@ class Session:
         """Ends the heartbeat and closes idle connections; later calls open new ones."""
         self._stop.set()
         self.transport.close()
+
+
+#: Every session of this process.
+_SESSIONS: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """In a child process, which has no heartbeats and counts with its parent from here on."""
+    for session in list(_SESSIONS):
+        session._begin()
+        session.count_apart()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def request_id(answer: Mapping[str, Any]) -> str:
