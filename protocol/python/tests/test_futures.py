@@ -1,4 +1,5 @@
 import concurrent.futures
+import copy
 import http.server
 import pickle
 import threading
@@ -68,6 +69,16 @@ class FuturesTest(GatewayCase):
         numbers = [body["seq_id"] for _, path, body in self.state.calls if path.endswith("/asample")]
         self.assertEqual(len(set(numbers)), 3)
         self.assertGreater(min(numbers[1:]), 1 << 19)
+
+    def test_exceptions_are_pickled_whole(self):
+        errors = [bios.InvalidArgumentError("data[3]", "is wrong"), bios.InvalidPathError("x", "no scheme"),
+                  bios.NotFoundError(404, b'{"error": "not_found", "message": "no such run", "field": "model_id"}'),
+                  bios.RequestFailedError("run:1", "user", "invalid", "it failed"), bios.APITimeoutError("not yet"),
+                  bios.MissingExtraError("needs torch"), bios.APIConnectionError("away")]
+        for error in errors:
+            for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+                self.assertIs(type(again), type(error))
+                self.assertEqual((str(again), again.args, vars(again)), (str(error), error.args, vars(error)))
 
     def test_a_future_is_given_to_the_standard_library(self):
         client = self.training()

@@ -1,5 +1,8 @@
+import copy
+import dataclasses
 import math
 import os
+import pickle
 import unittest
 from unittest import mock
 
@@ -58,6 +61,15 @@ class PPOTest(GatewayCase):
         sizes = [len(body["forward_backward_input"]["data"]) for body in self.sent("/forward_backward")]
         self.assertEqual(sizes, [2, 2] * 3, "of five rollouts the one whose reward is the mean is left out")
         self.assertEqual(self.run_of(trainer.client).step, 6)
+
+    def test_rollouts_are_copied_and_pickled(self):
+        first = self.trainer().collect_rollouts(["ab"])[0]
+        self.assertIs(copy.deepcopy(first).tokenizer, first.tokenizer)
+        self.assertEqual(dataclasses.asdict(first)["tokens"], first.tokens)
+        again = pickle.loads(pickle.dumps([first, first]))
+        self.clients.append(again[0].tokenizer._session)
+        self.assertEqual((again[0], again[0].text), (first, first.text))
+        self.assertIs(pickle.loads(pickle.dumps(first)).tokenizer, again[0].tokenizer, "one in a process")
 
     def test_equal_rewards_make_no_step(self):
         trainer = self.trainer()

@@ -13,11 +13,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Optional, Type
+from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
+
+E = TypeVar("E", bound="BiosError")
 
 
 class BiosError(Exception):
-    """The base class of this package's exceptions."""
+    """The base class of this package's exceptions. They can be pickled: ``multiprocessing`` passes them on."""
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _restored, (type(self), self.args, dict(self.__dict__))
+
+
+def _restored(kind: Type[E], args: Tuple[Any, ...], fields: Mapping[str, Any]) -> E:
+    """A pickled exception; its arguments are its message, not those of its constructor."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 #: The same under the name of Tinker's package.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import threading
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from . import config
 from ._threads import on_thread
-from ._transport import RetryPolicy, Transport, encode, log
+from ._transport import encode, log
 from .errors import InvalidArgumentError
 from .futures import Future, Joined, RequestFuture
 from .paths import CheckpointPath
-from .session import Session, request_id
+from .session import Session, request_id, shared_session
 from .tokenizer import pieces, tokenizer
 from .types import ModelInput, SampleResult, SamplingParams
 
@@ -118,18 +116,9 @@ class SamplingClient:
         return f"SamplingClient({self.model_path or self._base_model or self._id})"
 
 
-_SESSIONS: Dict[Tuple[str, Optional[str]], Session] = {}
-_SESSIONS_LOCK = threading.Lock()
-
-
 def _restored(base_url: str, sampler_id: str, base_model: Optional[str], model_path: Optional[str]) -> SamplingClient:
-    """A pickled client; those of one process share connections and numbers."""
-    key = config.server(base_url, None)[1]
-    with _SESSIONS_LOCK:
-        session = _SESSIONS.get((base_url, key))
-        if session is None:
-            session = _SESSIONS[base_url, key] = Session(Transport(base_url, key, RetryPolicy()), None).count_apart()
-    return SamplingClient(session, sampler_id, base_model, model_path)
+    """A pickled client."""
+    return SamplingClient(shared_session(base_url), sampler_id, base_model, model_path)
 
 
 def texts(session: Session, get_tokenizer: Callable[[], Any], tokens: Sequence[int]) -> Optional[List[str]]:

@@ -9,9 +9,10 @@ import threading
 import uuid
 import weakref
 from collections import defaultdict
-from typing import Any, Callable, DefaultDict, Dict, Mapping, Optional, TypeVar
+from typing import Any, Callable, DefaultDict, Dict, Mapping, Optional, Tuple, TypeVar
 
-from ._transport import VERSION, Transport, NoResponse, encode, log
+from . import config
+from ._transport import VERSION, NoResponse, RetryPolicy, Transport, encode, log
 from .errors import APIResponseError
 from .futures import RequestFuture
 
@@ -106,6 +107,20 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+
+_SHARED: Dict[Tuple[str, Optional[str]], Session] = {}
+_SHARED_LOCK = threading.Lock()
+
+
+def shared_session(base_url: str) -> Session:
+    """The session of what was pickled elsewhere and is of this server; with the key that this process has for it."""
+    key = config.server(base_url, None)[1]
+    with _SHARED_LOCK:
+        session = _SHARED.get((base_url, key))
+        if session is None:
+            session = _SHARED[base_url, key] = Session(Transport(base_url, key, RetryPolicy()), None).count_apart()
+    return session
 
 
 def request_id(answer: Mapping[str, Any]) -> str:

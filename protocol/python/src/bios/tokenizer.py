@@ -7,16 +7,13 @@ import os
 import threading
 from collections import OrderedDict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import quote
 
 from ._threads import on_thread
 from ._transport import log
 from .errors import BiosError, InvalidArgumentError, MissingExtraError, NotFoundError
-
-if TYPE_CHECKING:
-    from .session import Session
-
+from .session import Session, shared_session
 
 REMEMBERED_TEXTS = 10_000
 REMEMBERED_LENGTH = 4_096
@@ -31,7 +28,7 @@ class Tokenizer:
     the chat template come from the model's files; ``apply_chat_template`` needs jinja2.
     """
 
-    def __init__(self, session: "Session", base_model: str) -> None:
+    def __init__(self, session: Session, base_model: str) -> None:
         self._session = session
         self.name_or_path = base_model
         self._ids: Optional[Dict[str, int]] = None
@@ -262,8 +259,20 @@ class Tokenizer:
         """``decode`` for asyncio."""
         return await on_thread(self.decode, tokens, skip_special_tokens)
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickles the address and the model's name, without the key: see :class:`bios.SamplingClient`."""
+        return _restored, (self._session.transport.base_url, self.name_or_path)
+
+    def __deepcopy__(self, memo: Any) -> "Tokenizer":
+        return self  # nothing of it changes but what it remembers
+
     def __repr__(self) -> str:
         return f"Tokenizer({self.name_or_path!r})"
+
+
+def _restored(base_url: str, base_model: str) -> Any:
+    """A pickled tokenizer; those of one process and model are one."""
+    return tokenizer(shared_session(base_url), base_model)
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: Optional[int] = None, separators: Any = None,
@@ -272,7 +281,7 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: Optional[int] = Non
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def tokenizer(session: "Session", base_model: str, tokenizer_id: Optional[str] = None) -> Any:
+def tokenizer(session: Session, base_model: str, tokenizer_id: Optional[str] = None) -> Any:
     """The tokenizer of a base model: by default the server's. With ``BIOS_TOKENIZER=local`` the one that
     ``transformers`` finds on this machine under the model's name, if any."""
     if base_model not in session.tokenizers:
