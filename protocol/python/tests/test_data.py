@@ -9,6 +9,8 @@ from unittest import mock
 from case import bios
 from bios import data
 from bios.log import MetricLog
+from bios.rlhf.preference import answers
+from bios.rlhf.rollout import tokens_of
 
 
 class Bytes:
@@ -23,6 +25,13 @@ class Bytes:
     def apply_chat_template(self, messages, tokenize=True, add_generation_prompt=False, rewrites=False):
         text = "".join(f"<{m['role']}>{m['content']}|" for m in messages) + ("<assistant>" if add_generation_prompt else "")
         return f"{len(messages)}{text}" if rewrites else text
+
+
+class Adds(Bytes):
+    """The same, which begins each text with a token unless it is told not to, as transformers' do."""
+
+    def encode(self, text, add_special_tokens=True):
+        return [1] * add_special_tokens + super().encode(text)
 
 
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "bc"},
@@ -61,6 +70,12 @@ class DataTest(unittest.TestCase):
         self.assertEqual(len(data.shown(datum, Bytes()).splitlines()), 4)
         with self.assertRaisesRegex(bios.InvalidArgumentError, "weights"):
             data.tokens_to_datum([1, 2], [1.0])
+
+    def test_no_special_token_gets_into_the_middle(self):
+        self.assertEqual(data.text_to_datum("ab", "cd", Adds()), data.text_to_datum("ab", "cd", Bytes()))
+        self.assertEqual(data.chat_to_datum(CHAT, Adds()), data.chat_to_datum(CHAT, Bytes()))
+        self.assertEqual(tokens_of("ab", "prompt", Adds()), [97, 98])
+        self.assertEqual(answers(Adds(), "ab", "b", "a", "b"), (97, 98))
 
     def test_candidates_are_rows_of_one_length(self):
         datum = data.candidates_to_datum([97, 98, 99], [[98, 120], [], [100]], [[0.75, 0.25], [], [1]])

@@ -15,7 +15,7 @@ import os
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import InvalidArgumentError, MissingExtraError
-from .tokenizer import pieces
+from .tokenizer import encoded, pieces
 from .types import Datum, ModelInput, TensorData
 
 #: Which messages are learned: those of the assistant, the last of these, or everything.
@@ -56,8 +56,8 @@ def _parquet(name: str) -> Iterator[Dict[str, Any]]:
 def text_to_datum(prompt: str, completion: str, tokenizer: Any, *, max_length: Optional[int] = None) -> Datum:
     """A datum that learns ``completion`` after ``prompt``; the prompt's tokens have weight 0. ``max_length``: tokens that are
     kept of both together, from the front."""
-    before = list(tokenizer.encode(prompt)) if prompt else []
-    after = list(tokenizer.encode(completion))
+    before = encoded(tokenizer, prompt) if prompt else []
+    after = encoded(tokenizer, completion)
     if not after:
         raise InvalidArgumentError("completion", "holds no tokens")
     return tokens_to_datum(before + after, [0.0] * len(before) + [1.0] * len(after), max_length=max_length)
@@ -90,7 +90,7 @@ def chat_to_datum(messages: Sequence[Mapping[str, Any]], tokenizer: Any, *, trai
     tokens: List[int] = []
     weights: List[float] = []
     for text, learned in _joined(pieces):
-        found = list(tokenizer.encode(text))
+        found = encoded(tokenizer, text)
         tokens += found
         weights += [float(learned)] * len(found)
     return tokens_to_datum(tokens, weights, max_length=max_length)

@@ -290,6 +290,15 @@ def tokenizer(session: Session, base_model: str, tokenizer_id: Optional[str] = N
     return session.tokenizers[base_model]
 
 
+def encoded(tokenizer: Any, text: str) -> List[int]:
+    """The token ids of a text that may be a part of a sequence, with any tokenizer: without the special tokens that
+    transformers would add by default."""
+    try:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+    except TypeError:  # it knows no special tokens
+        return list(tokenizer.encode(text))
+
+
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> List[str]:
     """The text of each token by itself, with any tokenizer."""
     if isinstance(tokenizer, Tokenizer):

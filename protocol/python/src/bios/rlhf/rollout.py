@@ -10,6 +10,7 @@ from ..data import next_token_datum
 from ..errors import InvalidArgumentError
 from ..futures import Future
 from ..sampling import SamplingClient
+from ..tokenizer import encoded
 from ..training import TrainingClient
 from ..types import Datum, ForwardBackwardOutput, ModelInput, StopReason
 
@@ -70,7 +71,7 @@ def decode(tokenizer: Any, tokens: List[int]) -> str:
 
 def tokens_of(value: Any, at: str, tokenizer: Any) -> List[int]:
     """The tokens of a text, token ids or a model input; not empty."""
-    found = list(tokenizer.encode(value)) if isinstance(value, str) else ModelInput.of(value, at).to_ints()
+    found = encoded(tokenizer, value) if isinstance(value, str) else ModelInput.of(value, at).to_ints()
     if not found:
         raise InvalidArgumentError(at, "holds no tokens")
     return found
