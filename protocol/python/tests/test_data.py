@@ -55,12 +55,29 @@ class DataTest(unittest.TestCase):
     def test_a_chat_that_cannot_be_cut_is_refused(self):
         with self.assertRaisesRegex(bios.InvalidArgumentError, r"messages\[\d\].*train_on"):
             data.chat_to_datum(CHAT, Bytes(), rewrites=True)
+        with self.assertRaisesRegex(bios.InvalidArgumentError, r"messages\[4\].*train_on"):
+            data.chat_to_datum(CHAT, Bytes(), train_on="last", rewrites=True)
         self.assertTrue(learned(data.chat_to_datum(CHAT, Bytes(), train_on="all", rewrites=True)))
         for messages, name in (([], "messages"), (CHAT[:2], "says nothing"), (["x"], r"messages\[0\]")):
             with self.assertRaisesRegex(bios.InvalidArgumentError, name):
                 data.chat_to_datum(messages, Bytes())
         with self.assertRaisesRegex(bios.InvalidArgumentError, "train_on"):
             data.chat_to_datum(CHAT, Bytes(), train_on="user")
+
+    def test_of_a_chat_that_drops_earlier_thoughts_the_last_answer_is_learned(self):
+        class Forgets(Bytes):
+            def apply_chat_template(self, messages, tokenize=True, add_generation_prompt=False):
+                asked = max(i for i, m in enumerate(messages) if m["role"] == "user")
+                kept = [m if i > asked else {**m, "content": m["content"].rpartition("}")[2]} for i, m in enumerate(messages)]
+                return super().apply_chat_template(kept, tokenize, add_generation_prompt)
+
+        chat = [{**m, "content": "{hm}" + m["content"]} if m["role"] == "assistant" else m for m in CHAT]
+        with self.assertRaisesRegex(bios.InvalidArgumentError, r"messages\[\d\].*\"last\""):
+            data.chat_to_datum(chat, Forgets())
+        datum = data.chat_to_datum(chat, Forgets(), train_on="last")
+        self.assertEqual(learned(datum), "{hm}e|")
+        self.assertEqual(bytes(datum.model_input.to_ints()).decode(), "<system>s|<user>a|<assistant>bc|<user>d|<assistant>{hm}e")
+        self.assertEqual(learned(data.chat_to_datum(chat[:4], Forgets(), train_on="last")), "{hm}bc|")
 
     def test_a_prompt_has_no_weight(self):
         datum = data.text_to_datum("ab", "cd", Bytes())

@@ -68,10 +68,11 @@ def chat_to_datum(messages: Sequence[Mapping[str, Any]], tokenizer: Any, *, trai
     """A datum of a chat, written by the model's chat template.
 
     ``messages``: ``{"role", "content"}``; ``train_on``: ``assistant``: what the assistant says, with the tokens that end it;
-    ``last``: only its last message; ``all``: every token. ``max_length``: tokens that are kept, from the front;
+    ``last``: only its last message, and what comes after it is left out; ``all``: every token. ``max_length``: tokens that are kept, from the front;
     ``template``: more arguments of ``apply_chat_template``. The header of a message (what the template writes for
-    ``add_generation_prompt``) is not learned. A template that rewrites earlier messages when later ones come, so that the
-    tokens of a message cannot be told, is refused, except with ``all``.
+    ``add_generation_prompt``) is not learned. A template that rewrites earlier messages when later ones come (Qwen3's drops what
+    was thought), so that the tokens of a message cannot be told, is refused with ``assistant``: make a datum with ``last`` of
+    each answer and what comes before it, ``messages[:i + 1]``.
     """
     if train_on not in TRAINED:
         raise InvalidArgumentError("train_on", f"expected one of {', '.join(TRAINED)}, got {train_on!r}")
@@ -80,11 +81,10 @@ def chat_to_datum(messages: Sequence[Mapping[str, Any]], tokenizer: Any, *, trai
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or "role" not in message:
             raise InvalidArgumentError(f"messages[{i}]", "expected a dict with role and content")
-    pieces = _pieces(messages, tokenizer, template) if train_on != "all" else [
-        (tokenizer.apply_chat_template(messages, tokenize=False, **template), True)]
-    if train_on == "last":
-        last = max((i for i, (_, learned) in enumerate(pieces) if learned), default=-1)
-        pieces = [(text, i == last) for i, (text, _) in enumerate(pieces)]
+    if train_on == "all":
+        pieces = [(_text(messages, tokenizer, template), True)]
+    else:
+        pieces = (_last if train_on == "last" else _pieces)(messages, tokenizer, template)
     if not any(learned for _, learned in pieces):
         raise InvalidArgumentError("messages", "the assistant says nothing in them")
     tokens: List[int] = []
@@ -111,11 +111,28 @@ def _pieces(messages: Sequence[Mapping[str, Any]], tokenizer: Any, template: Map
             continue  # some templates cannot write a chat that ends here
         now = _text(upto, tokenizer, template)
         if not now.startswith(done):
-            raise InvalidArgumentError(f"messages[{i}]", "the chat template writes what comes before it in another way when"
-                                                         " it is there; use train_on=\"all\", or one chat for each answer")
+            raise _rewritten(i)
         found.append((now[len(done):], message["role"] == "assistant"))
         done = now
     return found
+
+
+def _last(messages: Sequence[Mapping[str, Any]], tokenizer: Any, template: Mapping[str, Any]) -> List[Tuple[str, bool]]:
+    """The text of a chat up to the assistant's last message, cut once: before what is learned."""
+    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+    if last < 0:
+        return []
+    whole = _text(messages[:last + 1], tokenizer, template)
+    for begun in (True, False):
+        header = _text(messages[:last], tokenizer, {**template, "add_generation_prompt": begun}) if last else ""
+        if whole.startswith(header):
+            return [(header, False), (whole[len(header):], True)]
+    raise _rewritten(last)
+
+
+def _rewritten(index: int) -> InvalidArgumentError:
+    return InvalidArgumentError(f"messages[{index}]", "the chat template writes what comes before it in another way when it is"
+                                                      " there; use train_on=\"last\" with a chat for each answer, or \"all\"")
 
 
 def _text(messages: Sequence[Mapping[str, Any]], tokenizer: Any, template: Mapping[str, Any]) -> str:
