@@ -1,3 +1,4 @@
+import asyncio
 import concurrent.futures
 import copy
 import http.server
@@ -7,6 +8,7 @@ import unittest
 from unittest import mock
 
 from case import MODEL, GatewayCase, bios, datum, types
+from bios._threads import DaemonPool
 
 
 class FuturesTest(GatewayCase):
@@ -46,6 +48,40 @@ class FuturesTest(GatewayCase):
             futures[1].add_done_callback(wrong)
             done.wait(10)
             list(bios.as_completed([futures[2]]))
+
+    def test_results_that_are_long_in_coming_hold_no_thread(self):
+        client = self.training()
+        late = [client.forward([datum(start=i + 1)], "cross_entropy") for i in range(4)]
+        snapshot = client._take_snapshot()  # sampling waits for it
+        for future in [*late, snapshot]:
+            self.state.pending[future.request_id] = 10 ** 9
+        soon = client.forward([datum()], "cross_entropy")
+
+        async def main():
+            late.extend(client.sample([i + 1], types.SamplingParams(max_tokens=1)) for i in range(4))
+            waiting = [asyncio.ensure_future(future.result_async()) for future in late]
+            await asyncio.sleep(0)
+            found = await asyncio.wait_for(soon.result_async(), 30)
+            for task in waiting:
+                task.cancel()
+            return found
+
+        with mock.patch.object(bios.futures, "POLL", DaemonPool("poll", 2)):
+            self.assertEqual(len(asyncio.run(main()).loss_fn_outputs), 1)
+        self.state.pending.clear()
+
+    def test_a_timeout_holds_and_a_settled_future_is_told_of_where_no_thread_is_free(self):
+        client = self.training()
+        future, done = client.save_state("a"), client.save_state("b")
+        done.result()
+        with mock.patch.object(bios.futures, "POLL", DaemonPool("poll", 0)):
+            with self.assertRaisesRegex(bios.APITimeoutError, "wait again"):
+                asyncio.run(asyncio.wait_for(future.result_async(timeout=0.01), 30))
+            told = []
+            done.add_done_callback(told.append)
+            self.assertEqual(told, [done])
+            self.assertTrue(done.future().done())
+        self.assertEqual(future.result().step, 0)
 
     def test_as_completed_ends_with_its_timeout(self):
         client = self.training()

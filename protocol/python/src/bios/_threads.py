@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Deque, Iterator, Optional, Set, Tuple, TypeVar
 
 from .errors import BiosError
 
@@ -40,6 +40,28 @@ class DaemonPool:
             elif self._threads < self._size:
                 self._threads += 1
                 threading.Thread(target=self._work, name=f"bios-{self._name}", daemon=True).start()
+        return future
+
+    def drive(self, steps: Iterator[object]) -> "concurrent.futures.Future[None]":
+        """Runs a generator to its end, step by step: between two of them the jobs that wait get the thread."""
+        future: "concurrent.futures.Future[None]" = concurrent.futures.Future()
+
+        def begin() -> None:
+            if future.set_running_or_notify_cancel():
+                step()
+
+        def step() -> None:
+            try:
+                next(steps)
+            except StopIteration:
+                future.set_result(None)
+            except BaseException as e:
+                future.set_exception(e)
+            else:
+                with self._ready:  # for this thread, which takes its next job now
+                    self._jobs.append((concurrent.futures.Future(), step))
+
+        self.submit(begin)
         return future
 
     def _work(self) -> None:

@@ -51,14 +51,14 @@ class Future(Generic[T]):
         if not self._settled:
             deadline = None if timeout is None else self._clock()() + timeout
             with _progress.waiting(self._named):
-                self._wait(deadline, threading.Event())
+                self._wait(deadline)
         return self._get()
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """Waits like ``result``, and returns the exception that it would raise, or None."""
         self._reopen()
         clock = self._clock()
-        self._wait(None if timeout is None else clock() + timeout, threading.Event())
+        self._wait(None if timeout is None else clock() + timeout)
         return self._error
 
     async def result_async(self, timeout: Optional[float] = None) -> T:
@@ -68,11 +68,15 @@ class Future(Generic[T]):
             return self._get()
         deadline = None if timeout is None else self._clock()() + timeout
         abandoned = threading.Event()
-        waiting = asyncio.wrap_future(POLL.submit(lambda: self._wait(deadline, abandoned)))
+        settled = asyncio.wrap_future(POLL.drive(self._polls(deadline, abandoned)))
         try:
-            await waiting
+            await asyncio.wait([settled], timeout=timeout)
+            if not settled.done():  # all threads of the pool are busy
+                raise self._late()
+            settled.result()
         finally:
             abandoned.set()
+            settled.cancel()
         return self._get()
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -110,23 +114,21 @@ class Future(Generic[T]):
         return plain
 
     def add_done_callback(self, fn: "Callable[[Future[T]], object]") -> None:
-        """Calls ``fn(future)`` once, on a background thread, when the result or the failure is there; at once if it is. What
-        ``fn`` raises is logged."""
-        POLL.submit(lambda: self._call_back(fn))
+        """Calls ``fn(future)`` once when the result or the failure is there, on a background thread; at once, on this one, if it
+        is there already. What ``fn`` raises is logged."""
+        if self._settled:
+            self._call_back(fn)
+        else:
+            POLL.drive(self._polls(None, threading.Event())).add_done_callback(
+                lambda polled: self._call_back(fn, polled.exception()))
 
-    def _call_back(self, fn: "Callable[[Future[T]], object]") -> None:
-        try:
-            self._wait(None, threading.Event())
-        except BiosError as e:
-            self._settle_failed(e)
+    def _call_back(self, fn: "Callable[[Future[T]], object]", error: Optional[BaseException] = None) -> None:
+        if error is not None and not self._settled:
+            self._error, self._settled = error, True
         try:
             fn(self)
         except Exception:
             log.exception("a callback of %r failed", self)
-
-    def _settle_failed(self, error: BaseException) -> None:
-        if not self._settled:
-            self._error, self._settled = error, True
 
     def _named(self) -> str:
         """What the result is of, for the representation."""
@@ -144,9 +146,16 @@ class Future(Generic[T]):
     def _clock(self) -> Callable[[], float]:
         raise NotImplementedError
 
-    def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
-        """Returns when settled (or abandoned); raises :class:`APITimeoutError` at the deadline."""
+    def _polls(self, deadline: Optional[float], abandoned: threading.Event) -> Iterator[None]:
+        """Ends when settled (or abandoned), after any number of steps; raises :class:`APITimeoutError` at the deadline."""
         raise NotImplementedError
+
+    def _wait(self, deadline: Optional[float]) -> None:
+        for _ in self._polls(deadline, threading.Event()):
+            pass
+
+    def _late(self) -> APITimeoutError:
+        return APITimeoutError(f"{self._named()}: no result yet (operation {self.request_id}); it continues, wait again")
 
     def _get(self) -> T:
         if self._error is not None:
@@ -190,13 +199,13 @@ def as_completed(futures: Iterable[Future[T]], timeout: Optional[float] = None) 
 
 
 class RequestFuture(Future[T]):
-    """A future that polls ``retrieve_future``. With ``submit``, it is submitted first, and submitted again if the
-    server no longer has the request (410)."""
+    """A future that polls ``retrieve_future``. With ``submit``, it is submitted first, when ``after`` is settled, and submitted
+    again if the server no longer has the request (410)."""
 
     def __init__(self, session: "Session", what: str, parse: Callable[[Mapping[str, Any]], T],
                  request_id: Optional[str] = None,
-                 submit: Optional[Callable[[Optional[float], threading.Event], Optional[str]]] = None,
-                 first_datum: int = 0) -> None:
+                 submit: Optional[Callable[[], str]] = None, first_datum: int = 0,
+                 after: Optional[Future[Any]] = None) -> None:
         self._session: Optional["Session"] = session  # keeps the heartbeat alive while a result is awaited
         self._first_datum = first_datum
         self._transport = session.transport
@@ -204,6 +213,7 @@ class RequestFuture(Future[T]):
         self._parse = parse
         self._id = request_id
         self._submit = submit
+        self._after = after
         self._lock = threading.Lock()
         self._asking = False
         self._reason = ""
@@ -229,58 +239,62 @@ class RequestFuture(Future[T]):
 
     def start(self) -> "RequestFuture[T]":
         """Submits in the background."""
-        POLL.submit(self._start)
+        POLL.drive(self._start())
         return self
 
-    def _start(self) -> None:
+    def _start(self) -> Iterator[None]:
+        yield from self._polls_before(None, threading.Event())
         with self._lock:
-            self._ensure_submitted(None, threading.Event())
+            self._ensure_submitted()
 
     def done(self) -> bool:
         if not self._settled and not self._asking:
             self._asking = True
-            POLL.submit(self._ask)
+            POLL.drive(self._polls(None, threading.Event())).add_done_callback(self._asked)
         return self._settled
 
-    def _ask(self) -> None:
-        try:
-            self._wait(None, threading.Event())
-        finally:
-            self._asking = False
+    def _asked(self, _: object) -> None:
+        self._asking = False
 
-    def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
+    def _polls(self, deadline: Optional[float], abandoned: threading.Event) -> Iterator[None]:
+        yield from self._polls_before(deadline, abandoned)
         notice = Notice(self._transport.policy)
         attempt = 0
         while not self._settled and not abandoned.is_set():
             left = self._left(deadline)
             if not self._lock.acquire(timeout=1.0 if left is None else min(left, 1.0)):
+                yield
                 continue
             try:
                 if self._settled:
                     return
-                pause = self._poll(deadline, abandoned, attempt, notice)
+                pause = self._poll(deadline, attempt, notice)
             finally:
                 self._lock.release()
             attempt = 0 if pause is None else attempt + 1
             if pause is not None and not self._settled:
                 left = self._left(deadline)
                 self._transport.policy.sleep(pause if left is None else min(pause, left))
+            yield
+
+    def _polls_before(self, deadline: Optional[float], abandoned: threading.Event) -> Iterator[None]:
+        before = self._after
+        if before is not None:
+            yield from before._polls(deadline, abandoned)
 
     def _left(self, deadline: Optional[float]) -> Optional[float]:
         if deadline is None:
             return None
         left = deadline - self._clock()()
         if left <= 0:
-            raise APITimeoutError(f"{self._what}: no result yet (operation {self._id}); it continues, wait again")
+            raise self._late()
         return left
 
-    def _ensure_submitted(self, deadline: Optional[float], abandoned: threading.Event) -> None:
+    def _ensure_submitted(self) -> None:
         if self._id is not None or self._settled or self._submit is None:
             return
         try:
-            self._id = self._submit(deadline, abandoned)
-        except APITimeoutError:
-            raise
+            self._id = self._submit()
         except BiosError as e:
             self._fail(e)
 
@@ -292,14 +306,13 @@ class RequestFuture(Future[T]):
     def _finish(self, outcome: Callable[[], T]) -> None:
         self._seconds = self._clock()() - self._began
         self._settle(outcome)
-        self._submit = None
+        self._submit = self._after = None
         self._session = None
 
-    def _poll(self, deadline: Optional[float], abandoned: threading.Event, attempt: int,
-              notice: Notice) -> Optional[float]:
+    def _poll(self, deadline: Optional[float], attempt: int, notice: Notice) -> Optional[float]:
         """Polls once. None: poll again at once (or settled); a number: poll again after this many seconds."""
         policy = self._transport.policy
-        self._ensure_submitted(deadline, abandoned)
+        self._ensure_submitted()
         if self._settled or self._id is None:
             return None
         left = self._left(deadline)
@@ -393,11 +406,11 @@ class Joined(Future[T]):
                 part._reopen()
             self._settled, self._error = False, None
 
-    def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
+    def _polls(self, deadline: Optional[float], abandoned: threading.Event) -> Iterator[None]:
         if self._settled:
             return
         for part in self._parts:
-            part._wait(deadline, abandoned)
+            yield from part._polls(deadline, abandoned)
             if abandoned.is_set() and not part._settled:
                 return
         self._finish()
@@ -423,14 +436,19 @@ class JobFuture(Future[T]):
     def _clock(self) -> Callable[[], float]:
         return self._now
 
-    def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
-        if self._settled:
-            return
+    def _polls(self, deadline: Optional[float], abandoned: threading.Event) -> Iterator[None]:
         left = None if deadline is None else max(0.0, deadline - self._now())
-        finished, _ = concurrent.futures.wait([self._job], timeout=left)
-        if not finished:
-            raise APITimeoutError("no result yet; wait again")
-        self._settle(self._job.result)
+        while not self._settled and not abandoned.is_set():
+            seconds = 1.0 if left is None else min(left, 1.0)
+            finished, _ = concurrent.futures.wait([self._job], timeout=seconds)
+            if finished:
+                self._settle(self._job.result)
+                return
+            if left is not None:
+                left -= seconds
+                if left <= 0:
+                    raise self._late()
+            yield
 
     def done(self) -> bool:
         if not self._settled and self._job.done():

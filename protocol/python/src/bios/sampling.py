@@ -59,12 +59,15 @@ class SamplingClient:
         return self._sample(body)
 
     def _sample(self, body: Dict[str, Any]) -> RequestFuture[SampleResult]:
-        def submit(*_: Any) -> str:
-            number = self._session.next_sample(self._id)
-            asked = encode({**body, "sampling_session_id": self._id, "seq_id": number})
-            return request_id(self._session.transport.call("POST", "/asample", encoded=asked).json())
+        def submit() -> str:
+            return self._submit(body)
 
         return RequestFuture(self._session, f"sample from {self._id}", self._result, submit(), submit)
+
+    def _submit(self, body: Dict[str, Any]) -> str:
+        number = self._session.next_sample(self._id)
+        asked = encode({**body, "sampling_session_id": self._id, "seq_id": number})
+        return request_id(self._session.transport.call("POST", "/asample", encoded=asked).json())
 
     def _result(self, wire: Mapping[str, Any]) -> SampleResult:
         return SampleResult.from_wire(wire)._shown_with(self._pieces)

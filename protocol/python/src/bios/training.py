@@ -225,16 +225,13 @@ class TrainingClient:
     def _sample(self, body: Dict[str, Any]) -> Future[SampleResult]:
         taken = self._queue.run(self._take_snapshot)
 
-        def submit(deadline: Optional[float], abandoned: Any) -> Optional[str]:
-            taken._wait(deadline, abandoned)
-            if not taken._settled:
-                return None
-            return self._ephemeral(taken._get())._sample(body).request_id
+        def submit() -> str:
+            return self._ephemeral(taken._get())._submit(body)
 
         def parse(wire: Mapping[str, Any]) -> SampleResult:
             return SampleResult.from_wire(wire)._shown_with(self._pieces)
 
-        future = RequestFuture(self._session, f"sample from {self._model_id}", parse, submit=submit)
+        future = RequestFuture(self._session, f"sample from {self._model_id}", parse, submit=submit, after=taken)
         return future.start()
 
     async def sample_async(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None,
