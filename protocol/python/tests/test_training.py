@@ -94,6 +94,99 @@ class TrainingTest(GatewayCase):
 
         self.assertEqual(asyncio.run(main()).step, 0)
 
+    def gated(self, path):
+        """A transport whose calls of a path wait until the returned event is set."""
+        call, opened = bios._transport.Transport.call, threading.Event()
+
+        def waits(transport, method, at, *args, **kwargs):
+            if at == path and not opened.wait(30):
+                raise AssertionError("nobody went on meanwhile")
+            return call(transport, method, at, *args, **kwargs)
+
+        gate = mock.patch.object(bios._transport.Transport, "call", waits)
+        gate.start()
+        self.addCleanup(gate.stop)
+        return opened
+
+    def test_a_call_in_an_event_loop_does_not_stop_it(self):
+        client = self.training()
+        opened = self.gated("/forward_backward")
+
+        async def main():
+            passed, stepped = client.forward_backward([datum()], "cross_entropy"), client.optim_step()
+            sampled = client.sample([1, 2], types.SamplingParams(max_tokens=2))
+            self.assertFalse(passed.done())
+            self.assertIsNone(passed.request_id)
+            self.assertIn("being sent", repr(stepped))
+            with self.assertRaises(bios.APITimeoutError):
+                await passed.result_async(timeout=0.01)
+            opened.set()
+            self.assertEqual(len((await sampled).sequences), 1)
+            self.assertEqual((await stepped.coroutine()).step, 1)
+            self.assertEqual(len(passed.result().loss_fn_outputs), 1)
+            self.assertTrue(passed.request_id.endswith(":1"))
+            self.assertTrue(passed.done())
+
+        asyncio.run(main())
+        self.assertEqual(kinds(self.run_of(client)), ["forward_backward", "optim_step", "save_weights_for_sampler"])
+
+    def test_calls_of_an_event_loop_and_of_threads_keep_their_order(self):
+        client = self.training()
+        opened = self.gated("/save_weights")
+
+        async def main():
+            futures, threads = [], []
+            for i in range(20):
+                futures.append(client.save_state(f"loop-{i}"))
+                thread = threading.Thread(target=client.save_state, args=(f"thread-{i}",))
+                thread.start()
+                threads.append(thread)
+                while client._queue.waiting < 2 * i + 2:
+                    await asyncio.sleep(0)
+            opened.set()
+            for future in reversed(futures):
+                await future
+            for thread in threads:
+                thread.join()
+
+        asyncio.run(main())
+        self.assertEqual([(seq, body["path"]) for seq, _, body in self.run_of(client).operations],
+                         [(i + 1, ("loop-%d", "thread-%d")[i % 2] % (i // 2)) for i in range(40)])
+
+    def test_a_call_in_an_event_loop_that_is_refused_or_interrupted_leaves_the_run_usable(self):
+        client = self.training()
+        self.state.refuse_operation = lambda kind, body: kind == "forward_backward"
+
+        async def main():
+            refused = client.forward_backward([datum()], "cross_entropy")
+            with self.assertRaises(bios.BadRequestError):
+                await refused
+            self.assertIsInstance(refused.exception(), bios.BadRequestError)
+            with self.assertRaisesRegex(bios.InvalidArgumentError, "data"):
+                client.forward_backward([], "cross_entropy")
+            with mock.patch.object(bios._threads.SUBMIT, "submit", side_effect=KeyboardInterrupt), \
+                    self.assertRaises(KeyboardInterrupt):
+                client.optim_step()
+            self.state.refuse_operation = None
+            client.forward_backward([datum()], "cross_entropy")
+            with mock.patch.object(bios.training, "MOST_SUBMITTING", 0):
+                self.assertIsNotNone(client.optim_step().request_id, "a call waits where too many do")
+            return await client.save_state("s")
+
+        self.assertEqual(asyncio.run(main()).step, 1)
+
+    def test_clients_are_awaited_and_asked_for_as_results(self):
+        async def main():
+            service = self.service()
+            client = await service.create_lora_training_client(MODEL, rank=8)
+            sampler = await client.save_weights_and_get_sampling_client()
+            self.assertEqual(len((await sampler.sample([1, 2], types.SamplingParams(max_tokens=2))).sequences), 1)
+            self.assertEqual(len(await sampler.compute_logprobs([1, 2])), 2)
+            self.assertEqual((await (await service.create_rest_client()).whoami()).account, "ann")
+            self.assertIs(client.result(), client)
+
+        asyncio.run(main())
+
     def test_a_large_batch_goes_in_parts_with_consecutive_numbers_and_comes_back_whole(self):
         client = self.training()
         data = [datum(2, start=i % 50) for i in range(2500)]
@@ -128,6 +221,9 @@ class TrainingTest(GatewayCase):
 
     def test_a_batch_whose_call_ends_between_its_parts_is_never_applied_in_part(self):
         exchange = bios._transport.Transport.exchange
+        parts = mock.patch.object(bios.training, "MOST_DATUMS", 2)
+        parts.start()
+        self.addCleanup(parts.stop)
         for ended in (KeyboardInterrupt(), bios.APIConnectionError("the server is away")):
             for at, after in ((1, False), (1, True), (2, False), (2, True)):
                 client = self.training()
@@ -142,13 +238,13 @@ class TrainingTest(GatewayCase):
                     raise ended
 
                 with mock.patch.object(bios._transport.Transport, "exchange", ends), self.assertRaises(type(ended)):
-                    client.forward_backward([datum()] * 1500, "cross_entropy")
+                    client.forward_backward([datum()] * 3, "cross_entropy")
                 client.save_state("between").result()  # saves no gradient
-                again = client.forward_backward([datum()] * 1500, "cross_entropy")
+                again = client.forward_backward([datum()] * 3, "cross_entropy")
                 self.assertIsNotNone(again.exception())
                 with self.assertRaisesRegex(bios.RequestFailedError, "send the whole batch again"):
                     client.optim_step().result()
-                client.forward_backward([datum()] * 1500, "cross_entropy").result()
+                client.forward_backward([datum()] * 3, "cross_entropy").result()
                 self.assertEqual(client.optim_step().result().step, 1)
                 marks = [body for _, _, body in self.run_of(client).operations if body.get("part")]
                 self.assertEqual(len(marks), 1, "said once")

@@ -34,12 +34,12 @@ class DaemonPool:
         """Queues a job; its outcome completes the future."""
         future: "concurrent.futures.Future[T]" = concurrent.futures.Future()
         with self._ready:
-            self._jobs.append((future, job))
-            if self._idle >= len(self._jobs):
+            if self._idle > len(self._jobs):
                 self._ready.notify()
             elif self._threads < self._size:
-                self._threads += 1
                 threading.Thread(target=self._work, name=f"bios-{self._name}", daemon=True).start()
+                self._threads += 1
+            self._jobs.append((future, job))  # last, so that a call that fails has queued nothing
         return future
 
     def drive(self, steps: Iterator[object]) -> "concurrent.futures.Future[None]":
@@ -95,6 +95,15 @@ if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_pool.reset)
 
 
+def in_event_loop() -> bool:
+    """Whether an event loop runs on this thread, which must not be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def on_thread(job: Callable[..., T], *args: Any) -> T:
     """Runs a blocking call on a daemon thread, without blocking the event loop."""
     return await asyncio.wrap_future(CALLS.submit(lambda: job(*args)))
@@ -112,9 +121,6 @@ class OperationQueue:
 
     def run(self, job: Callable[[], T]) -> T:
         """Runs a job after all earlier turns are finished."""
-        if self._owner == threading.get_ident():
-            raise BiosError("a run's own operation cannot wait for another of the same run: "
-                            "a loss function may not call its training client")
         with self._moved:
             turn = self._take()
         return self._run(turn, job)
@@ -123,17 +129,31 @@ class OperationQueue:
         """Takes a turn now and runs the job on a pool."""
         with self._moved:  # the pool must receive the jobs in the order of their turns
             turn = self._take()
-            return SUBMIT.submit(lambda: self._run(turn, job))
+            try:
+                return SUBMIT.submit(lambda: self._run(turn, job))
+            except BaseException:
+                self._leave(turn)
+                raise
+
+    @property
+    def waiting(self) -> int:
+        """Turns that were taken and are not finished."""
+        return self._taken - self._served
 
     def _take(self) -> int:
+        if self._owner == threading.get_ident():
+            raise BiosError("a run's own operation cannot wait for another of the same run: "
+                            "a loss function may not call its training client")
         self._taken += 1
         return self._taken - 1
 
     def _run(self, turn: int, job: Callable[[], T]) -> T:
         try:
             with self._moved:
-                while self._served != turn:
+                while self._served < turn:
                     self._moved.wait()
+                if self._served > turn:
+                    raise BiosError("the call was interrupted before it was submitted")
             self._owner = threading.get_ident()
             return job()
         finally:
@@ -144,7 +164,8 @@ class OperationQueue:
                 self._leave(turn)
 
     def _leave(self, turn: int) -> None:
-        self._left.add(turn)
+        if turn >= self._served:
+            self._left.add(turn)
         while self._served in self._left:
             self._left.discard(self._served)
             self._served += 1

@@ -9,10 +9,10 @@ import re
 import socket
 import threading
 from typing import (TYPE_CHECKING, Any, Callable, Generator, Generic, Iterable, Iterator, List, Mapping, Optional, Sequence,
-                    TypeVar)
+                    TypeVar, Union)
 
 from . import _progress
-from ._threads import POLL, DaemonPool
+from ._threads import POLL, DaemonPool, OperationQueue
 from ._transport import POLL_SECONDS, SILENT_SECONDS, Notice, NoResponse, encode, log, retryable
 from .errors import APIConnectionError, APIResponseError, APITimeoutError, BiosError, RequestFailedError, status_error
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 U = TypeVar("U")
+R = TypeVar("R", bound="Ready")
 
 
 class Future(Generic[T]):
@@ -81,6 +82,10 @@ class Future(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.result_async().__await__()
+
+    async def coroutine(self) -> T:
+        """The same as ``result_async``, for what takes coroutines only."""
+        return await self
 
     def done(self) -> bool:
         """Whether the result is available. Does not block: the first call starts polling in the background."""
@@ -429,7 +434,7 @@ class Joined(Future[T]):
 class JobFuture(Future[T]):
     """The result of a job on a background thread."""
 
-    def __init__(self, pool: DaemonPool, job: Callable[[], T], clock: Callable[[], float]) -> None:
+    def __init__(self, pool: Union[DaemonPool, OperationQueue], job: Callable[[], T], clock: Callable[[], float]) -> None:
         self._now = clock
         self._job: "concurrent.futures.Future[T]" = pool.submit(job)
 
@@ -454,3 +459,68 @@ class JobFuture(Future[T]):
         if not self._settled and self._job.done():
             self._settle(self._job.result)
         return self._settled
+
+
+class SubmittedFuture(Future[T]):
+    """The result of a call that another thread submits. A submission that fails is the failure of the future."""
+
+    def __init__(self, submission: JobFuture[Future[T]], what: str) -> None:
+        self._submission = submission
+        self._what = what
+        self._lock = threading.Lock()
+
+    def _submitted(self) -> Optional[Future[T]]:
+        return self._submission._value if self._submission.done() and self._submission._error is None else None
+
+    def _named(self) -> str:
+        submitted = self._submitted()
+        return self._what if submitted is None else submitted._named()
+
+    @property
+    def request_id(self) -> Optional[str]:
+        submitted = self._submitted()
+        return None if submitted is None else submitted.request_id
+
+    def _clock(self) -> Callable[[], float]:
+        return self._submission._clock()
+
+    def _reopen(self) -> None:
+        with self._lock:
+            submitted = self._submitted()
+            if submitted is not None and self._failed_at_the_server():
+                submitted._reopen()
+                self._settled, self._error = False, None
+
+    def _polls(self, deadline: Optional[float], abandoned: threading.Event) -> Iterator[None]:
+        if self._settled:
+            return
+        yield from self._submission._polls(deadline, abandoned)
+        submitted = self._submitted()
+        if submitted is not None:
+            yield from submitted._polls(deadline, abandoned)
+        self._finish()
+
+    def _finish(self) -> None:
+        with self._lock:
+            submitted = self._submitted()
+            if not self._settled and self._submission._settled and (submitted is None or submitted._settled):
+                self._settle(lambda: self._submission._get()._get())
+
+    def done(self) -> bool:
+        submitted = self._submitted()
+        if submitted is not None:
+            submitted.done()
+        self._finish()
+        return self._settled
+
+
+class Ready:
+    """A client, which can be awaited and asked for as a result: for programs that expect a future of it."""
+
+    def result(self: R, timeout: Optional[float] = None) -> R:
+        """The client itself."""
+        return self
+
+    def __await__(self: R) -> Generator[Any, None, R]:
+        yield from ()
+        return self

@@ -11,7 +11,7 @@ from ._progress import Bar
 from ._threads import CALLS
 from ._transport import DownloadState, NoResponse, retryable
 from .errors import APIError, APIStatusError, InvalidArgumentError
-from .futures import Future, JobFuture
+from .futures import Future, JobFuture, Ready
 from .paths import CheckpointPath, checkpoint_name
 from .session import Session
 from .types import (AuditLogResponse, BillingUsageResponse, CheckpointArchiveUrlResponse, CheckpointSearchRequest,
@@ -26,7 +26,7 @@ GZIP = "application/gzip"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-class RestClient:
+class RestClient(Ready):
     """Manages stored runs and checkpoints. Every method returns a future at once and has an ``_async`` twin that gives its result
     at one ``await``. Paths are checked at the call: :class:`InvalidPathError`. What does not exist, or belongs to
     another account, is a :class:`NotFoundError` of the future."""

@@ -6,10 +6,10 @@ import dataclasses
 import secrets
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from ._threads import on_thread
+from ._threads import CALLS, in_event_loop, on_thread
 from ._transport import encode, log
 from .errors import InvalidArgumentError
-from .futures import Future, Joined, RequestFuture
+from .futures import Future, JobFuture, Joined, Ready, RequestFuture, SubmittedFuture
 from .paths import CheckpointPath
 from .session import Session, request_id, shared_session
 from .tokenizer import pieces, tokenizer
@@ -18,7 +18,7 @@ from .types import ModelInput, SampleResult, SamplingParams
 Prompt = Union[ModelInput, Sequence[int]]
 
 
-class SamplingClient:
+class SamplingClient(Ready):
     """Samples from one version of the weights: neither further training nor a new checkpoint of the same
     name changes what it uses. Created by :meth:`bios.ServiceClient.create_sampling_client` and by
     :meth:`bios.TrainingClient.save_weights_and_get_sampling_client`."""
@@ -52,11 +52,20 @@ class SamplingClient:
         of the prompt's tokens; ``topk_prompt_logprobs``: also that many of the likeliest tokens at each place;
         ``topk_sample_logprobs``: also that many at the place of each sampled token (``topk_logprobs`` of a sequence).
         Without a seed a random one is fixed here, so that a request that the server lost gives the same tokens when
-        it is repeated. Raises :class:`InvalidArgumentError` before sending anything.
+        it is repeated. Raises :class:`InvalidArgumentError` before sending anything, and the exceptions of a refused call;
+        where an event loop runs on this thread, another one sends the call, and the future has these.
         """
         body = request(prompt, sampling_params, num_samples, include_prompt_logprobs, topk_prompt_logprobs,
                        topk_sample_logprobs)
-        return self._sample(body)
+        return self._call(body)
+
+    def _call(self, body: Dict[str, Any]) -> Future[SampleResult]:
+        def send() -> Future[SampleResult]:
+            return self._sample(body)
+
+        if not in_event_loop():
+            return send()
+        return SubmittedFuture(JobFuture(CALLS, send, self._session.transport.policy.clock), f"sample from {self._id}")
 
     def _sample(self, body: Dict[str, Any]) -> RequestFuture[SampleResult]:
         def submit() -> str:
@@ -85,7 +94,7 @@ class SamplingClient:
 
     def compute_logprobs(self, prompt: Prompt) -> Future[List[Optional[float]]]:
         """For each token of the prompt its log-probability after those before it; None for the first."""
-        return Joined([self._sample(_scoring(prompt))], _logprobs)
+        return Joined([self._call(_scoring(prompt))], _logprobs)
 
     async def compute_logprobs_async(self, prompt: Prompt) -> List[Optional[float]]:
         """``compute_logprobs`` for asyncio; one ``await`` gives the result."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
-from ._threads import OperationQueue, on_thread
+from ._threads import OperationQueue, in_event_loop, on_thread
 from ._transport import encode, retryable
 from .errors import APIStatusError, BiosError, InvalidArgumentError, MissingExtraError
-from .futures import Future, Joined, RequestFuture, in_batch
+from .futures import Future, JobFuture, Joined, Ready, RequestFuture, SubmittedFuture, in_batch
 from .paths import CheckpointPath, checkpoint_name
 from .sampling import Prompt, SamplingClient, request, source, texts
 from .session import Session, request_id
@@ -21,19 +21,23 @@ T = TypeVar("T")
 
 MOST_DATUMS = 1024
 MOST_BYTES = 4_000_000
+MOST_SUBMITTING = 1024
 
 #: ``fn(data, logprobs) -> (loss, metrics)``: ``logprobs`` is a list of torch tensors, one for each datum in the shape
 #: of its target tokens; ``loss`` a scalar torch tensor made from them; ``metrics`` a dict of floats.
 CustomLoss = Callable[[List[Datum], List[Any]], Tuple[Any, Mapping[str, float]]]
 
 
-class TrainingClient:
+class TrainingClient(Ready):
     """One training run: an adapter of a frozen base model.
 
     Calls return at once, as futures. When a call has returned, its operation has its place in the run's order and
     will be carried out, even if nobody keeps the future and the program ends. Operations take effect one after
     another in that order, whichever threads made the calls. If one fails, those after it that would train or save
     past it fail with the same cause, until the failure was seen (``result()``) or a ``load_state`` made it moot.
+
+    Where an event loop runs on the calling thread, another thread sends the operation, in its place, so that the loop goes on;
+    the exceptions of a refused call are then those of the future. With 1024 operations to be sent the call waits.
 
     Every method has an ``_async`` twin. Where the method gives a future, so does awaiting the twin: the first
     ``await`` means submitted and in its place, the second gives the result. (``sample_async``, ``train_async`` and
@@ -62,7 +66,7 @@ class TrainingClient:
     def forward(self, data: Sequence[Datum], loss_fn: LossFnType,
                 loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
         """The loss and log-probabilities of ``data``, without a gradient. Arguments as in ``forward_backward``."""
-        return self._queue.run(self._pass("forward", data, loss_fn, loss_fn_config))
+        return self._call(self._pass("forward", data, loss_fn, loss_fn_config))
 
     async def forward_async(self, data: Sequence[Datum], loss_fn: LossFnType,
                             loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
@@ -81,7 +85,7 @@ class TrainingClient:
         fails, once, and drops what they have added: send the whole batch again after it. Raises
         :class:`InvalidArgumentError` before sending anything, and the exceptions of a refused call.
         """
-        return self._queue.run(self._pass("forward_backward", data, loss_fn, loss_fn_config))
+        return self._call(self._pass("forward_backward", data, loss_fn, loss_fn_config))
 
     async def forward_backward_async(self, data: Sequence[Datum], loss_fn: LossFnType,
                                      loss_fn_config: Optional[Mapping[str, float]] = None,
@@ -99,7 +103,7 @@ class TrainingClient:
         no operation of another thread comes between. The result's metrics are the function's, with ``loss:sum``. ``fn`` is
         an older name of ``loss_fn``; ``loss_type_input`` says what the function gets: there is one kind.
         """
-        return self._queue.run(self._custom(data, loss_fn if loss_fn is not None else fn, loss_type_input))
+        return self._call(self._custom(data, loss_fn if loss_fn is not None else fn, loss_type_input))
 
     async def forward_backward_custom_async(self, data: Sequence[Datum], loss_fn: Optional[CustomLoss] = None, *,
                                             fn: Optional[CustomLoss] = None,
@@ -114,7 +118,7 @@ class TrainingClient:
         ``adam_params``: settings for this step and those after it; without them the run keeps its own (at first a
         learning rate of 1e-4), which checkpoints carry.
         """
-        return self._queue.run(self._step(adam_params))
+        return self._call(self._step(adam_params))
 
     async def optim_step_async(self, adam_params: Optional[AdamParams] = None) -> Future[OptimStepResponse]:
         """``optim_step`` for asyncio."""
@@ -152,7 +156,7 @@ class TrainingClient:
         ``metadata``: a dict that JSON can carry. ``ttl_seconds``: delete the checkpoint after so long; None: never.
         ``overwrite`` is accepted and changes nothing.
         """
-        return self._queue.run(self._save(name, metadata, ttl_seconds, overwrite))
+        return self._call(self._save(name, metadata, ttl_seconds, overwrite))
 
     async def save_state_async(self, name: str, metadata: Optional[Mapping[str, Any]] = None,
                                ttl_seconds: Optional[int] = None, overwrite: Optional[bool] = None,
@@ -164,7 +168,7 @@ class TrainingClient:
         """Loads a saved state into the run: weights, optimizer state, settings, step count. Gathered gradients are
         dropped. The base model and the adapter's shape must be the run's own (a run that was made without a rank
         and has done nothing takes on the checkpoint's). :class:`InvalidPathError` for a malformed path."""
-        return self._queue.run(self._load(path, None))
+        return self._call(self._load(path, None))
 
     async def load_state_async(self, path: str) -> Future[LoadWeightsResponse]:
         """``load_state`` for asyncio."""
@@ -172,7 +176,7 @@ class TrainingClient:
 
     def load_state_with_optimizer(self, path: str) -> Future[LoadWeightsResponse]:
         """The same as ``load_state``, under Tinker's name."""
-        return self._queue.run(self._load(path, True))
+        return self._call(self._load(path, True))
 
     async def load_state_with_optimizer_async(self, path: str) -> Future[LoadWeightsResponse]:
         """``load_state_with_optimizer`` for asyncio."""
@@ -181,7 +185,7 @@ class TrainingClient:
     def save_weights_for_sampler(self, name: str, ttl_seconds: Optional[int] = None,
                                  ) -> Future[SaveWeightsForSamplerResponse]:
         """Saves weights alone, for sampling and for download; ``name`` and ``ttl_seconds`` as in ``save_state``."""
-        return self._queue.run(self._save_sampler(name, ttl_seconds))
+        return self._call(self._save_sampler(name, ttl_seconds))
 
     async def save_weights_for_sampler_async(self, name: str, ttl_seconds: Optional[int] = None,
                                              ) -> Future[SaveWeightsForSamplerResponse]:
@@ -191,7 +195,7 @@ class TrainingClient:
     def save_weights_external(self, name: str, ttl_seconds: Optional[int] = None) -> Future[SaveWeightsExternalResponse]:
         """Saves weights alone, to be fetched file by file: :meth:`bios.RestClient.get_external_weights_urls`. They are the
         sampler weights of this name, and can be sampled."""
-        return self._queue.run(self._save_external(name, ttl_seconds))
+        return self._call(self._save_external(name, ttl_seconds))
 
     async def save_weights_external_async(self, name: str, ttl_seconds: Optional[int] = None,
                                           ) -> Future[SaveWeightsExternalResponse]:
@@ -223,7 +227,7 @@ class TrainingClient:
         return self._sample(request(prompt, sampling_params, num_samples, False, 0))
 
     def _sample(self, body: Dict[str, Any]) -> Future[SampleResult]:
-        taken = self._queue.run(self._take_snapshot)
+        taken = self._call(self._take_snapshot)
 
         def submit() -> str:
             return self._ephemeral(taken._get())._submit(body)
@@ -276,7 +280,7 @@ class TrainingClient:
     def unload_model(self) -> Future[UnloadModelResponse]:
         """Ends the run when its operations are finished and frees its memory: it accepts no more
         operations, its checkpoints are kept. (An idle run is evicted automatically, without this call.)"""
-        return self._queue.run(self._unload)
+        return self._call(self._unload)
 
     async def unload_model_async(self) -> Future[UnloadModelResponse]:
         """``unload_model`` for asyncio."""
@@ -286,6 +290,12 @@ class TrainingClient:
         return f"TrainingClient({self._model_id})"
 
     # -- jobs: checked and encoded when they are made, posted when their turn comes ------------------------------
+
+    def _call(self, job: Callable[[], Future[T]]) -> Future[T]:
+        if not in_event_loop() or self._queue.waiting >= MOST_SUBMITTING:
+            return self._queue.run(job)
+        submission = JobFuture(self._queue, job, self._session.transport.policy.clock)
+        return SubmittedFuture(submission, f"an operation of {self._model_id} that is being sent")
 
     async def _queued(self, job: Callable[[], T]) -> T:
         # Shielded: a turn that was taken must be passed on, whatever becomes of the caller.
