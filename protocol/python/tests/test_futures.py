@@ -69,6 +69,8 @@ class FuturesTest(GatewayCase):
         with mock.patch.object(bios.futures, "POLL", DaemonPool("poll", 2)):
             self.assertEqual(len(asyncio.run(main()).loss_fn_outputs), 1)
         self.state.pending.clear()
+        for future in late:
+            future.result()  # ends the polls in the background
 
     def test_a_timeout_holds_and_a_settled_future_is_told_of_where_no_thread_is_free(self):
         client = self.training()

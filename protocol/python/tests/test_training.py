@@ -164,7 +164,7 @@ class TrainingTest(GatewayCase):
             self.assertIsInstance(refused.exception(), bios.BadRequestError)
             with self.assertRaisesRegex(bios.InvalidArgumentError, "data"):
                 client.forward_backward([], "cross_entropy")
-            with mock.patch.object(bios._threads.SUBMIT, "submit", side_effect=KeyboardInterrupt), \
+            with mock.patch.object(bios._threads.SUBMIT, "keep", side_effect=KeyboardInterrupt), \
                     self.assertRaises(KeyboardInterrupt):
                 client.optim_step()
             self.state.refuse_operation = None

@@ -217,6 +217,40 @@ class TroubleTest(GatewayCase):
             client.get_server_capabilities()
         self.assertEqual(len(self.naps.naps), 1)  # the second call began where the first one ended
 
+    def run_program(self, code):
+        env = {**os.environ, "BIOS_BASE_URL": self.server.url, "PYTHONPATH": os.path.join(os.path.dirname(HERE), "src")}
+        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+
+    def test_a_program_ends_when_the_calls_that_change_something_are_answered(self):
+        path = self.training().save_state("s").result().path
+        run = next(iter(self.state.runs))
+        self.state.fault("^/(copy_weights|save_weights)$", (503, {}), 2)
+        self.state.fault("/ttl$", (503, {}), 2)
+        done = self.run_program(
+            "import asyncio, bios\n"
+            "s = bios.ServiceClient()\n"
+            f"s.copy_weights('{path}')\n"
+            f"s.create_rest_client().set_checkpoint_ttl_from_bios_path('{path}', 77)\n"
+            f"c = s.create_lora_training_client('{MODEL}')\n"
+            "async def main():\n"
+            "    c.save_state('a')\n"
+            "    c.save_state('b')\n"
+            "asyncio.run(main())\n")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(self.state.checkpoints[run, "training", "s"]["ttl"], 77)
+        self.assertTrue({"/copy_weights", "/save_weights"} <= {at for _, at, _ in self.state.calls})
+        self.assertEqual(sorted(name for _, _, name in self.state.checkpoints), ["a", "b", "s"])
+
+    def test_a_program_says_what_it_has_not_waited_for(self):
+        path = self.training().save_state("s").result().path
+        self.state.fault("/ttl$", (503, {}), 10 ** 9)
+        done = self.run_program(
+            "import bios\n"
+            "bios._threads.EXIT_SECONDS = 0.01\n"
+            f"bios.ServiceClient().create_rest_client().set_checkpoint_ttl_from_bios_path('{path}', 77)\n")
+        self.assertEqual((done.returncode, done.stderr),
+                         (0, "bios: the program ends before 1 of its calls have been answered\n"))
+
     def test_a_waiting_thread_does_not_keep_the_program_alive(self):
         self.state.polls_before_result = 10 ** 9
         code = ("import asyncio, bios\n"
@@ -227,8 +261,7 @@ class TroubleTest(GatewayCase):
                 "    t = asyncio.ensure_future(s.sample_async([1]))\n"
                 "    await asyncio.sleep(0.1)\n"
                 "asyncio.run(main())\n")
-        env = {**os.environ, "BIOS_BASE_URL": self.server.url, "PYTHONPATH": os.path.join(os.path.dirname(HERE), "src")}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+        done = self.run_program(code)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     @unittest.skipUnless(hasattr(os, "fork"), "needs fork")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import os
+import sys
 import threading
 from collections import deque
 from typing import Any, Callable, Deque, Iterator, Optional, Set, Tuple, TypeVar
@@ -14,6 +16,10 @@ from .errors import BiosError
 T = TypeVar("T")
 
 IDLE_SECONDS = 5.0
+#: How long the end of a program waits for the calls that change something; so long such a call is repeated by default.
+EXIT_SECONDS = 600.0
+
+_KEPT: "Set[concurrent.futures.Future[Any]]" = set()
 
 
 class DaemonPool:
@@ -40,6 +46,13 @@ class DaemonPool:
                 threading.Thread(target=self._work, name=f"bios-{self._name}", daemon=True).start()
                 self._threads += 1
             self._jobs.append((future, job))  # last, so that a call that fails has queued nothing
+        return future
+
+    def keep(self, job: Callable[[], T]) -> "concurrent.futures.Future[T]":
+        """The same for a job that changes something: a program that ends waits for it."""
+        future = self.submit(job)
+        _KEPT.add(future)
+        future.add_done_callback(_KEPT.discard)
         return future
 
     def drive(self, steps: Iterator[object]) -> "concurrent.futures.Future[None]":
@@ -93,6 +106,19 @@ CALLS = DaemonPool("call", 64)
 if hasattr(os, "register_at_fork"):
     for _pool in (SUBMIT, POLL, CALLS):
         os.register_at_fork(after_in_child=_pool.reset)
+    os.register_at_fork(after_in_child=_KEPT.clear)
+
+
+@atexit.register
+def _finish() -> None:
+    """Waits for what is kept, at the end of the program; Ctrl-C ends the wait."""
+    left = set(_KEPT)
+    try:
+        left = concurrent.futures.wait(left, EXIT_SECONDS).not_done
+    except KeyboardInterrupt:
+        left = {future for future in left if not future.done()}
+    if left and sys.stderr is not None:
+        print(f"bios: the program ends before {len(left)} of its calls have been answered", file=sys.stderr)
 
 
 def in_event_loop() -> bool:
@@ -130,7 +156,7 @@ class OperationQueue:
         with self._moved:  # the pool must receive the jobs in the order of their turns
             turn = self._take()
             try:
-                return SUBMIT.submit(lambda: self._run(turn, job))
+                return SUBMIT.keep(lambda: self._run(turn, job))
             except BaseException:
                 self._leave(turn)
                 raise

@@ -9,10 +9,10 @@ import re
 import socket
 import threading
 from typing import (TYPE_CHECKING, Any, Callable, Generator, Generic, Iterable, Iterator, List, Mapping, Optional, Sequence,
-                    TypeVar, Union)
+                    TypeVar)
 
 from . import _progress
-from ._threads import POLL, DaemonPool, OperationQueue
+from ._threads import POLL
 from ._transport import POLL_SECONDS, SILENT_SECONDS, Notice, NoResponse, encode, log, retryable
 from .errors import APIConnectionError, APIResponseError, APITimeoutError, BiosError, RequestFailedError, status_error
 
@@ -27,7 +27,8 @@ R = TypeVar("R", bound="Ready")
 class Future(Generic[T]):
     """The future result of a submitted call.
 
-    The call takes effect even if the future is dropped. Use ``result()`` in synchronous code
+    The call takes effect even if the future is dropped: the end of the program waits for calls of other threads that change
+    something, for ten minutes at most. Use ``result()`` in synchronous code
     and ``await future`` in asyncio; repeated calls return the same result. A failure of category ``server`` is asked
     for again by the next call: an operation that was set aside may have been tried again since.
     """
@@ -434,9 +435,9 @@ class Joined(Future[T]):
 class JobFuture(Future[T]):
     """The result of a job on a background thread."""
 
-    def __init__(self, pool: Union[DaemonPool, OperationQueue], job: Callable[[], T], clock: Callable[[], float]) -> None:
+    def __init__(self, job: "concurrent.futures.Future[T]", clock: Callable[[], float]) -> None:
         self._now = clock
-        self._job: "concurrent.futures.Future[T]" = pool.submit(job)
+        self._job = job
 
     def _clock(self) -> Callable[[], float]:
         return self._now

@@ -36,7 +36,11 @@ class RestClient(Ready):
         self._transport = session.transport
 
     def _job(self, job: Callable[[], T]) -> Future[T]:
-        return JobFuture(CALLS, job, self._transport.policy.clock)
+        return JobFuture(CALLS.submit(job), self._transport.policy.clock)
+
+    def _change(self, job: Callable[[], T]) -> Future[T]:
+        """A job that changes something at the server."""
+        return JobFuture(CALLS.keep(job), self._transport.policy.clock)
 
     # -- archives --------------------------------------------------------------------------------------------
 
@@ -184,7 +188,7 @@ class RestClient(Ready):
                     self._transport.put_file(started.urls[file], where, bar.add)
             return self._finish(started.upload_id).path
 
-        return self._job(send)
+        return self._change(send)
 
     async def upload_adapter_async(self, folder: Union[str, "os.PathLike[str]"], base_model: str, *, name: Optional[str] = None,
                                    ttl_seconds: Optional[int] = None, user_metadata: Optional[Mapping[str, Any]] = None,
@@ -210,7 +214,7 @@ class RestClient(Ready):
     def external_weights_upload_finish(self, upload_id: str) -> Future[ExternalWeightsUploadFinishResult]:
         """Makes a checkpoint of the files of an upload."""
         word = _word(upload_id, "upload_id")
-        return self._job(lambda: self._finish(word))
+        return self._change(lambda: self._finish(word))
 
     async def external_weights_upload_finish_async(self, upload_id: str) -> ExternalWeightsUploadFinishResult:
         """``external_weights_upload_finish`` for asyncio."""
@@ -341,7 +345,7 @@ class RestClient(Ready):
         def tell() -> None:
             self._transport.post(url, {})
 
-        return self._job(tell)
+        return self._change(tell)
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
@@ -389,7 +393,7 @@ class RestClient(Ready):
         def delete() -> None:
             self._transport.call("DELETE", self._checkpoint(where, path))
 
-        return self._job(delete)
+        return self._change(delete)
 
     async def delete_checkpoint_from_bios_path_async(self, path: str) -> None:
         """``delete_checkpoint_from_bios_path`` for asyncio."""
@@ -414,7 +418,7 @@ class RestClient(Ready):
         def put() -> None:
             self._transport.call("PUT", self._checkpoint(where, path) + "/ttl", {"ttl_seconds": ttl_seconds})
 
-        return self._job(put)
+        return self._change(put)
 
     async def set_checkpoint_ttl_from_bios_path_async(self, path: str, ttl_seconds: Optional[int]) -> None:
         """``set_checkpoint_ttl_from_bios_path`` for asyncio."""
@@ -442,7 +446,7 @@ class RestClient(Ready):
         def tell() -> None:
             self._transport.call(method, self._checkpoint(where, path) + "/publish", {} if method == "POST" else None)
 
-        return self._job(tell)
+        return self._change(tell)
 
     def get_weights_info_by_bios_path(self, path: str) -> Future[WeightsInfoResponse]:
         """The properties of a checkpoint: base model, adapter shape, step, metadata, kind."""
@@ -480,7 +484,7 @@ class RestClient(Ready):
         def put() -> None:
             self._transport.call("PUT", url, {"project_id": project_id})
 
-        return self._job(put)
+        return self._change(put)
 
     async def assign_session_project_async(self, session_id: str, project_id: Optional[str]) -> None:
         """``assign_session_project`` for asyncio."""

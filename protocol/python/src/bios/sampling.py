@@ -65,7 +65,7 @@ class SamplingClient(Ready):
 
         if not in_event_loop():
             return send()
-        return SubmittedFuture(JobFuture(CALLS, send, self._session.transport.policy.clock), f"sample from {self._id}")
+        return SubmittedFuture(JobFuture(CALLS.submit(send), self._session.transport.policy.clock), f"sample from {self._id}")
 
     def _sample(self, body: Dict[str, Any]) -> RequestFuture[SampleResult]:
         def submit() -> str:

@@ -294,7 +294,7 @@ class TrainingClient(Ready):
     def _call(self, job: Callable[[], Future[T]]) -> Future[T]:
         if not in_event_loop() or self._queue.waiting >= MOST_SUBMITTING:
             return self._queue.run(job)
-        submission = JobFuture(self._queue, job, self._session.transport.policy.clock)
+        submission = JobFuture(self._queue.submit(job), self._session.transport.policy.clock)
         return SubmittedFuture(submission, f"an operation of {self._model_id} that is being sent")
 
     async def _queued(self, job: Callable[[], T]) -> T:
