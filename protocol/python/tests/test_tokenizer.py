@@ -87,7 +87,11 @@ class TokenizerTest(GatewayCase):
             tokenizer.apply_chat_template([{"role": "tool", "content": ""}])
         with self.assertRaisesRegex(bios.InvalidArgumentError, "chat_template"):
             tokenizer.apply_chat_template(chat, chat_template="{% if %}")
+        asked = [path for _, path, _ in self.state.calls if path.startswith("~")]
+        self.assertEqual(len(asked), len(set(asked)), "each file is read once, one that is not there too")
+        self.assertIs(tokenizer._compile(TEMPLATE), tokenizer._compile(TEMPLATE))
         self.state.files[f"/{MODEL}/resolve/main/chat_template.jinja"] = b"{{ messages[0].content }}"
+        tokenizer = self.tokenizer()
         self.assertEqual(tokenizer.apply_chat_template(chat, tokenize=False), "<b>hi</b>")
 
     def test_what_is_missing_is_named(self):

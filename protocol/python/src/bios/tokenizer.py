@@ -34,6 +34,8 @@ class Tokenizer:
         self._ids: Optional[Dict[str, int]] = None
         self._settings: Optional[Dict[str, Any]] = None
         self._raw: Optional[bytes] = None
+        self._template: Tuple[Optional[str], ...] = ()  # one, once it is known
+        self._compiled: Dict[str, Any] = {}
         self._fast: Any = None
         self._fast_tried = False
         self._encoded: "OrderedDict[Tuple[str, bool], List[int]]" = OrderedDict()
@@ -155,6 +157,11 @@ class Tokenizer:
     def chat_template(self) -> Optional[str]:
         """The model's chat template (Jinja): ``chat_template.jinja``, else the one of ``tokenizer_config.json``; None if it
         has none."""
+        if not self._template:
+            self._template = (self._read_template(),)
+        return self._template[0]
+
+    def _read_template(self) -> Optional[str]:
         file = self._file("chat_template.jinja")
         if file is not None:
             return file.decode("utf-8")
@@ -178,25 +185,29 @@ class Tokenizer:
             raise InvalidArgumentError("chat_template", f"{self.name_or_path} has no chat template; give one")
         try:
             import jinja2
-            from jinja2.sandbox import ImmutableSandboxedEnvironment
         except ImportError:
             raise MissingExtraError("apply_chat_template needs jinja2: pip install jinja2") from None
-
-        def fail(message: str) -> None:
-            raise InvalidArgumentError("conversation", message)
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
-                                                    extensions=["jinja2.ext.loopcontrols"])
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(raise_exception=fail, strftime_now=lambda form: datetime.now().strftime(form))
         names = {name: self._special(name) or "" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         try:
-            text = environment.from_string(template).render(
+            text = self._compile(template).render(
                 messages=[dict(message) for message in conversation], add_generation_prompt=add_generation_prompt,
                 **{**names, **values})
         except jinja2.TemplateError as e:
             raise InvalidArgumentError("chat_template", f"{type(e).__name__}: {e}") from e
         return self.encode(text) if tokenize else text
+
+    def _compile(self, template: str) -> Any:
+        compiled = self._compiled.get(template)
+        if compiled is None:
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+            environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                        extensions=["jinja2.ext.loopcontrols"])
+            environment.filters["tojson"] = _to_json
+            environment.globals.update(raise_exception=_refused, strftime_now=lambda form: datetime.now().strftime(form))
+            compiled = environment.from_string(template)
+            self._compiled = {template: compiled}  # the last one: programs use one
+        return compiled
 
     # -- tokens ----------------------------------------------------------------------------------------------
 
@@ -273,6 +284,10 @@ class Tokenizer:
 def _restored(base_url: str, base_model: str) -> Any:
     """A pickled tokenizer; those of one process and model are one."""
     return tokenizer(shared_session(base_url), base_model)
+
+
+def _refused(message: str) -> None:
+    raise InvalidArgumentError("conversation", message)
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: Optional[int] = None, separators: Any = None,
