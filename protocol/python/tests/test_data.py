@@ -140,6 +140,19 @@ class DataTest(unittest.TestCase):
             next(data.batches(items, 0))
 
 
+class Scalar:
+    """As numpy's and torch's."""
+
+    def __init__(self, value, shape=()):
+        self.value, self.shape, self.dtype = value, shape, "float32"
+
+    def item(self):
+        return self.value
+
+    def __str__(self):
+        return "many"
+
+
 class LogTest(unittest.TestCase):
     def test_metrics_are_lines_and_go_where_they_are_wanted(self):
         wandb = python.ModuleType("wandb")
@@ -154,6 +167,11 @@ class LogTest(unittest.TestCase):
             self.assertEqual((row["step"], row["loss"], row["bad"], row["note"]), (3, 1.5, None, "x"))
             self.assertEqual(run.log.call_args.kwargs, {"step": 3})
             run.finish.assert_called_once()
+            with MetricLog(os.path.join(folder, "scalars")) as log:
+                log.write(1, {"a": Scalar(0.5), "n": Scalar(3), "one": Scalar(2.5, (1, 1)), "many": Scalar(0.5, (2,))})
+            with open(os.path.join(folder, "scalars", "metrics.jsonl"), encoding="utf-8") as file:
+                row = json.loads(file.read())
+            self.assertEqual((row["a"], row["n"], row["one"], row["many"]), (0.5, 3, 2.5, "many"))
             with self.assertRaisesRegex(bios.MissingExtraError, "trackio"):
                 MetricLog(where, to=["trackio"])
             with self.assertRaisesRegex(bios.InvalidArgumentError, "to"):

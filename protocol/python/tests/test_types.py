@@ -18,6 +18,23 @@ class TypesTest(unittest.TestCase):
             with self.assertRaises(bios.InvalidArgumentError):
                 types.ModelInput.from_ints(wrong)
 
+    def test_numbers_of_numpy_and_torch_are_numbers(self):
+        try:
+            import numpy
+            import torch
+        except ImportError:
+            self.skipTest("needs numpy and torch")
+        given = {"loss": numpy.float32(0.5), "n": numpy.int64(3), "yes": numpy.bool_(True), "t": [torch.tensor(0.25)],
+                 "one": numpy.array([2])}
+        self.assertEqual(types.json_object(given, "metadata"), {"loss": 0.5, "n": 3, "yes": True, "t": [0.25], "one": 2})
+        self.assertEqual(types.AdamParams(learning_rate=torch.tensor(0.5)).learning_rate, 0.5)
+        for value in (torch.tensor(1.0), numpy.float64(1.0), numpy.array(1.0)):
+            self.assertEqual(types.TensorData(value), types.TensorData([1.0], "float32"))
+        self.assertEqual(types.TensorData(torch.tensor(2)), types.TensorData([2]))
+        for wrong in (numpy.float32("nan"), numpy.array([1, 2])):
+            with self.assertRaisesRegex(bios.InvalidArgumentError, r"metadata\.x"):
+                types.json_object({"x": wrong}, "metadata")
+
     def test_tensors_are_made_of_lists(self):
         self.assertEqual(types.TensorData([1, 2]).dtype, "int64")
         self.assertEqual(types.TensorData([1, 2.5]).dtype, "float32")

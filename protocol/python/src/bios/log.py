@@ -20,6 +20,7 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import InvalidArgumentError, MissingExtraError
+from .types import plain_number
 
 #: name -> (package to import, package to install)
 _WRITERS: Dict[str, Tuple[str, str]] = {
@@ -58,8 +59,9 @@ class MetricLog:
                 self._writers.append((place, run if place == "wandb" else module))
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Writes the numbers of a step; numbers that are not finite become null in the file. Texts and other values go into
-        the file only."""
+        """Writes the numbers of a step, Python's or numpy's, or torch tensors of one number; numbers that are not finite become
+        null in the file. Texts and other values go into the file only."""
+        metrics = {name: plain_number(value) for name, value in metrics.items()}
         numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
         row = {k: (numbers[k] if math.isfinite(numbers[k]) else None) if k in numbers else v for k, v in metrics.items()}
         self._file.write(json.dumps({"step": int(step), "time": round(time.time(), 3), **row}, default=str) + "\n")

@@ -82,6 +82,12 @@ def _plain(values: Any) -> Any:
     return values.tolist() if hasattr(values, "tolist") and not isinstance(values, array) else values
 
 
+def plain_number(value: Any) -> Any:
+    """Converts numpy's scalars and arrays or tensors of one number to Python's; returns other values unchanged."""
+    one = hasattr(value, "item") and hasattr(value, "dtype") and math.prod(getattr(value, "shape", ())) == 1
+    return value.item() if one else value
+
+
 def _tokens(tokens: Any, at: str) -> array[int]:
     """Token ids as int32."""
     if isinstance(tokens, (str, bytes)):
@@ -101,6 +107,7 @@ def _show(value: Any) -> str:
 
 
 def _number(value: Any, at: str, low: float = -math.inf, high: float = math.inf, below: Optional[float] = None) -> float:
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidArgumentError(at, f"expected a number, got {_show(value)}")
     number = float(value)
@@ -137,6 +144,7 @@ def json_object(value: Any, at: str) -> Dict[str, Any]:
 def _json(value: Any, at: str, depth: int) -> Any:
     if depth > 64:
         raise InvalidArgumentError(at, "is nested too deeply, or holds itself")
+    value = plain_number(value)
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
@@ -240,7 +248,7 @@ class TensorData:
     """A tensor: numbers of one type with a shape, row-major.
 
     ``data``: the numbers, flat or nested (then the nesting gives the shape), as a list, a numpy array or a torch
-    tensor; ``dtype``: ``int64`` or ``float32``, by default what the numbers are; ``shape``: by default a vector.
+    tensor (of no dimension: a vector of one); ``dtype``: ``int64`` or ``float32``, by default what the numbers are; ``shape``: by default a vector.
     """
 
     __slots__ = ("dtype", "shape", "_packed", "_list")
@@ -259,6 +267,8 @@ class TensorData:
             dtype = "int64" if "int" in kind or "bool" in kind else "float32"
         found = [int(n) for n in data.shape] if hasattr(data, "shape") else None
         values = _plain(data)
+        if found == []:
+            values, found = [values], None
         values = list(values) if not isinstance(values, (list, array)) else values
         if found is None and len(values) and isinstance(values[0], (list, tuple)):
             found = _shape(values, at)
