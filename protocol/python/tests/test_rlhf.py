@@ -6,7 +6,7 @@ import pickle
 import unittest
 from unittest import mock
 
-from case import MODEL, GatewayCase, bios
+from case import MODEL, GatewayCase, bios, datum
 from bios.rlhf import DPOTrainer, Judge, Pair, PPOConfig, PPOTrainer, RewardModel, Rollout, win_fractions
 from bios.rlhf.ppo import generalized_advantages, fallback_reward
 
@@ -75,8 +75,12 @@ class PPOTest(GatewayCase):
         trainer = self.trainer()
         metrics = trainer.ppo_update([rollout(0, [5]), rollout(0, [6])], [1, 1])
         self.assertEqual((metrics["trained"], metrics["constant_groups"]), (0, 1))
-        self.assertNotIn("step", metrics)
+        self.assertEqual((metrics["step"], metrics["grad_norm"], metrics["loss"]), (0, 0, 0))
         self.assertFalse(self.sent("/optim_step"))
+        trainer.client.train([datum()])
+        again = trainer.ppo_update([rollout(0, [5]), rollout(0, [6])], [1, 1])
+        self.assertEqual(again["step"], 1)
+        self.assertEqual(set(again), set(trainer.ppo_update([rollout(0, [5]), rollout(0, [6])], [1, 2])))
 
     def test_generalized_advantages(self):
         self.assertEqual(generalized_advantages([0, 0, 1], [0, 0, 0], 1.0, 1.0), [1, 1, 1])

@@ -203,7 +203,7 @@ class PPOTrainer:
         """Trains on rollouts with their rewards: ``num_substeps`` optimizer steps, each over a part of them.
 
         Rollouts whose tokens all have advantage 0, such as those of a group with equal rewards, are left out; if none
-        is left, no step is made. Returns metrics: ``mean_reward``, ``reward_std``, ``tokens_per_completion``,
+        is left, no step is made: ``step`` stays, and ``grad_norm`` is 0. Returns metrics: ``mean_reward``, ``reward_std``, ``tokens_per_completion``,
         ``stopped`` (share that ended by themselves), ``entropy`` (estimated from the samples), ``constant_groups``
         (share of groups with equal rewards), ``kl_reference`` (with a reference), and of the training
         ``kl_sample_train`` and ``kl_sample_train_v2`` (how far the weights have moved from those that sampled; of the
@@ -303,7 +303,7 @@ class PPOTrainer:
                                client.optim_step(settings.adam())))
         ratios: List[float] = []
         losses: List[float] = []
-        metrics: Dict[str, float] = {}
+        metrics: Dict[str, float] = {} if passes else {"step": float(client.get_info().step or 0), "grad_norm": 0.0}
         for chosen, passed, stepped in passes:
             output = passed.result()
             losses.append(output.metrics.get("loss:sum", math.nan))
