@@ -98,6 +98,12 @@ class PPOTest(GatewayCase):
         metrics = trainer.ppo_update([rollout(0, [5, 6], [-0.5, -0.25]), rollout(0, [7, 8], [-1.0, -1.0])], [1.0, 1.0])
         self.assertAlmostEqual(metrics["kl_reference"], (0.5 + 0.75) / 4)
         self.assertEqual(metrics["trained"], 1.0, "the penalty is a reward too")
+        (saved,) = self.sent("/save_weights_for_sampler")
+        self.assertEqual(saved["ttl_seconds"], 30 * 24 * 3600, "it has a name, under which it lives while training goes on")
+        self.assertEqual(list(self.state.checkpoints), [(trainer.client.model_id, "sampler", saved["path"])])
+        given = self.trainer({**CONFIG, "kl_coef": 0.5}, reference=trainer._reference)
+        self.assertIs(given._reference, trainer._reference)
+        self.assertEqual(len(self.state.checkpoints), 1)
 
     def test_rewards_come_from_the_first_source_that_there_is(self):
         trainer = self.trainer()

@@ -18,8 +18,8 @@ from ..training import TrainingClient
 from ..types import Datum, ForwardBackwardOutput, ModelInput, OptimStepResponse
 from .config import PPOConfig, config_of, number, whole
 from .preference import Judge, Preference, win_fractions
-from .rollout import (Rollout, Text, completion_datum, completion_logprobs, deviation, groups_of, last_logprobs, mean,
-                      reference_of, scored, tokens_of)
+from .rollout import (Rollout, Text, completion_datum, completion_logprobs, deviation, groups_of, kept_reference, last_logprobs,
+                      mean, reference_of, scored, tokens_of)
 
 #: The context length that is assumed for a model whose length the server does not report, in tokens.
 UNKNOWN_CONTEXT = 1 << 30
@@ -66,8 +66,11 @@ class PPOTrainer:
         self._context: Optional[int] = None
         self._iterations = 0
         self._warned = False
-        compares = reference is not None or config.kl_coef != 0
-        self._reference = reference_of(client, reference) if client is not None and compares else None
+        self._reference: Optional[SamplingClient] = None
+        if client is not None and reference is not None:
+            self._reference = reference_of(client, reference)
+        elif client is not None and config.kl_coef != 0:
+            self._reference = kept_reference(client)
 
     @classmethod
     def from_training_client(cls, client: TrainingClient, config: Union[PPOConfig, Mapping[str, Any], None] = None, *,
@@ -79,7 +82,7 @@ class PPOTrainer:
         ``config``: a :class:`PPOConfig`, or a dict of some of its settings. ``reward_fn``: the reward of a rollout.
         ``preference``: instead, which of two rollouts of a prompt is better: a :class:`Judge` or a function; the reward is
         then the share of its group that a rollout wins against. ``reference``: the weights that ``kl_coef`` holds on to
-        (default: those of the run now). ``value_fn``: the values of generalized advantage estimation (default: the mean
+        (default: those of the run now, saved as sampler weights that expire after 30 days). ``value_fn``: the values of generalized advantage estimation (default: the mean
         reward of the group). ``tokenizer``: else the base model's, as the server has it.
         """
         if not isinstance(client, TrainingClient):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Union
 
@@ -13,6 +14,9 @@ from ..sampling import SamplingClient
 from ..tokenizer import encoded
 from ..training import TrainingClient
 from ..types import Datum, ForwardBackwardOutput, ModelInput, StopReason
+
+#: How long the checkpoint of a trainer's own reference lives: 30 days.
+REFERENCE_TTL_SECONDS = 30 * 24 * 3600
 
 #: A text, token ids, or a :class:`ModelInput`.
 Text = Union[str, Sequence[int], ModelInput]
@@ -108,6 +112,13 @@ def reference_of(client: TrainingClient, reference: Optional[SamplingClient]) ->
             raise InvalidArgumentError("reference", f"expected a SamplingClient, got {type(reference).__name__}")
         return reference
     return client.save_weights_and_get_sampling_client()
+
+
+def kept_reference(client: TrainingClient) -> SamplingClient:
+    """The run's weights now as a reference for a long training, in which a snapshot without a name would expire."""
+    name = f"reference-{secrets.token_hex(4)}"
+    saved = client.save_weights_for_sampler(name, ttl_seconds=REFERENCE_TTL_SECONDS).result()
+    return client.create_sampling_client(saved.path)
 
 
 def mean(values: Sequence[float]) -> float:
