@@ -395,7 +395,9 @@ class State:
                     "cursor": {"offset": offset, "limit": limit, "total_count": len(runs)}}
         if parts == ["checkpoints"]:
             every = [self.checkpoint_view(c) for c in reversed(list(self.checkpoints.values()))]
-            return {"checkpoints": every, "cursor": {"offset": 0, "limit": 100, "total_count": len(every)}}
+            offset, limit = int(query.get("offset", 0)), int(query.get("limit", 100))
+            return {"checkpoints": every[offset:offset + limit],
+                    "cursor": {"offset": offset, "limit": limit, "total_count": len(every)}}
         if parts == ["billing", "usage", "events"]:
             return {"data": [{"bucket_start": query["starting_on"]}], "sessions": {}}
         if parts[2:] == ["trace_export"]:

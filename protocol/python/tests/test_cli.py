@@ -57,6 +57,18 @@ class CommandLineTest(GatewayCase):
         self.assertEqual((status, out), (1, ""))
         self.assertIn("no checkpoint", err)
 
+    def test_listings_are_whole_or_say_that_they_are_not(self):
+        clients = [self.training() for _ in range(3)]
+        paths = [client.save_state(f"s{i}").result().path for client in clients for i in range(2)]
+        with mock.patch.object(cli, "PAGE", 4):
+            status, out, err = self.run_command("checkpoints")
+            self.assertEqual((status, err, [line.split()[0] for line in out.splitlines()[1:]]), (0, "", paths[::-1]))
+            self.assertEqual(len(json.loads(self.run_command("checkpoints", "--json")[1])["checkpoints"]), 6)
+        status, out, err = self.run_command("runs", "--limit", "2")
+        self.assertEqual((status, len(out.splitlines())), (0, 3))
+        self.assertIn("2 of 3 runs; --offset 2", err)
+        self.assertEqual(self.run_command("runs", "--limit", "2", "--offset", "2")[2], "")
+
     def test_wrong_words(self):
         status, _, err = self.run_command("up")
         self.assertEqual(status, 2)

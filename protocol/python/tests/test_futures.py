@@ -22,6 +22,11 @@ class FuturesTest(GatewayCase):
         failed = client.load_state("bios://usf-finance-abc123abc123/step_1")
         failed.exception()
         self.assertRegex(repr(failed), "failed: RequestFailedError: ")
+        rest = self.service().create_rest_client()
+        self.assertEqual(repr(rest.list_training_runs()), "<Future of list_training_runs, pending>")
+        deleting = rest.delete_checkpoint_from_bios_path("bios://usf-finance-abc123abc123/step_1")
+        self.assertRegex(repr(deleting), "^<Future of delete_checkpoint_from_bios_path, ")
+        self.assertIsInstance(deleting.exception(), bios.NotFoundError)
         with mock.patch.object(bios.training, "MOST_DATUMS", 2):
             whole = client.forward([datum() for _ in range(5)], "cross_entropy")
         self.assertIn("in 3 parts", repr(whole))

@@ -19,6 +19,31 @@ def left():
 
 
 class PackageTest(unittest.TestCase):
+    def run_python(self, *words):
+        env = {**os.environ, "PYTHONPATH": os.path.join(SOURCES, "src")}
+        return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env)
+
+    def test_modules_are_imported_when_they_are_used(self):
+        done = self.run_python("-c", "import bios, sys\n"
+                                     "assert 'bios.export' not in sys.modules\n"
+                                     "bios.data.batches, bios.export.merged, bios.log.MetricLog, bios.rlhf.PPOTrainer\n"
+                                     "assert not hasattr(bios, 'nothing')")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_a_datum_is_typed_by_what_it_takes(self):
+        try:
+            import mypy  # noqa: F401
+        except ImportError:
+            self.skipTest("mypy is not installed")
+        done = self.run_python("-m", "mypy", "--strict", "--cache-dir", os.devnull, "-c",
+                               "import bios\n"
+                               "datum = bios.Datum(model_input=bios.ModelInput.from_ints([1]),\n"
+                               "                   loss_fn_inputs={'target_tokens': [2], 'weights': [1.0]})\n"
+                               "tensor: bios.TensorData = datum.loss_fn_inputs['weights']\n"
+                               "log = bios.log.MetricLog('x')\n"
+                               "bios.nothing  # type: ignore[attr-defined]\n")
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+
     def test_a_wheel_is_built_and_leaves_nothing_in_the_sources(self):
         try:
             import setuptools  # noqa: F401

@@ -13,6 +13,8 @@
 Needs nothing but Python; uses numpy arrays and torch tensors where they are given.
 """
 
+from typing import TYPE_CHECKING
+
 from . import types
 from ._transport import VERSION as __version__
 from ._transport import RetryPolicy
@@ -42,3 +44,14 @@ __all__ = [
     "ServiceClient", "TensorData", "TinkerError", "Tokenizer", "TrainingClient", "TrainingResult", "UnprocessableEntityError",
     "__version__", "as_completed", "types",
 ]
+
+if TYPE_CHECKING:
+    from . import data, export, log, rlhf
+else:
+    def __getattr__(name):
+        """Imports what not every program needs when it is first used."""
+        if name in ("data", "export", "log", "rlhf"):
+            import importlib
+
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,15 +20,16 @@ from . import config, export
 from ._progress import size
 from ._transport import VERSION, RetryPolicy, NoResponse
 from .errors import APIConnectionError, APIStatusError, BiosError, InvalidArgumentError
-from .rest import usage_url
+from .rest import RestClient, usage_url
 from .sampling import SamplingClient
 from .service import ServiceClient
-from .types import SamplingParams
+from .types import CheckpointsListResponse, SamplingParams
 
 #: Commands of the server's launcher.
 SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check", "aot-cache",
                    "keys", "audit")
 CALL_SECONDS = 30.0
+PAGE = 1000
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -286,9 +287,14 @@ def _show_runs(given: argparse.Namespace) -> None:
         page = rest.list_training_runs(given.limit or 20, given.offset).result()
         if given.json:
             return _json(page)
-        return _table(["RUN", "BASE MODEL", "RANK", "STEP", "LAST REQUEST", "LAST CHECKPOINT"], [
+        _table(["RUN", "BASE MODEL", "RANK", "STEP", "LAST REQUEST", "LAST CHECKPOINT"], [
             [r.training_run_id, r.base_model, r.lora_rank, r.step, r.last_request_time,
              r.last_checkpoint.path if r.last_checkpoint else None] for r in page.training_runs])
+        end = given.offset + len(page.training_runs)
+        if page.cursor is not None and page.cursor.total_count > end:
+            print(f"bios: {len(page.training_runs)} of {page.cursor.total_count} runs; --offset {end} shows those that follow,"
+                  " --limit more at once", file=sys.stderr)
+        return
     run = _needed(given.run_id, "RUN")
     if given.action == "show":
         found = rest.get_training_run(run).result()
@@ -310,7 +316,7 @@ def _show_runs(given: argparse.Namespace) -> None:
 def _show_checkpoints(given: argparse.Namespace) -> None:
     rest = _service(given).create_rest_client()
     if given.action == "list":
-        page = rest.list_checkpoints(given.run_id).result() if given.run_id else rest.list_user_checkpoints(1000).result()
+        page = rest.list_checkpoints(given.run_id).result() if given.run_id else _every_checkpoint(rest)
         if given.json:
             _json(page)
         else:
@@ -337,6 +343,15 @@ def _show_checkpoints(given: argparse.Namespace) -> None:
     else:
         rest.unpublish_checkpoint_from_bios_path(path).result()
         print(f"{path} can be read by its owner alone")
+
+
+def _every_checkpoint(rest: RestClient) -> CheckpointsListResponse:
+    page = rest.list_user_checkpoints(PAGE).result()
+    every = list(page.checkpoints)
+    while page.checkpoints and page.cursor is not None and len(every) < page.cursor.total_count:
+        page = rest.list_user_checkpoints(PAGE, len(every)).result()
+        every += page.checkpoints
+    return CheckpointsListResponse(every, page.cursor)
 
 
 def _seconds(text: str) -> Optional[int]:

@@ -138,7 +138,7 @@ class Future(Generic[T]):
 
     def _named(self) -> str:
         """What the result is of, for the representation."""
-        return "a call"
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         if not self._settled:
@@ -161,7 +161,8 @@ class Future(Generic[T]):
             pass
 
     def _late(self) -> APITimeoutError:
-        return APITimeoutError(f"{self._named()}: no result yet (operation {self.request_id}); it continues, wait again")
+        operation = "" if self.request_id is None else f" (operation {self.request_id})"
+        return APITimeoutError(f"{self._named()}: no result yet{operation}; it continues, wait again")
 
     def _get(self) -> T:
         if self._error is not None:
@@ -435,9 +436,13 @@ class Joined(Future[T]):
 class JobFuture(Future[T]):
     """The result of a job on a background thread."""
 
-    def __init__(self, job: "concurrent.futures.Future[T]", clock: Callable[[], float]) -> None:
+    def __init__(self, job: "concurrent.futures.Future[T]", clock: Callable[[], float], what: str = "a call") -> None:
         self._now = clock
         self._job = job
+        self._what = what
+
+    def _named(self) -> str:
+        return self._what
 
     def _clock(self) -> Callable[[], float]:
         return self._now

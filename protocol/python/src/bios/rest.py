@@ -36,11 +36,11 @@ class RestClient(Ready):
         self._transport = session.transport
 
     def _job(self, job: Callable[[], T]) -> Future[T]:
-        return JobFuture(CALLS.submit(job), self._transport.policy.clock)
+        return JobFuture(CALLS.submit(job), self._transport.policy.clock, _method(job))
 
     def _change(self, job: Callable[[], T]) -> Future[T]:
         """A job that changes something at the server."""
-        return JobFuture(CALLS.keep(job), self._transport.policy.clock)
+        return JobFuture(CALLS.keep(job), self._transport.policy.clock, _method(job))
 
     # -- archives --------------------------------------------------------------------------------------------
 
@@ -632,6 +632,11 @@ def _path(training_run_id: Any, checkpoint_id: Any) -> str:
         raise InvalidArgumentError("checkpoint_id", f"expected weights/<name> or sampler_weights/<name>, "
                                                     f"got {checkpoint_id!r}")
     return f"bios://{training_run_id}/{checkpoint_id}"
+
+
+def _method(job: Callable[[], Any]) -> str:
+    """The name of the method that a job was made in."""
+    return job.__qualname__.split(".")[1].lstrip("_")
 
 
 def _word(value: Any, field: str) -> str:

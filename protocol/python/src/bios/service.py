@@ -166,7 +166,7 @@ class ServiceClient:
             asked = {"session_id": session.id, "model_seq_id": session.next_model(), **body}
             return str(session.transport.post("/copy_weights", asked)["path"])
 
-        return JobFuture(CALLS.keep(copy), session.transport.policy.clock)
+        return JobFuture(CALLS.keep(copy), session.transport.policy.clock, f"copy_weights of {path}")
 
     async def copy_weights_async(self, path: str, *, ttl_seconds: Optional[int] = None) -> str:
         """``copy_weights`` for asyncio."""

@@ -14,7 +14,8 @@ from array import array
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from numbers import Integral, Real
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Literal, Mapping, Optional, Sequence, Tuple, Union
+from typing import (TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Literal, Mapping, Optional, Sequence, Tuple,
+                    Union)
 
 from . import _notebook
 from .errors import InvalidArgumentError, MissingExtraError
@@ -419,6 +420,9 @@ class Datum:
 
     model_input: ModelInput
     loss_fn_inputs: Dict[str, TensorData]
+
+    if TYPE_CHECKING:  # what it takes is more than what it has
+        def __init__(self, model_input: Union[ModelInput, Sequence[int]], loss_fn_inputs: Mapping[str, Any]) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_input", ModelInput.of(self.model_input, "model_input"))
