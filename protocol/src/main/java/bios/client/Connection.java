@@ -35,8 +35,8 @@ final class Connection {
     private static final long PART_NANOS = 3 * SECOND;
     /// A transfer of which nothing comes for so long begins again.
     private static final long TRANSFER_NANOS = 30 * SECOND;
-    /// Requests that are sent and unanswered, beside one for each operation that may be unfinished: more would
-    /// overflow the queue of the connection, which drops messages.
+    /// Requests that are sent and unanswered, beside one for each operation that may be unfinished: more
+    /// would overflow the queue of the connection, which drops messages.
     private static final int WINDOW = 256;
     private static final int AT_ONCE = 32;
     private static final long CONNECT_NANOS = 5 * SECOND;

@@ -55,7 +55,8 @@ public final class PartReceiver {
         return transfers.containsKey(id);
     }
 
-    /// Begins to fetch a payload, or begins again, for whose bytes there must be memory; returns what to ask for.
+    /// Begins to fetch a payload, or begins again, for whose bytes there must be memory; returns what to ask
+    /// for.
     public List<Fetch> begin(Offer offer, long nowNanos) {
         var transfer = new Transfer(offer.bytes(), nowNanos);
         transfers.put(offer.id(), transfer);

@@ -65,8 +65,8 @@ final class ClientKryo extends Kryo {
         return super.getRegistration(WireKryo.wireClass(type));
     }
 
-    /// Knows classes by their numbers only. Kryo would read a name, of any length, before it looks whether the
-    /// class is registered.
+    /// Knows classes by their numbers only. Kryo would read a name, of any length, before it looks whether
+    /// the class is registered.
     private static final class Numbered extends DefaultClassResolver {
         @Override protected Registration readName(Input in) {
             throw new KryoException("a class is named by its number");

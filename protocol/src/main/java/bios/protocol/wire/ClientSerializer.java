@@ -50,8 +50,8 @@ public final class ClientSerializer extends SerializerWithStringManifest impleme
 
     /// The same for bytes of strangers.
     ///
-    /// @param heap is told the bytes that elements of lists and maps take on the heap beside their own, before
-    ///     they are read; what it throws is passed on
+    /// @param heap is told the bytes that elements of lists and maps take on the heap beside their own,
+    ///     before they are read; what it throws is passed on
     public static Object decode(byte[] payload, LongConsumer heap) {
         return PAYLOADS.read(new Input(payload), Map.of(ClientKryo.HEAP, heap));
     }

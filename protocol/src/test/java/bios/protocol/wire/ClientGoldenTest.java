@@ -321,7 +321,8 @@ class ClientGoldenTest {
     @Test void whatElementsTakeOnTheHeapIsToldBeforeTheyAreRead() {
         List<?> empty = Collections.nCopies(1000, List.of());
         @SuppressWarnings("unchecked") // a stranger's bytes have no type parameters
-        byte[] request = ClientSerializer.encode(new Request.OpenSession("s", (List<String>) empty, "{}", ""));
+        byte[] request = ClientSerializer.encode(new Request.OpenSession("s", (List<String>) empty, "{}",
+                ""));
         var told = new AtomicLong();
         ClientSerializer.decode(request, told::addAndGet);
         assertTrue(told.get() >= 52_000, () -> told + " bytes");

@@ -47,16 +47,19 @@ final class CudaAttention {
 
     /// The kernels of BF16 operands. All give a query the same bits.
     ///
+    /// @param of64 for heads of 64 elements
+    /// @param of128 for heads of 128 elements
     /// @param queries of a tile
     /// @param block threads
     /// @param rows of shared memory
     /// @param more bytes of shared memory
-    private record Form(String name, int queries, int block, int rows, int more) {
-        static final Form FEW_QUERIES = new Form("attention_mma", MMA_QUERIES, MMA_BLOCK, 5 * 64, 0);
-        static final Form MANY_QUERIES = new Form("attention_mma_wide", 2 * MMA_QUERIES, MMA_BLOCK, 6 * 64,
-                0);
-        static final Form WARPGROUPS = new Form("attention_wgmma", WIDE_QUERIES, 2 * WIDE_QUERIES,
-                WIDE_QUERIES + 4 * WIDE_STREAMED, PIECES_ALIGNMENT);
+    private record Form(String of64, String of128, int queries, int block, int rows, int more) {
+        static final Form FEW_QUERIES = new Form("attention_mma_64", "attention_mma_128", MMA_QUERIES,
+                MMA_BLOCK, 5 * 64, 0);
+        static final Form MANY_QUERIES = new Form("attention_mma_wide_64", "attention_mma_wide_128",
+                2 * MMA_QUERIES, MMA_BLOCK, 6 * 64, 0);
+        static final Form WARPGROUPS = new Form("attention_wgmma_64", "attention_wgmma_128", WIDE_QUERIES,
+                2 * WIDE_QUERIES, WIDE_QUERIES + 4 * WIDE_STREAMED, PIECES_ALIGNMENT);
     }
 
     private final Cuda cuda;
@@ -222,8 +225,8 @@ final class CudaAttention {
 
     private void forward(Form form, List<CudaTensor> operands, Source source, CudaSequences sequences,
             AttentionShape shape) {
-        forward(form.name + suffix(shape), operands, source, sequences, form.queries, shape, form.block,
-                form.rows * 2 * shape.headDim() + form.more);
+        forward(narrow(shape) ? form.of64 : form.of128, operands, source, sequences, form.queries, shape,
+                form.block, form.rows * 2 * shape.headDim() + form.more);
     }
 
     private void forward(String name, List<CudaTensor> operands, Source source, CudaSequences sequences,
