@@ -257,10 +257,23 @@ class Tokenizer:
     def pieces(self, tokens: Sequence[int]) -> List[str]:
         """The text of each token by itself, special tokens included. Of a letter that takes several tokens each has only a
         part, which is shown as a replacement sign."""
+        if not self._texts and self._here() is None and os.environ.get("BIOS_TOKENIZER") != "server":
+            self._texts = self._texts_of_bytes()
         for token in dict.fromkeys(int(t) for t in tokens):
             if token not in self._texts:
                 self._texts[token] = self.decode([token], skip_special_tokens=False)
         return [self._texts[int(t)] for t in tokens]
+
+    def _texts_of_bytes(self) -> Dict[int, str]:
+        """The text of every token, where the vocabulary writes each byte as a letter (decoder ByteLevel); else nothing, and the
+        server is asked for each."""
+        read = json.loads(self._tokenizer_json() or b"{}")
+        if (read.get("decoder") or {}).get("type") != "ByteLevel":
+            return {}
+        letters = {letter: byte for byte, letter in enumerate(_byte_letters())}
+        added = {token["id"]: token["content"] for token in read.get("added_tokens") or []}
+        return {**{id: bytes(letters[letter] for letter in token).decode("utf-8", "replace")
+                   for token, id in self.get_vocab().items() if id not in added and letters.keys() >= set(token)}, **added}
 
     async def encode_async(self, text: str, add_special_tokens: bool = False) -> List[int]:
         """``encode`` for asyncio."""
@@ -284,6 +297,13 @@ class Tokenizer:
 def _restored(base_url: str, base_model: str) -> Any:
     """A pickled tokenizer; those of one process and model are one."""
     return tokenizer(shared_session(base_url), base_model)
+
+
+def _byte_letters() -> List[str]:
+    """The letter that stands for each byte in a vocabulary of GPT-2's kind: itself if it can be seen, else one from 256 on."""
+    seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in seen else next(others)) for byte in range(256)]
 
 
 def _refused(message: str) -> None:
