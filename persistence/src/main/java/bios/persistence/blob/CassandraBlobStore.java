@@ -14,16 +14,21 @@ import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
 import java.security.MessageDigest;
+import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Queue;
 import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.function.LongSupplier;
 import java.util.stream.IntStream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -31,16 +36,20 @@ import org.slf4j.LoggerFactory;
 /// Blobs in Cassandra. An upload writes chunks of 1 MiB, each in a partition of its own, under the id of the
 /// upload, and then one row that makes the upload visible as the blob. Only lightweight transactions change
 /// that row, so that a put or a deletion knows which upload it replaced, and deletes its chunks. The remains
-/// of an interrupted upload are deleted two days later. The number of chunks limits a blob to 2 PiB.
+/// of an interrupted upload are deleted when a process has found them for a day and a half. That time, and
+/// the shorter one that an upload may take, are measured: no clock of another process is compared with one's
+/// own. The number of chunks limits a blob to 2 PiB.
 public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(CassandraBlobStore.class);
     private static final int CHUNK_BYTES = 1 << 20;
     private static final int CHUNKS_IN_FLIGHT = 4;
     private static final int BUCKETS = 16;
     private static final long DAY_MILLIS = 86_400_000;
-    /// An upload that started earlier is not in progress any more.
-    private static final int MAX_UPLOAD_DAYS = 2;
-    /// Time to live of the rows of uploads.
+    /// An upload that takes longer is given up before it is published.
+    private static final Duration MAX_UPLOAD = Duration.ofDays(1);
+    /// An upload that this process has found unfinished for so long is not in progress any more.
+    private static final Duration ABANDONED_AFTER = Duration.ofHours(36);
+    /// Time to live of the rows of uploads. Clocks that differ by more hide rows until they are gone.
     private static final int UPLOAD_ROW_DAYS = 30;
     private static final int MAX_CACHED_ROOTS = 10_000;
 
@@ -78,7 +87,10 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
 
     private final CassandraConnection connection;
     private final InstantSource clock;
+    private final LongSupplier nanos;
     private final Set<String> roots = ConcurrentHashMap.newKeySet();
+    /// When a sweep first found the uploads that the last one has found unfinished, in monotonic nanoseconds.
+    private final Map<UploadRow, Long> unfinished = new HashMap<>();
 
     /// The chunks of a blob.
     private record Upload(UUID id, int chunks) {}
@@ -87,14 +99,20 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     /// published or its chunks are deleted.
     private record UploadRow(int day, UUID upload) {}
 
-    private CassandraBlobStore(CassandraSettings settings, InstantSource clock) {
+    private CassandraBlobStore(CassandraSettings settings, InstantSource clock, LongSupplier nanos) {
         this.connection = CassandraConnection.to(settings);
         this.clock = clock;
+        this.nanos = nanos;
     }
 
     /// Opens the store; waits for Cassandra, whose schema must exist.
     public static CassandraBlobStore open(CassandraSettings settings, InstantSource clock) {
-        var store = new CassandraBlobStore(settings, clock);
+        return open(settings, clock, System::nanoTime); // edge: a monotonic clock
+    }
+
+    /// @param nanos monotonic clock in nanoseconds
+    static CassandraBlobStore open(CassandraSettings settings, InstantSource clock, LongSupplier nanos) {
+        var store = new CassandraBlobStore(settings, clock, nanos);
         try {
             store.connection.await();
         } catch (RuntimeException failed) {
@@ -111,10 +129,13 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     @Override public BlobRef put(String scope, Content content) {
         Cql cql = connection.await();
         UUID upload = UUID.randomUUID(); // edge: a unique name
+        long began = nanos.getAsLong();
         UploadRow row = recordUpload(cql, upload, scope, "");
         var out = new ChunkedOutput(cql, upload);
         try {
             content.writeTo(out);
+            if (nanos.getAsLong() - began > MAX_UPLOAD.toNanos())
+                throw new IOException("the upload took longer than " + MAX_UPLOAD + "; write it again");
             out.finish();
             var id = new BlobId(scope, Digests.hex(out.digest));
             // From here on, [#deleteInterruptedUploads] can tell whether this upload is the blob.
@@ -201,16 +222,23 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         await(cql.execute(FORGET_UPLOAD, row.day(), upload.id()));
     }
 
-    /// Deletes the chunks of uploads that started more than two days ago and were not finished.
+    /// Deletes the chunks of uploads that earlier calls have found unfinished for [#ABANDONED_AFTER]. The day
+    /// of a row says where it is and not how old it is: it is of another process's clock.
     ///
     /// @return how many uploads
-    public int deleteInterruptedUploads() {
+    public synchronized int deleteInterruptedUploads() {
         Cql cql = connection.await();
         int today = (int) (clock.millis() / DAY_MILLIS);
         int deleted = 0;
-        for (int day = today - UPLOAD_ROW_DAYS; day < today - MAX_UPLOAD_DAYS; day++)
+        var found = new HashSet<UploadRow>();
+        for (int day = today - UPLOAD_ROW_DAYS; day <= today + UPLOAD_ROW_DAYS; day++)
             for (Row row : await(cql.execute(UPLOADS_OF_DAY, day).thenCompose(cql::allRows))) {
                 UUID upload = row.getUuid("upload");
+                var each = new UploadRow(day, upload);
+                found.add(each);
+                long now = nanos.getAsLong();
+                unfinished.putIfAbsent(each, now);
+                if (now - unfinished.get(each) < ABANDONED_AFTER.toNanos()) continue;
                 String sha256 = row.getString("sha256");
                 boolean used = !sha256.isEmpty()
                         && readCurrent(cql, new BlobId(row.getString("scope"), sha256))
@@ -222,6 +250,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
                 }
                 await(cql.execute(FORGET_UPLOAD, day, upload));
             }
+        unfinished.keySet().retainAll(found);
         return deleted;
     }
 
@@ -365,7 +394,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
             finished = true;
         }
 
-        /// Deletes the chunks of a content that threw; if that fails, they are deleted two days later.
+        /// Deletes the chunks of a content that threw; if that fails, a sweep deletes them later.
         void deleteUnlessFinished(UploadRow row) {
             if (finished) return;
             try {

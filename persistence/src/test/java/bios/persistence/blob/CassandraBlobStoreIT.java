@@ -11,7 +11,9 @@ import bios.persistence.cassandra.Cql;
 import bios.persistence.cassandra.TestCassandra;
 import bios.protocol.checkpoint.BlobRef;
 import com.datastax.oss.driver.api.core.cql.Row;
+import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
+import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.HashSet;
@@ -30,13 +32,15 @@ class CassandraBlobStoreIT extends BlobStoreContract {
     private static final long DAY = 86_400_000;
     private static final long NOW = 20_000 * DAY;
     private static final AtomicLong CLOCK = new AtomicLong(NOW);
+    private static final AtomicLong ELAPSED = new AtomicLong();
     private static CassandraBlobStore store;
     private static CassandraConnection connection;
 
     @BeforeAll static void open() {
         var settings = CassandraSettings.of(TestCassandra.tables());
         connection = CassandraConnection.to(settings);
-        store = CassandraBlobStore.open(settings, () -> Instant.ofEpochMilli(CLOCK.get()));
+        store = CassandraBlobStore.open(settings, () -> Instant.ofEpochMilli(CLOCK.get()),
+                ELAPSED::get);
     }
 
     @AfterAll static void close() {
@@ -46,6 +50,10 @@ class CassandraBlobStoreIT extends BlobStoreContract {
 
     @BeforeEach void today() {
         CLOCK.set(NOW);
+    }
+
+    private static void elapse(Duration time) {
+        ELAPSED.addAndGet(time.toNanos());
     }
 
     @Override BlobStore store() {
@@ -156,7 +164,8 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         interrupt(() -> store.delete(ref.id()), upload, 6, count - 7);
         long left = chunks(upload);
         assertTrue(left > 20 && left < count, "the deletion was interrupted: " + left);
-        CLOCK.set(NOW + 3 * DAY);
+        assertEquals(0, store.deleteInterruptedUploads());
+        elapse(Duration.ofDays(2));
         interrupt(store::deleteInterruptedUploads, upload, 6, (int) left - 7);
         assertTrue(chunks(upload) > 0, "the sweep was interrupted");
         store.deleteInterruptedUploads();
@@ -164,7 +173,34 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         assertEquals(List.of(), leftovers());
     }
 
-    @Test void theRemainsOfAnInterruptedUploadAreDeletedTwoDaysLater() {
+    @Test void anUploadInProgressIsNotSweptHoweverClocksDiffer() {
+        for (long ahead : new long[] {-20, -5, 3, 5, 20}) {
+            byte[] content = bytes(3 << 20, (int) ahead);
+            BlobRef ref = store.put("progress/differs", out -> {
+                out.write(content, 0, 2 << 20);
+                CLOCK.set(NOW + ahead * DAY);
+                assertEquals(0, store.deleteInterruptedUploads());
+                elapse(Duration.ofHours(20));
+                assertEquals(0, store.deleteInterruptedUploads());
+                CLOCK.set(NOW);
+                out.write(content, 2 << 20, 1 << 20);
+            });
+            assertArrayEquals(content, read(ref), ahead + " days");
+        }
+        assertEquals(List.of(), leftovers());
+    }
+
+    @Test void anUploadThatTakesLongerThanADayIsNotPublished() {
+        var late = assertThrows(UncheckedIOException.class, () -> store.put("progress/late", out -> {
+            out.write(bytes(2 << 20, 1));
+            elapse(Duration.ofHours(25));
+        }));
+        assertTrue(late.getMessage().contains("write it again"), late.getMessage());
+        assertEquals(List.of(), store.list("progress/late"));
+        assertEquals(List.of(), leftovers());
+    }
+
+    @Test void theRemainsOfAnInterruptedUploadAreDeletedTwoDaysAfterTheyWereFound() {
         BlobRef kept = store.put("swept/kept", bytes(10, 1));
         int day = (int) (NOW / DAY);
         UUID half = UUID.randomUUID();
@@ -175,9 +211,11 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         rows(begun, day, half, "swept/half", "");
         // its row was written, only the last step is missing
         rows(begun, day, upload(kept), "swept/kept", kept.id().sha256());
-        CLOCK.set(NOW + 2 * DAY);
+        CLOCK.set(NOW + 10 * DAY);
         assertEquals(0, store.deleteInterruptedUploads());
-        CLOCK.set(NOW + 3 * DAY);
+        elapse(Duration.ofDays(1));
+        assertEquals(0, store.deleteInterruptedUploads());
+        elapse(Duration.ofDays(1));
         assertEquals(1, store.deleteInterruptedUploads());
         assertArrayEquals(bytes(10, 1), read(kept));
         assertEquals(List.of(), leftovers());
