@@ -23,6 +23,8 @@ import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.locks.LockSupport;
 import java.util.function.LongPredicate;
 import org.apache.pekko.actor.Cancellable;
+import org.apache.pekko.stream.javadsl.Sink;
+import org.apache.pekko.stream.javadsl.Source;
 import org.apache.pekko.util.ByteString;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -218,6 +220,21 @@ class RequestMemoryTest {
         others.release();
         rest.release();
         assertEquals(0, memory.taken());
+    }
+
+    @Test void whatIsMadeForAClientThatIsGoneBeforeItBeganEnds() {
+        var later = new ArrayList<Runnable>();
+        var responses = new ResponseMemory(new RequestMemory(8 << 20), (_, task) -> {
+            later.add(task);
+            return Cancellable.alreadyCancelled();
+        });
+        var ends = new AtomicLong();
+        var bytes = responses.ending(Source.single(ByteString.fromString("x")), ends::incrementAndGet);
+        assertEquals(0, ends.get());
+        later.forEach(Runnable::run);
+        assertEquals(1, ends.get());
+        bytes.runWith(Sink.ignore(), service.kit.system()).toCompletableFuture().join();
+        while (ends.get() < 2) Thread.onSpinWait();
     }
 
     @Test void aResponseOfAnySizeCanBeHadAlone() {
