@@ -43,7 +43,8 @@ class TokenizerTest(GatewayCase):
     def test_the_texts_of_tokens_come_from_a_vocabulary_of_bytes(self):
         tokenizer = self.tokenizer()
         self.state.files[f"/{MODEL}/resolve/main/tokenizer.json"] = json.dumps({
-            "decoder": {"type": "ByteLevel"}, "model": {"vocab": {"a": 0, "\u0120b": 1, "\u00c3\u00bc": 2, "\u00c3": 3, "<s>": 4, "\u4e00": 6}},
+            "decoder": {"type": "ByteLevel"},
+            "model": {"vocab": {"a": 0, "\u0120b": 1, "\u00c3\u00bc": 2, "\u00c3": 3, "<s>": 4, "\u4e00": 6}},
             "added_tokens": [{"id": 4, "content": "<s>"}, {"id": 5, "content": "</s> "}]}).encode()
         with mock.patch.dict("sys.modules", {"tokenizers": None}):
             self.assertEqual(tokenizer.pieces([0, 1, 2, 3, 5, 4, 1]), ["a", " b", "\u00fc", "\ufffd", "</s> ", "<s>", " b"])

@@ -68,11 +68,11 @@ def chat_to_datum(messages: Sequence[Mapping[str, Any]], tokenizer: Any, *, trai
     """A datum of a chat, written by the model's chat template.
 
     ``messages``: ``{"role", "content"}``; ``train_on``: ``assistant``: what the assistant says, with the tokens that end it;
-    ``last``: only its last message, and what comes after it is left out; ``all``: every token. ``max_length``: tokens that are kept, from the front;
-    ``template``: more arguments of ``apply_chat_template``. The header of a message (what the template writes for
-    ``add_generation_prompt``) is not learned. A template that rewrites earlier messages when later ones come (Qwen3's drops what
-    was thought), so that the tokens of a message cannot be told, is refused with ``assistant``: make a datum with ``last`` of
-    each answer and what comes before it, ``messages[:i + 1]``.
+    ``last``: only its last message, and what comes after it is left out; ``all``: every token. ``max_length``: tokens
+    that are kept, from the front; ``template``: more arguments of ``apply_chat_template``. The header of a message (what the
+    template writes for ``add_generation_prompt``) is not learned. A template that rewrites earlier messages when later ones
+    come (Qwen3's drops what was thought), so that the tokens of a message cannot be told, is refused with ``assistant``: make
+    a datum with ``last`` of each answer and what comes before it, ``messages[:i + 1]``.
     """
     if train_on not in TRAINED:
         raise InvalidArgumentError("train_on", f"expected one of {', '.join(TRAINED)}, got {train_on!r}")

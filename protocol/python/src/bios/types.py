@@ -249,7 +249,8 @@ class TensorData:
     """A tensor: numbers of one type with a shape, row-major.
 
     ``data``: the numbers, flat or nested (then the nesting gives the shape), as a list, a numpy array or a torch
-    tensor (of no dimension: a vector of one); ``dtype``: ``int64`` or ``float32``, by default what the numbers are; ``shape``: by default a vector.
+    tensor (of no dimension: a vector of one); ``dtype``: ``int64`` or ``float32``, by default what the numbers
+    are; ``shape``: by default a vector.
     """
 
     __slots__ = ("dtype", "shape", "_packed", "_list")

@@ -82,8 +82,9 @@ class PPOTrainer:
         ``config``: a :class:`PPOConfig`, or a dict of some of its settings. ``reward_fn``: the reward of a rollout.
         ``preference``: instead, which of two rollouts of a prompt is better: a :class:`Judge` or a function; the reward is
         then the share of its group that a rollout wins against. ``reference``: the weights that ``kl_coef`` holds on to
-        (default: those of the run now, saved as sampler weights that expire after 30 days). ``value_fn``: the values of generalized advantage estimation (default: the mean
-        reward of the group). ``tokenizer``: else the base model's, as the server has it.
+        (default: those of the run now, saved as sampler weights that expire after 30 days). ``value_fn``: the values of
+        generalized advantage estimation (default: the mean reward of the group). ``tokenizer``: else the base model's, as
+        the server has it.
         """
         if not isinstance(client, TrainingClient):
             raise InvalidArgumentError("client", f"expected a TrainingClient, got {type(client).__name__}")
@@ -206,11 +207,11 @@ class PPOTrainer:
         """Trains on rollouts with their rewards: ``num_substeps`` optimizer steps, each over a part of them.
 
         Rollouts whose tokens all have advantage 0, such as those of a group with equal rewards, are left out; if none
-        is left, no step is made: ``step`` stays, and ``grad_norm`` is 0. Returns metrics: ``mean_reward``, ``reward_std``, ``tokens_per_completion``,
-        ``stopped`` (share that ended by themselves), ``entropy`` (estimated from the samples), ``constant_groups``
-        (share of groups with equal rewards), ``kl_reference`` (with a reference), and of the training
-        ``kl_sample_train`` and ``kl_sample_train_v2`` (how far the weights have moved from those that sampled; of the
-        first substep 0 but for rounding), ``clip_fraction``, ``loss``, ``grad_norm`` and ``step``.
+        is left, no step is made: ``step`` stays, and ``grad_norm`` is 0. Returns metrics: ``mean_reward``,
+        ``reward_std``, ``tokens_per_completion``, ``stopped`` (share that ended by themselves), ``entropy`` (estimated from
+        the samples), ``constant_groups`` (share of groups with equal rewards), ``kl_reference`` (with a reference), and of
+        the training ``kl_sample_train`` and ``kl_sample_train_v2`` (how far the weights have moved from those that sampled;
+        of the first substep 0 but for rounding), ``clip_fraction``, ``loss``, ``grad_norm`` and ``step``.
         """
         client, settings = self.client, self.config
         items = list(rollouts)
