@@ -57,10 +57,10 @@ public final class SimulatedRegister {
         return new DeathReport(run, name, deaths, executed.getOrDefault(run, 0L), position, times, "it died");
     }
 
-    /// What a process that starts now knows of a run.
+    /// What the process knows of a run.
     public Optional<DeathReport> report(RunId run) {
         DeathReport known = reports.get(run);
-        return known != null ? Optional.of(known)
+        return known != null ? Optional.of(known.executedUpTo(executed.getOrDefault(run, 0L)))
                 : executed.containsKey(run) ? Optional.of(report(run, 0, 0)) : Optional.empty();
     }
 
