@@ -63,6 +63,11 @@ std::string shared(const std::string& text) {
     return std::regex_replace(text, variable, "__shared__ $1 emu_$2$3; auto& $2 = *emu::declared(&emu_$2);");
 }
 
+bool warpgroupsDiffer() {
+    const char* fault = getenv("CUDA_EMULATOR_FAULT");
+    return fault && strstr(fault, "warpgroups");
+}
+
 int run(const std::vector<std::string>& words, const std::string& output) {
     std::vector<char*> argv;
     for (auto& w : words) argv.push_back((char*) w.c_str());
@@ -85,7 +90,8 @@ int run(const std::vector<std::string>& words, const std::string& output) {
 
 extern "C" {
 const char* nvrtcGetErrorString(int e) { return e == OK ? "NVRTC_SUCCESS" : e == COMPILATION ? "NVRTC_ERROR_COMPILATION" : "NVRTC_ERROR_INVALID_INPUT"; }
-int nvrtcVersion(int* major, int* minor) { *major = 12; *minor = 6; return OK; }
+// Another version where images are others: programs keep them by it.
+int nvrtcVersion(int* major, int* minor) { *major = 12; *minor = warpgroupsDiffer() ? 7 : 6; return OK; }
 int nvrtcGetNumSupportedArchs(int* n) { *n = 4; return OK; }
 int nvrtcGetSupportedArchs(int* a) { a[0] = 80; a[1] = 86; a[2] = 89; a[3] = 90; return OK; }
 int nvrtcCreateProgram(Program** p, const char* source, const char* name, int n, const char* const* headers, const char* const* names) {
@@ -105,8 +111,7 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
         if (o.rfind("-D", 0) == 0) defines.push_back(o);
         if (o.rfind("--define-macro=", 0) == 0) defines.push_back("-D" + o.substr(15));
     }
-    const char* fault = getenv("CUDA_EMULATOR_FAULT");
-    if (fault && strstr(fault, "warpgroups")) defines.push_back("-DEMU_WARPGROUPS_DIFFER");
+    if (warpgroupsDiffer()) defines.push_back("-DEMU_WARPGROUPS_DIFFER");
     if (arch.rfind("sm_", 0) != 0) {
         p->log = "the emulated NVRTC needs an option --gpu-architecture=sm_..";
         return COMPILATION;
