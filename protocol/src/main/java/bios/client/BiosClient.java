@@ -51,6 +51,8 @@ public final class BiosClient implements AutoCloseable {
     private final OperationThrottle followed;
     private final AtomicLong runs = new AtomicLong();
     private final AtomicLong samplers = new AtomicLong();
+    /// Of the batches that are not accepted.
+    private final AtomicLong heldBytes = new AtomicLong();
     private final AtomicReference<CompletionStage<String>> session = new AtomicReference<>();
     private boolean closed;
 
@@ -363,6 +365,23 @@ public final class BiosClient implements AutoCloseable {
     /// Runs what counts against the bound of unfinished operations.
     <A> CompletionStage<A> limited(Supplier<CompletionStage<A>> operation) {
         return limit.run(operation);
+    }
+
+    /// Counts the bytes of a batch until it is accepted; a single one may have any number. Returns why there
+    /// are too many.
+    Optional<BiosException> hold(long bytes) {
+        long before = heldBytes.getAndUpdate(held -> isFull(held, bytes) ? held : held + bytes);
+        return isFull(before, bytes) ? Optional.of(new BiosException.ClientFull(before + " bytes of batches"
+                + " wait to be accepted; send more when some are")) : Optional.empty();
+    }
+
+    private boolean isFull(long held, long bytes) {
+        return held > 0 && bytes > 0 && held + bytes > settings.maxWaitingBytes();
+    }
+
+    /// The batch is accepted, or will not be.
+    void release(long bytes) {
+        heldBytes.addAndGet(-bytes);
     }
 
     static Throwable cause(Throwable failed) {

@@ -22,7 +22,9 @@ import java.util.function.Consumer;
 /// @param session UUID of the session of the service: a program that was killed finds its runs again if it
 ///     comes back with the same one
 /// @param maxOperations operations and sampling requests that are not finished; further ones wait here
-/// @param maxWaiting requests that wait here, and their bytes in `maxWaitingBytes`; further ones are refused
+/// @param maxWaiting requests that wait here; further ones are refused
+/// @param maxWaitingBytes bytes of the requests that wait, of the batches that are not accepted, and of an
+///     answer; further ones are refused
 /// @param silence after so long without a sign of the gateway the next one is tried
 /// @param base settings of Pekko for the client's own actor system
 /// @param waits is told why something waits; called often, and by Pekko's threads

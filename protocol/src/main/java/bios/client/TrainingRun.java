@@ -70,7 +70,7 @@ public final class TrainingRun {
 
     /// A sampler of the weights after the operations so far.
     public CompletionStage<Sampler> sampler() {
-        return submit(Answer.Saved.class, seq -> new Request.Snapshot(id.value(), seq,
+        return submit(Answer.Saved.class, 0, seq -> new Request.Snapshot(id.value(), seq,
                 BiosClient.number(new Request.Snapshot(id.value(), seq, 0))))
                 .thenApply(saved -> new Sampler(client, saved.sampler().orElseThrow()));
     }
@@ -86,14 +86,25 @@ public final class TrainingRun {
     ///
     /// @param expected type of its result
     public <A extends Answer> CompletionStage<A> submit(Class<A> expected, Operation operation) {
-        return submit(expected, seq -> new Request.Submit(id.value(), seq, operation));
+        return submit(expected, bytes(operation), seq -> new Request.Submit(id.value(), seq, operation));
     }
 
-    private synchronized <A extends Answer> CompletionStage<A> submit(Class<A> expected,
+    /// The bytes of a batch.
+    private static long bytes(Operation operation) {
+        return operation instanceof Operation.ForwardBackward pass ? pass.data().stream().mapToLong(datum ->
+                (long) Integer.BYTES * datum.tokens().length + datum.lossInputs().values().stream()
+                        .mapToLong(tensor -> tensor.data().length).sum()).sum() : 0;
+    }
+
+    /// @param bytes that the request holds in memory until it is accepted
+    private synchronized <A extends Answer> CompletionStage<A> submit(Class<A> expected, long bytes,
             LongFunction<Request> request) {
+        Optional<BiosException> full = client.hold(bytes);
+        if (full.isPresent()) return CompletableFuture.failedStage(full.get());
         long seq = nextSeq++;
         CompletionStage<Void> before = accepted;
         var mine = new CompletableFuture<Void>();
+        mine.whenComplete((_, _) -> client.release(bytes));
         // The service accepts the operations of a run in the order of the calls.
         accepted = mine;
         CompletionStage<A> result = client.limited(() -> before

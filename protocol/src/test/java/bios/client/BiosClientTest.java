@@ -92,6 +92,23 @@ class BiosClientTest {
         }
     }
 
+    @Test void batchesThatAreNotAcceptedAreBoundedInBytes() throws Exception {
+        var session = new Accepting();
+        Batch batch = Batch.ofTexts(List.of(new int[100]));
+        try (var gateway = new ScriptedGateway(ClientMessage.MINOR, session);
+                BiosClient client = BiosClient.connect(ClientSettings.of(gateway.address())
+                        .withMaxWaiting(100, 100))) {
+            TrainingRun run = client.run(RUN, 1);
+            var first = run.submit(Answer.Stepped.class, batch.operation(false));
+            assertEquals("client_full", code(run.submit(Answer.Stepped.class, batch.operation(false))));
+            assertEquals(2, run.nextSeq(), "nothing was counted");
+            session.accept(9);
+            get(first);
+            get(run.submit(Answer.Stepped.class, batch.operation(false)));
+            assertEquals(List.of(1L, 2L), session.arrived());
+        }
+    }
+
     /// Holds all answers until the client has pinged twice.
     private static final class Holding implements ScriptedGateway.Session {
         private final List<Caller> held = new ArrayList<>();
