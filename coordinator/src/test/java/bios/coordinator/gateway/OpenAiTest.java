@@ -318,6 +318,7 @@ class OpenAiTest {
             String few = PROMPT.replace("5", "5, 'n': 100, 'stream': true");
             Answer answer = small.post("/v1/completions", few);
             assertTrue(new String(answer.bytes(), StandardCharsets.UTF_8).endsWith("[DONE]\n\n"));
+            untilAllIsGivenBack(small);
             RequestMemory.Share others = small.memory.new Share();
             others.take(7 << 17);
             RequestMemory.Share more = small.memory.new Share();
@@ -327,10 +328,16 @@ class OpenAiTest {
             refuses(small.post("/v1/completions", few.replace("true", "false")), 429, "", "busy");
             others.release();
             more.release();
+            untilAllIsGivenBack(small);
             assertEquals(100, small.post("/v1/completions", few.replace("true", "false")).json()
                     .path("choices").size());
-            while (small.memory.taken() != 0) Thread.onSpinWait();
+            untilAllIsGivenBack(small);
         }
+    }
+
+    /// An answer gives its memory back after its client has read the last of it.
+    private static void untilAllIsGivenBack(TestService of) {
+        while (of.memory.taken() != 0) Thread.onSpinWait();
     }
 
     @Test void anAnswerOfManyTokensIsWrittenWhileItIsRead() {
@@ -344,7 +351,7 @@ class OpenAiTest {
                 assertEquals(2999, last.path("index").asInt());
                 assertEquals(more.isEmpty() ? 0 : 2, last.at("/logprobs/tokens").size());
                 assertEquals(6000, answer.path("usage").path("completion_tokens").asInt());
-                while (large.memory.taken() != 0) Thread.onSpinWait();
+                untilAllIsGivenBack(large);
             }
         }
     }
