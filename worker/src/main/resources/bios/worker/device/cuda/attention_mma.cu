@@ -14,23 +14,6 @@ constexpr int THREADS = 128;
 constexpr int QUERIES = 64;      // of a tile
 constexpr int STREAMED = 32;     // queries at a time in the gradient of keys and values
 
-// The operands of a call.
-struct Call {
-    Matrix q;
-    Matrix keys;                 // packed; for pages only the element type
-    Matrix values;
-    const long long* pages;
-    const int* blockTable;
-    long long keyOffset;
-    long long valueOffset;
-    const Span* spans;
-    const SpanTile* tiles;
-    int heads;
-    int kvHeads;
-    int window;
-    float scale;
-};
-
 template<int D> __device__ __forceinline__ char* chunk(char* rows, int row, int c) {
     return rows + row * (2 * D) + ((c ^ (row & 7)) << 4);
 }
@@ -201,7 +184,7 @@ struct Rows {
 };
 
 // A tile of M·QUERIES queries, M·16 for each warp.
-template<int D, int M> __device__ void attend(const Call& call, const Matrix& out, const Matrix& lse,
+template<int D, int M> __device__ void attend(const Attention& call, const Matrix& out, const Matrix& lse,
         char* shared) {
     constexpr int BYTES = BLOCK * D * 2, ALL_QUERIES = M * QUERIES;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16 * M;
@@ -307,7 +290,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_wide_128(Matrix 
         window, scale}, out, lse, shared);
 }
 
-template<int D> __device__ void gradientOfQueries(const Call& call, const Matrix& dq, const Matrix& dout,
+template<int D> __device__ void gradientOfQueries(const Attention& call, const Matrix& dq, const Matrix& dout,
         const Matrix& lse, const Matrix& delta, char* shared) {
     constexpr int BYTES = BLOCK * D * 2;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
@@ -390,7 +373,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_queries
 }
 
 // Starts to copy STREAMED queries with their gradients, and loads their logarithms and shifts.
-template<int D> __device__ __forceinline__ void copyStage(const Call& call, const Matrix& dout,
+template<int D> __device__ __forceinline__ void copyStage(const Attention& call, const Matrix& dout,
         const Matrix& lse, const Matrix& delta, const Span& span, int first, int group, int kvHead, char* to,
         float* numbers) {
     copyQueries<D, STREAMED>(to, call.q, span, first, group, kvHead);
@@ -405,7 +388,7 @@ template<int D> __device__ __forceinline__ void copyStage(const Call& call, cons
     }
 }
 
-template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& dk, const Matrix& dv,
+template<int D> __device__ void gradientOfKeys(const Attention& call, const Matrix& dk, const Matrix& dv,
         const Matrix& dout, const Matrix& lse, const Matrix& delta, char* shared) {
     constexpr int BYTES = 2 * STREAMED * D * 2;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;

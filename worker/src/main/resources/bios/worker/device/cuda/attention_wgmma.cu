@@ -16,23 +16,6 @@ constexpr int PIECE = 128;       // bytes of a row of a piece
 constexpr int STEPS = STREAMED / 16;
 static_assert(BLOCK == STREAMED, "a block of keys is a stage");
 
-// The operands of attention.
-struct Forward {
-    Matrix q;
-    Matrix keys;                 // packed; for pages only the element type
-    Matrix values;
-    const long long* pages;
-    const int* blockTable;
-    long long keyOffset;
-    long long valueOffset;
-    const Span* spans;
-    const SpanTile* tiles;
-    int heads;
-    int kvHeads;
-    int window;
-    float scale;
-};
-
 // The operands of its gradients.
 struct Call {
     Matrix dout;
@@ -150,14 +133,14 @@ __device__ __forceinline__ char* aligned(char* shared) {
 }
 
 // Starts to copy the keys and values of a block.
-template<int D> __device__ __forceinline__ void copyKeysAndValues(char* to, const Forward& call,
+template<int D> __device__ __forceinline__ void copyKeysAndValues(char* to, const Attention& call,
         const Span& span, int block, int kvHead) {
     copyBlock<D>(to, blockOf(call.keys, call.pages, call.blockTable, call.keyOffset, span, block, kvHead, D));
     copyBlock<D>(to + BLOCK * D * 2, blockOf(call.values, call.pages, call.blockTable, call.valueOffset, span,
         block, kvHead, D));
 }
 
-template<int D> __device__ __forceinline__ void attend(const Forward& call, const Matrix& out,
+template<int D> __device__ __forceinline__ void attend(const Attention& call, const Matrix& out,
         const Matrix& lse, char* shared) {
     constexpr int BYTES = BLOCK * D * 2;
     int lane = threadIdx.x % 32, warpgroup = __shfl_sync(ALL, threadIdx.x / 128, 0);

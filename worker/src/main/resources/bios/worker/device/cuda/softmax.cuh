@@ -8,6 +8,23 @@
 
 constexpr float LOG2E = 1.4426950408889634f;
 
+// The operands of attention.
+struct Attention {
+    Matrix q;
+    Matrix keys;                 // packed; for pages only the element type
+    Matrix values;
+    const long long* pages;
+    const int* blockTable;
+    long long keyOffset;
+    long long valueOffset;
+    const Span* spans;
+    const SpanTile* tiles;
+    int heads;
+    int kvHeads;
+    int window;
+    float scale;
+};
+
 __device__ __forceinline__ float quadMax(float x) {
     x = fmaxf(x, __shfl_xor_sync(ALL, x, 1));
     return fmaxf(x, __shfl_xor_sync(ALL, x, 2));
