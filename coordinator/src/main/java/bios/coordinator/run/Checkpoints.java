@@ -1,6 +1,7 @@
 package bios.coordinator.run;
 
 import bios.coordinator.run.RunEvent.CheckpointDeleted;
+import bios.coordinator.run.RunEvent.CheckpointsExpired;
 import bios.coordinator.run.RunEvent.ExpirySet;
 import bios.coordinator.run.RunEvent.PublicationSet;
 import bios.coordinator.run.RunEvent.SnapshotsReleased;
@@ -15,6 +16,7 @@ import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
+import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashSet;
@@ -31,9 +33,12 @@ import java.util.stream.Stream;
 ///
 /// @param versions all versions of named checkpoints, oldest first
 /// @param snapshots ephemeral snapshots, oldest first
-public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snapshots) {
+/// @param retained versions that were deleted or have expired, and stay for other runs only, which may have
+///     to load them again; oldest first
+public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snapshots,
+        @JsonInclude(JsonInclude.Include.NON_EMPTY) List<CheckpointManifest> retained) {
     /// No checkpoints.
-    public static final Checkpoints NONE = new Checkpoints(List.of(), List.of());
+    public static final Checkpoints NONE = new Checkpoints(List.of(), List.of(), List.of());
 
     /// The fault of a use of weights that are no longer kept.
     public static final String SNAPSHOT_EXPIRED = "snapshot_expired";
@@ -49,6 +54,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     public Checkpoints {
         versions = List.copyOf(versions);
         snapshots = List.copyOf(snapshots);
+        retained = retained == null ? List.of() : List.copyOf(retained); // absent in earlier builds
     }
 
     /// Adds a new version of a name, or a snapshot. The same content replaces the earlier copy.
@@ -60,20 +66,22 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
             kept.removeIf(s -> s.session().equals(owner)
                     && s.manifest().adapter().equals(manifest.adapter()));
             kept.add(new Snapshot(owner, manifest));
-            return new Checkpoints(versions, kept);
+            return new Checkpoints(versions, kept, retained);
         }
         var kept = new ArrayList<>(versions);
         newest(manifest.kind(), manifest.name().get()).filter(v -> sameBlobs(v, manifest))
                 .ifPresent(kept::remove);
         kept.add(manifest);
-        return new Checkpoints(kept, snapshots);
+        return new Checkpoints(kept, snapshots, retained);
     }
 
-    /// What no name refers to, oldest first: replaced versions, and snapshots but for the newest.
+    /// What no name refers to, oldest first: versions that were replaced or removed, and snapshots but for the
+    /// newest.
     ///
     /// @param newest this many snapshots are not among them
     List<Unnamed> unnamed(int newest) {
-        return Stream.concat(replaced().stream().map(v -> new Unnamed(v.adapter().id(), Optional.empty())),
+        Stream<CheckpointManifest> old = Stream.concat(retained.stream(), replaced().stream());
+        return Stream.concat(old.map(v -> new Unnamed(v.adapter().id(), Optional.empty())),
                 snapshots.stream().limit(Math.max(0, snapshots.size() - newest)).map(Checkpoints::unnamed))
                 .distinct().toList();
     }
@@ -91,9 +99,12 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     Checkpoints release(Collection<Unnamed> weights) {
         var gone = Set.copyOf(weights);
         var names = new HashSet<Named>();
-        List<CheckpointManifest> kept = versions.reversed().stream().filter(v -> names.add(Named.of(v))
-                || !gone.contains(new Unnamed(v.adapter().id(), Optional.empty()))).toList().reversed();
-        return new Checkpoints(kept, snapshots.stream().filter(s -> !gone.contains(unnamed(s))).toList());
+        Predicate<CheckpointManifest> stays =
+                v -> !gone.contains(new Unnamed(v.adapter().id(), Optional.empty()));
+        List<CheckpointManifest> kept = versions.reversed().stream()
+                .filter(v -> names.add(Named.of(v)) || stays.test(v)).toList().reversed();
+        return new Checkpoints(kept, snapshots.stream().filter(s -> !gone.contains(unnamed(s))).toList(),
+                retained.stream().filter(stays).toList());
     }
 
     /// Whether a name exists that a save may use again without another checkpoint.
@@ -139,17 +150,22 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
 
     /// Whether a checkpoint or snapshot has the content of `manifest`, whatever has been set on it since.
     boolean holds(CheckpointManifest manifest) {
-        return all().anyMatch(m -> m.kind() == manifest.kind() && m.name().equals(manifest.name())
+        return found().anyMatch(m -> m.kind() == manifest.kind() && m.name().equals(manifest.name())
                 && sameBlobs(m, manifest));
     }
 
     /// Whether weights are those of a published checkpoint, or of an earlier version of one.
     boolean publishes(BlobId adapter) {
-        return all().anyMatch(m -> m.readableByAll() && m.adapter().id().equals(adapter));
+        return found().anyMatch(m -> m.readableByAll() && m.adapter().id().equals(adapter));
     }
 
     /// Whether weights are those of a checkpoint or snapshot.
     boolean holds(BlobId adapter) {
+        return found().anyMatch(m -> m.adapter().id().equals(adapter));
+    }
+
+    /// Whether a run that has loaded weights can load them again.
+    boolean keeps(BlobId adapter) {
         return all().anyMatch(m -> m.adapter().id().equals(adapter));
     }
 
@@ -158,13 +174,8 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return answer(resolve(path, nowMillis), path + " does not exist or was deleted");
     }
 
-    /// The reply about the use of weights that a sampler is pinned to.
-    RunReply answer(BlobId adapter) {
-        return holds(adapter) ? new RunReply.Done() : expired();
-    }
-
     /// The reply about weights that the caller can no longer use.
-    RunReply expired() {
+    static RunReply expired() {
         return new RunReply.Refused(Reason.EXPIRED, EXPIRED);
     }
 
@@ -174,8 +185,22 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     }
 
     /// Deletes a name.
-    Decision decideDelete(CheckpointKind kind, CheckpointName name) {
-        return ofKnown(kind, name, new CheckpointDeleted(kind, name));
+    ///
+    /// @param loaded whether another run may have to load an adapter again
+    Decision decideDelete(CheckpointKind kind, CheckpointName name, Predicate<BlobId> loaded) {
+        return ofKnown(kind, name,
+                new CheckpointDeleted(kind, name, adapters(v -> named(v, kind, name), loaded)));
+    }
+
+    /// The event that removes what has expired.
+    ///
+    /// @param loaded whether another run may have to load an adapter again
+    CheckpointsExpired expired(long nowMillis, Predicate<BlobId> loaded) {
+        return new CheckpointsExpired(nowMillis, adapters(over(nowMillis), loaded));
+    }
+
+    private List<BlobId> adapters(Predicate<CheckpointManifest> removed, Predicate<BlobId> loaded) {
+        return versions.stream().filter(removed).map(v -> v.adapter().id()).filter(loaded).toList();
     }
 
     /// Sets when a name expires; empty: never.
@@ -220,40 +245,55 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return newest(kind, name).isPresent();
     }
 
-    Checkpoints delete(CheckpointKind kind, CheckpointName name) {
-        return keeping(v -> !named(v, kind, name), _ -> true);
+    /// Removes a name.
+    ///
+    /// @param adapters these stay for other runs
+    Checkpoints delete(CheckpointKind kind, CheckpointName name, Collection<BlobId> adapters) {
+        return without(v -> named(v, kind, name), _ -> false, adapters);
     }
 
     Checkpoints release(String session) {
-        return keeping(_ -> true, s -> !s.session().equals(session));
+        return without(_ -> false, s -> s.session().equals(session), List.of());
     }
 
-    /// Removes what has expired. A name whose newest version has expired is gone with all its versions: one
-    /// that was replaced does not appear again.
-    Checkpoints expire(long nowMillis) {
-        return keeping(v -> !expired(v, nowMillis) && newest(v.kind(), v.name().orElseThrow())
-                .filter(n -> expired(n, nowMillis)).isEmpty(), s -> !expired(s.manifest(), nowMillis));
+    /// Removes what has expired.
+    ///
+    /// @param adapters these stay for other runs
+    Checkpoints expire(long nowMillis, Collection<BlobId> adapters) {
+        return without(over(nowMillis), s -> expired(s.manifest(), nowMillis), adapters);
+    }
+
+    /// Whether a version has expired. A name whose newest version has expired is gone with all its versions:
+    /// one that was replaced does not appear again.
+    private Predicate<CheckpointManifest> over(long nowMillis) {
+        return v -> expired(v, nowMillis) || newest(v.kind(), v.name().orElseThrow())
+                .filter(n -> expired(n, nowMillis)).isPresent();
     }
 
     /// A name is published as it is now: versions that it replaced, and those that replace it, are not.
     Checkpoints publication(CheckpointKind kind, CheckpointName name, boolean published) {
         CheckpointManifest newest = newest(kind, name).orElse(null);
         return new Checkpoints(versions.stream().map(v -> !named(v, kind, name) || published && v != newest
-                ? v : v.published(published)).toList(), snapshots);
+                ? v : v.published(published)).toList(), snapshots, retained);
     }
 
     Checkpoints expiry(CheckpointKind kind, CheckpointName name, Optional<Long> at) {
         return new Checkpoints(versions.stream().map(v -> named(v, kind, name)
-                ? v.expiring(at) : v).toList(), snapshots);
+                ? v.expiring(at) : v).toList(), snapshots, retained);
     }
 
     /// The next time at which a checkpoint expires; empty: no checkpoint expires.
     Optional<Long> nextExpiry() {
-        return all().flatMap(m -> m.expiresAtMillis().stream()).min(Long::compare);
+        return found().flatMap(m -> m.expiresAtMillis().stream()).min(Long::compare);
     }
 
     /// All manifests.
     Stream<CheckpointManifest> all() {
+        return Stream.concat(retained.stream(), found());
+    }
+
+    /// All manifests of which clients know.
+    private Stream<CheckpointManifest> found() {
         return Stream.concat(versions.stream(), snapshots.stream().map(Snapshot::manifest));
     }
 
@@ -267,9 +307,13 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return Stream.concat(Stream.of(manifest.adapter()), manifest.optimizer().stream());
     }
 
-    private Checkpoints keeping(Predicate<CheckpointManifest> version, Predicate<Snapshot> snapshot) {
-        return new Checkpoints(versions.stream().filter(version).toList(),
-                snapshots.stream().filter(snapshot).toList());
+    private Checkpoints without(Predicate<CheckpointManifest> version, Predicate<Snapshot> snapshot,
+            Collection<BlobId> adapters) {
+        var stay = Set.copyOf(adapters);
+        var more = new ArrayList<>(retained);
+        versions.stream().filter(v -> version.test(v) && stay.contains(v.adapter().id())).forEach(more::add);
+        return new Checkpoints(versions.stream().filter(version.negate()).toList(),
+                snapshots.stream().filter(snapshot.negate()).toList(), more);
     }
 
     private static boolean named(CheckpointManifest manifest, CheckpointKind kind, CheckpointName name) {

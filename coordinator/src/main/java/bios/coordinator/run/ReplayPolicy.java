@@ -6,6 +6,7 @@ import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
 import java.time.Duration;
 import java.util.Optional;
+import java.util.function.Predicate;
 
 /// The rule for executing operations that met a fault of a moment or a worker, and for setting one aside
 /// (docs/decisions/0007-blame.md). No other code implements a part of it. Pure.
@@ -15,12 +16,24 @@ import java.util.Optional;
 /// @param waited the position of the suspected operation whose delay has elapsed; 0: none
 /// @param waiting whether a delay is running
 /// @param trouble the last fault of an operation that is not its own
+/// @param opening the last fault of the run's opening, until it is open; counts against no operation
 record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean waiting,
-        Optional<Trouble> trouble) {
-    /// Faults of one operation that another attempt, moment or worker may not meet.
+        Optional<Trouble> trouble, Optional<Trouble> opening) {
+    /// Faults of one operation, or of an opening at the operation before it, that another attempt, moment or
+    /// worker may not meet.
     ///
-    /// @param times how often the operation met the same one in a row
-    record Trouble(long position, int times, Fault why) {}
+    /// @param times how often the same one was met in a row
+    record Trouble(long position, int times, Fault why) {
+        private boolean store() {
+            return why.code().equals(EngineCommand.STORE_FAILED);
+        }
+
+        private static Optional<Trouble> again(Optional<Trouble> last, long position, Fault why) {
+            int times = last.filter(t -> t.position() == position && t.why().code().equals(why.code()))
+                    .map(Trouble::times).orElse(0) + 1;
+            return Optional.of(new Trouble(position, times, why));
+        }
+    }
 
     /// What must happen before an operation is sent to the engine.
     sealed interface Verdict {
@@ -50,7 +63,8 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
 
     /// The policy of an entity that has just started.
     static ReplayPolicy initial(RunSettings settings) {
-        return new ReplayPolicy(settings.attempts(), settings.retryAfter(), 0, false, Optional.empty());
+        return new ReplayPolicy(settings.attempts(), settings.retryAfter(), 0, false, Optional.empty(),
+                Optional.empty());
     }
 
     /// What must happen before the operation at `position` is sent to the engine.
@@ -70,30 +84,34 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
 
     /// The delay has started.
     ReplayPolicy delaying() {
-        return new ReplayPolicy(attempts, retryAfter, waited, true, trouble);
+        return new ReplayPolicy(attempts, retryAfter, waited, true, trouble, opening);
     }
 
     /// The delay before the operation at `position` has elapsed.
     ReplayPolicy delayed(long position) {
-        return new ReplayPolicy(attempts, retryAfter, position, false, trouble);
+        return new ReplayPolicy(attempts, retryAfter, position, false, trouble, opening);
     }
 
     /// The session has ended: the delay starts again.
     ReplayPolicy interrupted() {
-        return new ReplayPolicy(attempts, retryAfter, 0, false, trouble);
+        return new ReplayPolicy(attempts, retryAfter, 0, false, trouble, opening);
     }
 
     /// The operation at `position` met a fault that is not its own.
     ReplayPolicy troubled(long position, Fault why) {
-        int times = trouble.filter(t -> t.position() == position && t.why().code().equals(why.code()))
-                .map(Trouble::times).orElse(0) + 1;
-        return new ReplayPolicy(attempts, retryAfter, waited, waiting,
-                Optional.of(new Trouble(position, times, why)));
+        return new ReplayPolicy(attempts, retryAfter, waited, waiting, Trouble.again(trouble, position, why),
+                opening);
     }
 
-    /// The engine could not open the run at its recovery point because of a store.
+    /// The engine could not open the run at its recovery point.
     ReplayPolicy notOpened(TrainingRun run, Fault why) {
-        return troubled(trouble.map(Trouble::position).orElse(run.recovery().position() + 1), why);
+        return new ReplayPolicy(attempts, retryAfter, waited, waiting, trouble,
+                Trouble.again(opening, run.recovery().position() + 1, why));
+    }
+
+    /// The run is open at its recovery point.
+    ReplayPolicy opened() {
+        return new ReplayPolicy(attempts, retryAfter, waited, waiting, trouble, Optional.empty());
     }
 
     /// Whether the operation at `position` is the one that met a fault that is not its own.
@@ -101,22 +119,40 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
         return trouble.filter(t -> t.position() == position).isPresent();
     }
 
-    /// Whether the last fault was met as often in a row as sets an operation aside.
-    boolean repeated() {
-        return trouble.filter(t -> t.times() >= attempts).isPresent();
+    /// The fault for which the run waits, if its owner may give up what waits: that of a store, or another
+    /// that was met as often in a row as sets an operation aside.
+    Optional<Fault> waitsFor(TrainingRun run) {
+        return waitsFor(run, t -> t.store() || t.times() >= attempts);
     }
 
-    /// The fault of a store for which the run waits, if it does.
-    Optional<Fault> storeFault(TrainingRun run) {
-        return trouble.map(Trouble::why).filter(why -> why.code().equals(EngineCommand.STORE_FAILED))
-                .filter(_ -> run.pending().stream().anyMatch(o -> !o.settled()
-                        && o.position() <= trouble.get().position()));
+    /// The fault for which the run waits, if it was met that often.
+    Optional<Fault> waitsInVainFor(TrainingRun run) {
+        return waitsFor(run, t -> t.times() >= attempts);
+    }
+
+    private Optional<Fault> waitsFor(TrainingRun run, Predicate<Trouble> which) {
+        Optional<PendingOperation> first = run.pending().stream().filter(o -> !o.settled()).findFirst();
+        return first.flatMap(next -> opening.filter(which).or(() -> trouble.filter(which).filter(t -> t.store()
+                ? next.position() <= t.position() : replays(run, t.position())))).map(Trouble::why);
+    }
+
+    private static boolean replays(TrainingRun run, long position) {
+        return run.at(position).filter(o -> !o.settled()).isPresent()
+                && run.setAside().filter(aside -> aside.position() == position).isEmpty();
+    }
+
+    /// The operation that was executed before and met the same fault as often in a row as sets another one
+    /// aside, though no store is away. Waiting alone may never help: what it needs may be gone.
+    ///
+    /// @param executed operations up to this position were executed to their end before
+    Optional<Trouble> stuck(long executed) {
+        return trouble.filter(t -> t.times() >= attempts && t.position() <= executed && !t.store());
     }
 
     /// The operation at `position` was executed to its end.
     ReplayPolicy succeeded(long position) {
         return trouble.filter(t -> t.position() <= position).isEmpty() ? this
-                : new ReplayPolicy(attempts, retryAfter, waited, waiting, Optional.empty());
+                : new ReplayPolicy(attempts, retryAfter, waited, waiting, Optional.empty(), opening);
     }
 
     /// The event that sets the troubled operation aside, if it met its fault often enough.
@@ -124,7 +160,7 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
     /// @param executed operations up to this position were executed to their end before: they are tried
     ///     until they succeed, unless their replay differs
     Optional<OperationSetAside> exhausted(long executed) {
-        return trouble.filter(t -> t.times() >= attempts
+        return trouble.filter(t -> t.times() >= attempts && !t.store()
                 && (t.position() > executed || t.why().code().equals(REPLAY_DIFFERS)))
                 .map(t -> new OperationSetAside(t.position(), t.why()));
     }
@@ -135,6 +171,14 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
         return Fault.server(REPLAY_DIFFERS, "the operation was executed before, and its replay fails: "
                 + why.message() + " (" + why.code() + "). The worker's settings or build, or the"
                 + " configuration of the base model, differ from those it was executed with; put them back");
+    }
+
+    /// What the owner of an operation that is [#stuck] is told.
+    static Fault stuck(Fault why) {
+        return new Fault(why.kind(), why.code(), why.message() + "; the operation was executed before, so it"
+                + " is tried again until it succeeds. If what it needs is gone for good, give it up (POST"
+                + " /api/v1/training_runs/{run}/give_up): then it fails, and so does what was accepted after"
+                + " it");
     }
 
     /// The delay before the next attempt at the troubled operation.

@@ -111,10 +111,17 @@ public sealed interface RunEvent {
     }
 
     /// All versions of a checkpoint were deleted.
+    ///
+    /// @param retained adapters of versions that stay for runs that may have to load them again
     record CheckpointDeleted(CheckpointKind kind, CheckpointName name,
-            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
-        CheckpointDeleted(CheckpointKind kind, CheckpointName name) {
-            this(kind, name, Optional.empty());
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp,
+            @JsonInclude(JsonInclude.Include.NON_EMPTY) List<BlobId> retained) implements RunEvent {
+        CheckpointDeleted(CheckpointKind kind, CheckpointName name, List<BlobId> retained) {
+            this(kind, name, Optional.empty(), retained);
+        }
+
+        public CheckpointDeleted {
+            retained = retained == null ? List.of() : List.copyOf(retained); // absent in earlier builds
         }
     }
 
@@ -143,10 +150,17 @@ public sealed interface RunEvent {
     record ProjectSet(Optional<String> project) implements RunEvent {}
 
     /// The checkpoints that were expired at `timeMillis` were removed.
+    ///
+    /// @param retained adapters of versions that stay for runs that may have to load them again
     record CheckpointsExpired(long timeMillis,
-            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
-        CheckpointsExpired(long timeMillis) {
-            this(timeMillis, Optional.empty());
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp,
+            @JsonInclude(JsonInclude.Include.NON_EMPTY) List<BlobId> retained) implements RunEvent {
+        CheckpointsExpired(long timeMillis, List<BlobId> retained) {
+            this(timeMillis, Optional.empty(), retained);
+        }
+
+        public CheckpointsExpired {
+            retained = retained == null ? List.of() : List.copyOf(retained); // absent in earlier builds
         }
     }
 
@@ -259,14 +273,14 @@ public sealed interface RunEvent {
                     new OperationFailed(at, why, before.or(() -> stamp), drops, rest);
             case CheckpointCommitted(var at, var manifest, var session, var before) ->
                     new CheckpointCommitted(at, manifest, session, before.or(() -> stamp));
-            case CheckpointDeleted(var kind, var name, var before) ->
-                    new CheckpointDeleted(kind, name, before.or(() -> stamp));
+            case CheckpointDeleted(var kind, var name, var before, var retained) ->
+                    new CheckpointDeleted(kind, name, before.or(() -> stamp), retained);
             case ExpirySet(var kind, var name, var at, var before) ->
                     new ExpirySet(kind, name, at, before.or(() -> stamp));
             case PublicationSet(var kind, var name, var published, var before) ->
                     new PublicationSet(kind, name, published, before.or(() -> stamp));
-            case CheckpointsExpired(var time, var before) ->
-                    new CheckpointsExpired(time, before.or(() -> stamp));
+            case CheckpointsExpired(var time, var before, var retained) ->
+                    new CheckpointsExpired(time, before.or(() -> stamp), retained);
             case RecoveryPointReached(var at, var state, var step, var lora, var results, var pages,
                     var before) -> new RecoveryPointReached(at, state, step, lora, results, pages,
                             before.or(() -> stamp));

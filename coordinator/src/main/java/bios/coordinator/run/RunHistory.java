@@ -106,7 +106,7 @@ final class RunHistory {
                     operationEntry(run, at, stamp.orElse(new Stamp(manifest.createdAtMillis(), "")),
                             Kind.CHECKPOINT_SAVED, Map.of("checkpoint", checkpointText(manifest.kind(), name),
                                     "step", "" + manifest.step(), "bytes", "" + manifest.bytes())));
-            case CheckpointDeleted(var kind, var name, var stamp) -> stamp.map(s ->
+            case CheckpointDeleted(var kind, var name, var stamp, _) -> stamp.map(s ->
                     runEntry(s, Kind.CHECKPOINT_DELETED, Map.of("checkpoint", checkpointText(kind, name))));
             case ExpirySet(var kind, var name, var at, var stamp) -> stamp.map(s ->
                     runEntry(s, Kind.EXPIRY_SET, Map.of("checkpoint", checkpointText(kind, name),
@@ -114,7 +114,7 @@ final class RunHistory {
             case PublicationSet(var kind, var name, var published, var stamp) -> stamp.map(s -> runEntry(s,
                     published ? Kind.CHECKPOINT_PUBLISHED : Kind.CHECKPOINT_UNPUBLISHED,
                     Map.of("checkpoint", checkpointText(kind, name))));
-            case CheckpointsExpired(var time, var stamp) ->
+            case CheckpointsExpired(var time, var stamp, _) ->
                     expiryEntry(run, time, stamp.orElse(new Stamp(time, "")));
             case RecoveryPointReached e -> e.stamp().map(s -> operationEntry(run, e.position(), s,
                     Kind.RECOVERY_POINT, Map.of("step", "" + e.step(), "bytes", "" + e.state().bytes())));

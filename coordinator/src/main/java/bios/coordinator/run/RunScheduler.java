@@ -221,7 +221,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case RunInput.RetryRequested _ ->
                         run.setAside().ifPresent(aside -> persist(new OperationRetried(aside.position())));
                 case RunInput.GiveUpRequested _ ->
-                        persist(run.setAside().map(this::givenUp).orElseGet(this::withoutStore));
+                        persist(run.setAside().map(this::givenUp).orElseGet(this::waitingGivenUp));
                 case RunInput.LoadFound(var at, var position, var optimizer, var manifest) ->
                         resolved(at, position, () -> run.load(position, manifest, optimizer));
                 case RunInput.LoadFailed(var at, var position, var why) ->
@@ -319,6 +319,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     if (engine != Engine.OPENING) return;
                     engine = Engine.OPEN;
                     stalled = Optional.empty();
+                    replay = replay.opened();
                     report(new Occurrence.Opened());
                 }
                 case EngineEvent.OpenFailed(_, var why) -> {
@@ -393,9 +394,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         /// and set aside if that does not help. It waits for a store without limit.
         private void troubled(long position, Fault why) {
             report(new Occurrence.OperationWaits(position, why));
-            boolean store = why.code().equals(EngineCommand.STORE_FAILED);
             replay = replay.troubled(position, why);
-            Optional<OperationSetAside> aside = store ? Optional.empty() : replay.exhausted(executedUpTo());
+            Optional<OperationSetAside> aside = replay.exhausted(executedUpTo());
             if (aside.isPresent()) {
                 answered(position);
                 persist(aside.get());
@@ -404,7 +404,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             Duration delay = replay.retryDelay();
             restart(why.code());
             reopenAfter(delay);
-            stalled = Optional.of(why);
+            stalled = Optional.of(replay.stuck(executedUpTo()).isPresent() ? ReplayPolicy.stuck(why) : why);
         }
 
         /// The event of an operation that cannot be sent to the engine.
@@ -420,7 +420,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             // Events to be stored were decided before the owner gave the operation up, and the engine may be
             // executing what the owner no longer waits for.
             if (persistDue || TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position)
-                    || pipeline.holds(position)
+                    || pipeline.holds(position) || pipeline.resolving() == position
                     || engine == Engine.RETRY_DELAY && replay.isTroubledBy(position))
                 restart("operation_failed");
         }
@@ -436,7 +436,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             boolean repeated = stalled.filter(before -> sameCause(before, why)).isPresent();
             report(new Occurrence.OpenFailed(why, repeated));
             stalled = Optional.of(why);
-            if (why.code().equals(EngineCommand.STORE_FAILED)) replay = replay.notOpened(run, why);
+            replay = replay.notOpened(run, why);
             reopenAfter(settings.retryAfter());
         }
 
@@ -628,7 +628,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             boolean deleting = deletion == Deletion.RUNNING;
             if (run.closed()) return false;
             if (leaving) return quiet() && !departed() && !deleting && takePoint();
-            if (storeIsAway() && giveUpUnloaded()) return true;
+            if (waitsInVain() && giveUpUnloaded()) return true;
             if (resultsOverLimit) points = points.want();
             if (pointDue() && !deleting) return takePoint();
             if (evicting && engine == Engine.OPEN && !points.paused() && pipeline.load() == 0)
@@ -686,11 +686,18 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     new ErrorSeen(aside.until().filter(_ -> !aside.differs()).orElse(run.accepted())));
         }
 
-        /// The events with which the owner gives up what waits for a store: the first operation that was
-        /// never executed to its end fails, and so do those that would train past it. What was executed
-        /// before keeps its outcome. Empty: nothing waits for a store, or all was executed.
-        private List<RunEvent> withoutStore() {
-            return replay.storeFault(run).flatMap(why -> unexecuted().map(o -> run.givenUp(o, why)))
+        /// The events with which the owner gives up what waits: an operation that is stuck in its replay, or
+        /// what was never executed. Empty: nothing waits so.
+        private List<RunEvent> waitingGivenUp() {
+            return replay.stuck(executedUpTo()).flatMap(t -> run.at(t.position())
+                    .filter(PendingOperation::needsInput).map(o -> run.givenUp(o, t.why())))
+                    .orElseGet(this::unexecutedGivenUp);
+        }
+
+        /// The first operation that was never executed to its end fails, and so do those that would train
+        /// past it. What was executed before keeps its outcome. Empty: nothing waits, or all was executed.
+        private List<RunEvent> unexecutedGivenUp() {
+            return replay.waitsFor(run).flatMap(why -> unexecuted().map(o -> run.givenUp(o, why)))
                     .orElse(List.of());
         }
 
@@ -701,15 +708,15 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     && !finished.contains(o.position())).findFirst();
         }
 
-        /// Whether the run is to be unloaded and has met the same fault of a store so often that it does not
-        /// wait any more.
-        private boolean storeIsAway() {
-            return unloading && replay.repeated() && replay.storeFault(run).isPresent();
+        /// Whether the run is to be unloaded and has met the same fault so often that it does not wait any
+        /// more: a store is away, its recovery point cannot be opened, or its replay is stuck.
+        private boolean waitsInVain() {
+            return unloading && replay.waitsInVainFor(run).isPresent();
         }
 
         private boolean giveUpUnloaded() {
             return unexecuted().filter(o -> o.position() > pipeline.sent()).isPresent()
-                    && persistSoon(withoutStore());
+                    && persistSoon(unexecutedGivenUp());
         }
 
         private boolean open() {
@@ -794,10 +801,10 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     .anyMatch(o -> o.position() <= pipeline.sent() && !o.settled());
         }
 
-        /// The number of operations without an outcome. If a run without its store is to be unloaded, those
+        /// The number of operations without an outcome. If a run that waits in vain is to be unloaded, those
         /// that were executed before are not replayed for their results, which end with the run.
         private int unfinished() {
-            long outcomes = storeIsAway() ? executedUpTo() : 0;
+            long outcomes = waitsInVain() ? executedUpTo() : 0;
             return (int) run.pending().stream()
                     .filter(o -> o.position() > outcomes && !finished.contains(o.position())).count();
         }

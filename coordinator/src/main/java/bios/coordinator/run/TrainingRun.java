@@ -650,9 +650,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 long at = stamp.map(RunEvent.Stamp::timeMillis).orElse(manifest.createdAtMillis());
                 yield Optional.of(now.until(at, checkpoints.current(now.untilMillis())).saved(at));
             }
-            case CheckpointDeleted(_, _, var stamp) -> storedUntil(stamp);
+            case CheckpointDeleted(_, _, var stamp, _) -> storedUntil(stamp);
             case ExpirySet(_, _, _, var stamp) -> storedUntil(stamp);
-            case CheckpointsExpired(var time, _) ->
+            case CheckpointsExpired(var time, _, _) ->
                 Optional.of(now.until(time, checkpoints.current(now.untilMillis())));
             default -> storage;
         };
@@ -675,14 +675,16 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     rest.isPresent());
             case ErrorSeen(var upTo) -> applySeen(upTo);
             case CheckpointCommitted e -> applyCommit(e);
-            case CheckpointDeleted(var kind, var name, _) -> withCheckpoints(checkpoints.delete(kind, name));
+            case CheckpointDeleted(var kind, var name, _, var retained) ->
+                    withCheckpoints(checkpoints.delete(kind, name, retained));
             case ExpirySet(var kind, var name, var at, _) ->
                     withCheckpoints(checkpoints.expiry(kind, name, at));
             case PublicationSet(var kind, var name, var published, _) ->
                     withCheckpoints(checkpoints.publication(kind, name, published));
             case UsageCounted e -> withUsage(e);
             case ProjectSet(var project) -> withConfig(config.map(c -> c.in(project)));
-            case CheckpointsExpired(var now, _) -> withCheckpoints(checkpoints.expire(now));
+            case CheckpointsExpired(var now, _, var retained) ->
+                    withCheckpoints(checkpoints.expire(now, retained));
             case SnapshotsReleased(var session) -> withCheckpoints(checkpoints.release(session));
             case RecoveryPointReached e -> applyRecoveryPoint(e);
             case WorkerDied(var report, _) -> applyDeath(report);

@@ -32,6 +32,8 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
 import java.util.function.Function;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
@@ -290,7 +292,8 @@ public final class TrainingRunEntity
             case RunCommand.SetProject(var owner, var project, var replyTo) ->
                 decideForOwner(run, owner, replyTo, () -> run.setProject(project));
             case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
-                decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideDelete(kind, name));
+                decideForOwner(run, owner, replyTo,
+                        () -> run.checkpoints().decideDelete(kind, name, leases::mayBeLoaded));
             case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
                 decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideExpiry(kind, name, at));
             case RunCommand.ReleaseSnapshots(var owner, var session, var replyTo) ->
@@ -309,7 +312,8 @@ public final class TrainingRunEntity
             case RunCommand.GiveUp(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo,
                         () -> decideOnWaiting(run, new RunInput.GiveUpRequested(), replyTo,
-                                "is set aside or waits for a store without having been executed before"));
+                                "is set aside, waits for a store without having been executed before, or"
+                                        + " meets the same fault at each attempt"));
             case RunCommand.ReportDeath(var report) -> handle(run, new RunInput.DeathReported(report));
             case RunCommand.Leave _ -> {
                 // Waiting clients repeat their request, which the entity on the next node answers.
@@ -379,10 +383,11 @@ public final class TrainingRunEntity
     private RunReply keep(TrainingRun run, String owner, BlobId adapter, boolean loaded) {
         if (run.config().isEmpty()) return unknown();
         Checkpoints held = run.checkpoints();
-        if (!ownedBy(run, owner) && !held.publishes(adapter) && !(loaded && held.holds(adapter)))
-            return held.expired();
+        boolean usable = loaded ? held.keeps(adapter)
+                : ownedBy(run, owner) ? held.holds(adapter) : held.publishes(adapter);
+        if (!usable) return Checkpoints.expired();
         leases.use(adapter, loaded);
-        return held.answer(adapter);
+        return new RunReply.Done();
     }
 
     private List<CheckpointManifest> published(TrainingRun run) {
@@ -557,7 +562,8 @@ public final class TrainingRunEntity
             case SelfMessage.Expire _ -> {
                 maintenance.scheduleExpiry(run);
                 yield maintenance.hasExpired(run)
-                        ? persist(List.of(new CheckpointsExpired(context.now()))).thenNoReply()
+                        ? persist(List.of(run.checkpoints().expired(context.now(), leases::mayBeLoaded)))
+                                .thenNoReply()
                         : Effect().noReply();
             }
             case SelfMessage.Upkeep upkeep -> onUpkeep(run, upkeep);
@@ -760,13 +766,28 @@ public final class TrainingRunEntity
         }
         var unavailable = Fault.server("checkpoint_unavailable",
                 "the run of " + path + " did not answer; retry later");
-        context.whenDone(environment.resolver().resolve(run.config().orElseThrow().owner(), path),
+        context.whenDone(resolveElsewhere(run.config().orElseThrow().owner(), path),
                 (reply, failure) -> {
                     boolean answered = failure == null && !(reply instanceof RunReply.Refused(var reason, _)
                             && reason == Reason.UNAVAILABLE);
                     return new SelfMessage.Step(answered ? loadInput(epoch, position, optimizer, reply)
                             : new RunInput.LoadUnanswered(epoch, position, effect.attempt(), unavailable));
                 });
+    }
+
+    /// Finds a checkpoint of another run. Before the load is in the journal, that run knows that the weights
+    /// may have to be loaded again: from then on nobody's deletion takes them away.
+    private CompletionStage<RunReply> resolveElsewhere(String owner, CheckpointPath path) {
+        CheckpointResolver others = environment.resolver();
+        return others.resolve(owner, path).thenCompose(reply -> {
+            if (!(reply instanceof RunReply.Resolved(var manifest)))
+                return CompletableFuture.completedFuture(reply);
+            return others.keepWeights(owner, manifest.adapter().id(), true).thenApply(kept -> switch (kept) {
+                case RunReply.Done _ -> reply;
+                case RunReply.Refused(var reason, _) when reason == Reason.UNAVAILABLE -> kept;
+                default -> new RunReply.Refused(Reason.NOT_FOUND, path + " does not exist or was deleted");
+            });
+        });
     }
 
     /// The manifest of an uploaded adapter, which is no checkpoint of the run.
@@ -855,8 +876,11 @@ public final class TrainingRunEntity
                 maintenance.indexAtOnce();
                 maintenance.scheduleExpiry(run);
             }
-            case CheckpointDeleted _, CheckpointsExpired _, RunClosed _, LoadApplied _ ->
+            case CheckpointDeleted _, CheckpointsExpired _ -> {
+                leases.schedule(run);
                 maintenance.indexAtOnce();
+            }
+            case RunClosed _, LoadApplied _ -> maintenance.indexAtOnce();
             // Waiting clients ask again and learn of it.
             case OperationSetAside _ -> results.answerAll(seq -> pending(run, seq));
             case LoadResolved _ -> leases.keepForeign(run);

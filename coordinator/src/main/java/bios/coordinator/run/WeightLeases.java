@@ -16,15 +16,16 @@ import java.util.Set;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/// Who uses the weights of a run to which no name refers: replaced versions, and snapshots that newer ones
-/// have followed. They are released when the last use, by a sampler or by a run that loaded them, is longer
-/// ago than the lease. Belongs to one actor.
+/// Who uses the weights of a run to which no name refers: replaced versions, snapshots that newer ones have
+/// followed, and checkpoints that were removed after another run has loaded them. They are released when the
+/// last use, by a sampler or by a run that loaded them, is longer ago than the lease. Belongs to one actor.
 ///
 /// Uses are not in the journal: an entity that begins considers everything used at that moment. So a use that
 /// was confirmed is good for a lease, whatever fails; only the release is an event, and the journal accepts
 /// it from the responsible entity only. Leases are measured: no setting of a clock ends or extends them.
 final class WeightLeases {
-    /// The use of a version that nobody has asked for while its name referred to it.
+    /// The use of a version that nobody has asked for while its name referred to it, or that no other run has
+    /// loaded.
     private static final long NEVER = Long.MIN_VALUE;
     /// Releases are combined: the timer runs at most this many times in a lease. A version that nobody has
     /// asked for stays for a part of the lease after it was replaced: an entity that was considered dead may
@@ -61,6 +62,7 @@ final class WeightLeases {
     ///
     /// @param run with the checkpoint
     void committed(TrainingRun run, CheckpointManifest manifest) {
+        loaded.putIfAbsent(manifest.adapter().id(), NEVER);
         if (manifest.name().isEmpty()) {
             use(manifest.adapter().id(), false);
             return;
@@ -74,6 +76,12 @@ final class WeightLeases {
 
     private long lastUse(Unnamed weights) {
         return used.getOrDefault(weights.adapter(), began);
+    }
+
+    /// Whether another run may have to load an adapter again: until then a recovery of that run needs it.
+    boolean mayBeLoaded(BlobId adapter) {
+        return loaded.getOrDefault(adapter, began)
+                > context.elapsedMillis() - context.settings().lease().toMillis();
     }
 
     /// Whether there are weights to which no name refers, or weights of another run that this one may have to
@@ -91,7 +99,7 @@ final class WeightLeases {
     void schedule(TrainingRun run) {
         List<Unnamed> unnamed = unnamed(run);
         int most = context.settings().maxUnnamed();
-        boolean full = unnamed.size() > most + most / PARTS;
+        boolean full = excess(unnamed) > most / PARTS;
         if (unnamed.isEmpty() || scheduled && !full) return;
         scheduled = true;
         long lease = context.settings().lease().toMillis();
@@ -99,6 +107,12 @@ final class WeightLeases {
         long left = first + lease - context.elapsedMillis();
         long wait = full ? 0 : Math.clamp(left, Math.max(1, lease / PARTS), lease);
         context.after(Duration.ofMillis(wait), "leases", new SelfMessage.ReleaseWeights());
+    }
+
+    /// How many more weights there are than are kept without being in use by another run.
+    private int excess(List<Unnamed> unnamed) {
+        int loads = (int) unnamed.stream().filter(each -> mayBeLoaded(each.adapter())).count();
+        return unnamed.size() - loads - context.settings().maxUnnamed();
     }
 
     /// Handles [SelfMessage.ReleaseWeights]. Returns the weights that nobody uses.
@@ -109,11 +123,11 @@ final class WeightLeases {
         used.keySet().retainAll(kept);
         loaded.keySet().retainAll(kept);
         long before = context.elapsedMillis() - context.settings().lease().toMillis();
-        int excess = unnamed.size() - context.settings().maxUnnamed();
+        int excess = excess(unnamed);
         var released = new ArrayList<Unnamed>();
         for (Unnamed each : unnamed.stream().sorted(Comparator.comparingLong(this::lastUse)).toList()) {
-            boolean loads = loaded.getOrDefault(each.adapter(), NEVER) > before;
-            if (lastUse(each) <= before || released.size() < excess && !loads) released.add(each);
+            boolean over = lastUse(each) <= before || released.size() < excess;
+            if (over && !mayBeLoaded(each.adapter())) released.add(each);
         }
         return released;
     }

@@ -124,6 +124,8 @@ final class RunHarness implements AutoCloseable {
     final FakeEngine.Controls controls = new FakeEngine.Controls();
     /// What other runs were asked to keep.
     final Queue<BlobId> kept = new ConcurrentLinkedQueue<>();
+    /// What they answer.
+    volatile RunReply keeps = new RunReply.Done();
     final Map<CheckpointPath, RunReply> elsewhere = new ConcurrentHashMap<>();
     private final Config settings;
     private final Duration pause;
@@ -268,7 +270,7 @@ final class RunHarness implements AutoCloseable {
 
         @Override public CompletionStage<RunReply> keepWeights(String owner, BlobId adapter, boolean loaded) {
             kept.add(adapter);
-            return CompletableFuture.completedFuture(new RunReply.Done());
+            return CompletableFuture.completedFuture(keeps);
         }
     }
 

@@ -56,7 +56,7 @@ class RunHistoryTest {
     @Test void eventsGiveEntriesWithSubjectTimeAndNode() {
         TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD), noted(Kind.OPENED),
                 new OperationFailed(1, BAD, at(20)), point(1),
-                new CheckpointDeleted(CheckpointKind.SAMPLER, new CheckpointName("a"), at(30)),
+                new CheckpointDeleted(CheckpointKind.SAMPLER, new CheckpointName("a"), at(30), List.of()),
                 new RunClosed(40, at(40)));
         assertEquals(List.of(Kind.CREATED, Kind.OPENED, Kind.OPERATION_FAILED, Kind.RECOVERY_POINT,
                 Kind.CHECKPOINT_DELETED, Kind.UNLOADED), kinds(run));

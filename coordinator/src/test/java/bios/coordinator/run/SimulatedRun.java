@@ -658,8 +658,8 @@ final class SimulatedRun {
             case OperationSetAside(var at, var why, _) -> setAside(operations.get((int) at - 1), at, why);
             case OperationRetried(var at, _) -> operations.get((int) at - 1).retried = true;
             case RunClosed _ -> {
-                // Without its store a run is closed although it was not replayed.
-                long given = scheduler.replay().repeated() && scheduler.replay().storeFault(run).isPresent()
+                // A run that waits in vain is closed although it was not replayed.
+                long given = scheduler.replay().waitsInVainFor(run).isPresent()
                         ? scheduler.executed(run) : run.recovery().position();
                 for (int at = 1; at <= operations.size(); at++)
                     check(finished.contains((long) at) || at <= given,
@@ -695,7 +695,8 @@ final class SimulatedRun {
             case "bad_data" -> operation.nature == Nature.BAD;
             case ReplayPolicy.REPLAY_DIFFERS ->
                 operation.aside && (givesUp || scheduler.unloading());
-            case "out_of_memory", ReplayPolicy.WORKER_LOST -> operation.aside;
+            case ReplayPolicy.WORKER_LOST -> operation.aside;
+            case "out_of_memory", "not_ready" -> operation.aside || givesUp || scheduler.unloading();
             case "checkpoint_not_found" -> operation.kind == OperationKind.LOAD_STATE;
             case EngineCommand.STORE_FAILED -> givesUp || scheduler.unloading();
             default -> false;
@@ -787,7 +788,7 @@ final class SimulatedRun {
             asideSeen();
             return;
         }
-        if (simulation.impatient && withoutStore()) {
+        if (simulation.impatient && mayGiveUp()) {
             giveUp();
         } else if (more && !scheduler.unloading() && !run.closed()) {
             accept();
@@ -796,18 +797,20 @@ final class SimulatedRun {
             persist(List.of(new ErrorSeen(run.accepted())));
         } else if (simulation.oneIn(6) && !run.checkpoints().versions().isEmpty()) {
             var name = simulation.any(run.checkpoints().versions()).name().orElseThrow();
-            persist(List.of(new CheckpointDeleted(CheckpointKind.TRAINING, name)));
+            persist(List.of(new CheckpointDeleted(CheckpointKind.TRAINING, name, List.of())));
         } else if (!more && unloads && !run.closed() && !scheduler.unloading() && !leaving)
             deliver(new RunInput.UnloadRequested());
         else if (!more && done() && (!passivated || unsettled() > 0) && !leaving)
             deliver(new RunInput.IdleElapsed(false, true));
     }
 
-    /// Whether an operation waits for a store whose result, or that of one behind it, was never told.
-    private boolean withoutStore() {
+    /// Whether the run waits for something that may not come, and what its owner would give up was never
+    /// told.
+    private boolean mayGiveUp() {
         long executed = scheduler.executed(run);
-        return scheduler.replay().storeFault(run).isPresent() && run.pending().stream()
-                .noneMatch(o -> o.position() > executed && operations.get((int) o.position() - 1).told);
+        long kept = scheduler.replay().stuck(executed).map(t -> t.position() - 1).orElse(executed);
+        return scheduler.replay().waitsFor(run).isPresent() && run.pending().stream()
+                .noneMatch(o -> o.position() > kept && operations.get((int) o.position() - 1).told);
     }
 
     /// The owner learns that an operation was set aside: tries it again once, gives it up, or goes on.

@@ -360,7 +360,68 @@ class TrainingRunEntityTest {
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
             harness.await(() -> harness.kept.size() >= 3, "it says so again and again");
             assertEquals(own.adapter().id(), harness.kept.peek());
+            harness.keeps = Checkpoints.expired();
+            harness.submit(2, new Operation.LoadState(path, true));
+            assertEquals("checkpoint_not_found", failure(harness, 2).code(), "it was deleted meanwhile");
         }
+    }
+
+    @Test void aDeletedCheckpointStaysForARunThatHasLoadedIt() throws Exception {
+        try (var harness = harness("deleted", "bios.run.unnamed-weights.lease = 1 s")) {
+            harness.stopTime();
+            BlobId loaded = saved(harness, 0, "a");
+            BlobId sampled = saved(harness, 3, "b");
+            assertEquals(new RunReply.Done(), load(harness, loaded));
+            assertEquals(new RunReply.Done(), keep(harness, sampled));
+            delete(harness, "a");
+            delete(harness, "b");
+            harness.await(() -> !harness.blobs.exists(sampled), "no run has loaded it");
+            assertEquals(Reason.EXPIRED, assertInstanceOf(RunReply.Refused.class,
+                    keep(harness, loaded)).reason(), "it stays for no sampler");
+            assertEquals(Reason.NOT_FOUND, assertInstanceOf(RunReply.Refused.class,
+                    harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, CheckpointPath.parse("bios://"
+                            + RunHarness.RUN + "/a"), r))).reason());
+            harness.elapse(900);
+            assertEquals(new RunReply.Done(), load(harness, loaded), "its recovery point is not durable yet");
+            harness.elapse(900);
+            harness.restart();
+            assertEquals(new RunReply.Done(), load(harness, loaded), "a new entity knows of it");
+            harness.elapse(1_100);
+            harness.await(() -> !harness.blobs.exists(loaded), "nobody needs it");
+            assertInstanceOf(RunReply.Refused.class, load(harness, loaded));
+        }
+    }
+
+    @Test void whatIsDeletedJustAfterAnEntityBeganMayHaveBeenLoaded() throws Exception {
+        try (var harness = harness("deleted-early", "bios.run.unnamed-weights.lease = 1 s")) {
+            harness.stopTime();
+            BlobId before = saved(harness, 0, "a");
+            harness.restart();
+            BlobId since = saved(harness, 3, "b");
+            delete(harness, "a");
+            delete(harness, "b");
+            harness.await(() -> !harness.blobs.exists(since), "no run can have loaded it");
+            assertEquals(new RunReply.Done(), load(harness, before));
+            harness.elapse(1_100);
+            harness.await(() -> !harness.blobs.exists(before), "nobody needs it");
+        }
+    }
+
+    private static BlobId saved(RunHarness harness, int seq, String name) {
+        harness.submit(seq, train(seq));
+        harness.submit(seq + 1, step());
+        harness.submit(seq + 2, save(name));
+        return ((OperationResult.Saved) assertInstanceOf(RunReply.Completed.class,
+                harness.outcome(seq + 2)).result()).manifest().adapter().id();
+    }
+
+    private static void delete(RunHarness harness, String name) {
+        assertInstanceOf(RunReply.Done.class, harness.ask(replyTo -> new RunCommand.DeleteCheckpoint(
+                RunHarness.OWNER, CheckpointKind.TRAINING, new CheckpointName(name), replyTo)));
+    }
+
+    private static RunReply load(RunHarness harness, BlobId adapter) {
+        return harness.ask(replyTo -> new RunCommand.KeepWeights("another run's", adapter, true, replyTo));
     }
 
     private static RunReply keep(RunHarness harness, BlobId adapter) {
@@ -752,6 +813,37 @@ class TrainingRunEntityTest {
             assertEquals("bad_data", failure(harness, 1).code());
             harness.submit(2, train(2));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
+        }
+    }
+
+    @Test void theOwnerGivesUpOrUnloadsWhatIsStuckInItsReplay() throws Exception {
+        for (boolean unloads : List.of(false, true)) try (var harness = harness("stuck" + unloads,
+                "bios.run { rest-after = 1 h, attempts = 2, retry-after = 10 ms }")) {
+            harness.controls.roomy().set(true);
+            harness.submit(0, train(1));
+            harness.submit(1, full());
+            harness.submit(2, step());
+            RunReply first = assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
+            assertInstanceOf(RunReply.Refused.class, giveUp(harness), "nothing waits");
+            harness.controls.roomy().set(false);
+            harness.restart();
+            harness.submit(3, forward(1));
+            harness.await(() -> harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 1, 0, r))
+                    instanceof RunReply.Stalled(_, var why) && why.message().contains("give_up"),
+                    "it is told what its owner can do");
+            if (unloads) {
+                assertInstanceOf(RunReply.Done.class,
+                        harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)));
+                assertEquals("out_of_memory", failure(harness, 3).code(), "it was never executed");
+                continue;
+            }
+            assertInstanceOf(RunReply.Done.class, giveUp(harness));
+            assertEquals(first, harness.outcome(0), "it is executed before");
+            for (long seq : List.of(1L, 2L)) assertEquals("out_of_memory", failure(harness, seq).code());
+            harness.submit(4, train(2));
+            harness.submit(5, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(5), "the run goes on");
         }
     }
 

@@ -301,7 +301,7 @@ class TrainingRunShardingTest {
 
     @Test void aCheckpointOfAPassivatedRunExpires() throws Exception {
         try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
-            var kit = start(blobs, Duration.ofMillis(1));
+            var kit = start(blobs, Duration.ofMillis(1), "\nbios.run.unnamed-weights.lease = 1 s");
             try {
                 var name = new CheckpointName("a");
                 ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r));

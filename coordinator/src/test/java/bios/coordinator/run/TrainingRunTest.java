@@ -123,7 +123,7 @@ class TrainingRunTest {
                     store(new BlobsFreed(run.garbage()));
                 }
                 case 7 -> store(new CheckpointDeleted(CheckpointKind.TRAINING,
-                        new CheckpointName("n" + random.nextInt(3))));
+                        new CheckpointName("n" + random.nextInt(3)), List.of()));
                 default -> {
                     if (run.blocking().isPresent() && random.nextBoolean())
                         store(new ErrorSeen(run.accepted()));
@@ -282,14 +282,14 @@ class TrainingRunTest {
         assertEquals(List.of(new StorageUse.Hour(10, 1, bytes / 2.0), new StorageUse.Hour(11, 0, bytes)),
                 open.hours());
         TrainingRun gone = run.apply(new CheckpointDeleted(CheckpointKind.TRAINING, name,
-                Optional.of(new RunEvent.Stamp(11 * hour, "n"))));
+                Optional.of(new RunEvent.Stamp(11 * hour, "n")), List.of()));
         assertEquals(List.of(new StorageUse.Hour(10, 1, bytes / 2.0)),
                 gone.storage().orElseThrow().until(20 * hour, gone.checkpoints().current(at)).hours());
         TrainingRun expiring = run.apply(new ExpirySet(CheckpointKind.TRAINING, name,
                 Optional.of(11 * hour + hour / 4), Optional.of(new RunEvent.Stamp(11 * hour, "n"))));
         assertEquals(List.of(new StorageUse.Hour(10, 1, bytes / 2.0),
                 new StorageUse.Hour(11, 0, bytes / 4.0)),
-                expiring.apply(new CheckpointsExpired(40 * hour)).storage().orElseThrow().hours());
+                expiring.apply(new CheckpointsExpired(40 * hour, List.of())).storage().orElseThrow().hours());
     }
 
     private static CheckpointManifest at(CheckpointManifest m, long millis) {
@@ -449,8 +449,35 @@ class TrainingRunTest {
         assertEquals(Optional.of(second), checkpoints.resolve(path, 0));
         assertEquals(3, checkpoints.versions().size(),
                 "old versions stay, the same content again does not count");
+        var a = new CheckpointName("a");
         assertEquals(Optional.of(sampler),
-                checkpoints.delete(CheckpointKind.TRAINING, new CheckpointName("a")).resolve(path, 0));
+                checkpoints.delete(CheckpointKind.TRAINING, a, List.of()).resolve(path, 0));
+    }
+
+    @Test void whatAnotherRunHasLoadedStaysForItAloneWhenItsNameIsRemoved() {
+        var name = new CheckpointName("a");
+        var first = made(CheckpointKind.TRAINING, Optional.of("a"), 1, 1);
+        var second = made(CheckpointKind.TRAINING, Optional.of("a"), 2, 2);
+        BlobId loaded = first.adapter().id();
+        var before = Checkpoints.NONE.commit(first, Optional.empty()).commit(second, Optional.empty());
+        var accept = assertInstanceOf(TrainingRun.Decision.Accept.class,
+                before.decideDelete(CheckpointKind.TRAINING, name, loaded::equals));
+        assertEquals(List.of(new CheckpointDeleted(CheckpointKind.TRAINING, name, List.of(loaded))),
+                accept.events());
+        assertEquals(List.of(loaded), before.expiry(CheckpointKind.TRAINING, name, Optional.of(5L))
+                .expired(5, loaded::equals).retained());
+        for (Checkpoints after : List.of(before.delete(CheckpointKind.TRAINING, name, List.of(loaded)),
+                before.expiry(CheckpointKind.TRAINING, name, Optional.of(5L)).expire(5, List.of(loaded)))) {
+            assertEquals(List.of(), after.current(0));
+            assertFalse(after.has(CheckpointKind.TRAINING, name));
+            assertFalse(after.holds(loaded), "no sampler");
+            assertFalse(after.holds(first), "no load of the name");
+            assertTrue(after.keeps(loaded));
+            assertFalse(after.keeps(second.adapter().id()));
+            assertEquals(Optional.empty(), after.nextExpiry());
+            assertEquals(List.of(new Unnamed(loaded, Optional.empty())), after.unnamed(3));
+            assertEquals(Checkpoints.NONE, after.release(after.unnamed(3)));
+        }
     }
 
     @Test void onlyWhatNoNameRefersToAndIsNotAmongTheNewestIsReleased() {
@@ -471,8 +498,9 @@ class TrainingRunTest {
                 new Unnamed(id, Optional.empty())).toList()).versions().stream()
                 .map(CheckpointManifest::createdAtMillis).toList(),
                 "never the version that a name refers to");
-        assertEquals(new RunReply.Done(), rest.answer(all.getLast()));
-        var expired = assertInstanceOf(RunReply.Refused.class, rest.answer(all.getFirst()));
+        assertTrue(rest.holds(all.getLast()));
+        assertFalse(rest.holds(all.getFirst()));
+        var expired = assertInstanceOf(RunReply.Refused.class, Checkpoints.expired());
         assertEquals(Reason.EXPIRED, expired.reason());
         assertTrue(expired.message().contains("save_weights_for_sampler(name="), expired.message());
     }
@@ -612,8 +640,10 @@ class TrainingRunTest {
                 new OperationAccepted(2, 6, new StoredOperation.InBlob(OperationKind.LOAD_STATE,
                         blob("x", 1)), "ab", 9), new LoadResolved(2, manifest), new LoadApplied(2),
                 new OperationFailed(1, Fault.user("bad", "why")), new ErrorSeen(2), new CheckpointCommitted(1,
-                        manifest, Optional.of("s")), new CheckpointDeleted(CheckpointKind.SAMPLER, name),
-                new ExpirySet(CheckpointKind.SAMPLER, name, Optional.of(7L)), new CheckpointsExpired(7),
+                        manifest, Optional.of("s")),
+                new CheckpointDeleted(CheckpointKind.SAMPLER, name, List.of()),
+                new ExpirySet(CheckpointKind.SAMPLER, name, Optional.of(7L)),
+                new CheckpointsExpired(7, List.of()),
                 new SnapshotsReleased("s"), new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA,
                         Optional.of(blob("x", 3))), new OperationAttempted(1),
                 new ReplayFinished(2), new BlobsFreed(List.of(blob("x", 1).id())), new RunClosed(7)));

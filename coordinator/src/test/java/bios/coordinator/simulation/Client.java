@@ -67,7 +67,7 @@ final class Client {
     private final EventLoop loop;
     private final RunId run;
     private final Optional<RunId> other;
-    private final boolean keeps;
+    private final boolean lends;
     private final List<PlannedOperation> wanted = new ArrayList<>();
     /// Weights to which samplers are pinned.
     private final List<BlobId> pinned = new ArrayList<>();
@@ -80,14 +80,14 @@ final class Client {
 
     /// @param other a run whose checkpoints are sometimes loaded
     /// @param fatal whether some operations end the process that executes them
-    /// @param keeps whether checkpoints are not deleted, because another run loads them
+    /// @param lends whether another run loads checkpoints of this one, which are deleted the more often
     Client(SimulatedCluster cluster, RunId run, Optional<RunId> other, int operations, boolean fatal,
-            boolean keeps) {
+            boolean lends) {
         this.cluster = cluster;
         this.loop = cluster.loop;
         this.run = run;
         this.other = other;
-        this.keeps = keeps;
+        this.lends = lends;
         this.unloads = loop.oneIn(4);
         long seq = 0;
         for (int i = 0; i < operations; i++) {
@@ -101,26 +101,35 @@ final class Client {
     }
 
     private Operation randomOperation(boolean fatal) {
+        if (other.isPresent() && loop.oneIn(8)) return load(other.get());
+        if (lends && loop.oneIn(4)) return save();
         return switch (loop.below(20)) {
             case 0, 1, 2, 3, 4 -> train(Map.of(), false);
             case 5, 6, 7, 8, 9 -> new Operation.OptimStep(Optional.empty());
             case 10, 11 -> train(Map.of(), true);
-            case 12, 13 -> new Operation.SaveState(new CheckpointName(loop.oneIn(2) ? "a" : "b"), "{}",
-                    loop.oneIn(4) && !keeps ? Optional.of(loop.between(5, 60)) : Optional.empty());
+            case 12, 13 -> save();
             case 14 -> new Operation.SaveSamplerWeights(Optional.of(new CheckpointName("s")),
                     Optional.empty(), Optional.empty());
             case 15 -> new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                     loop.oneIn(2) ? Optional.of("session-2") : Optional.empty());
-            case 16, 17 -> new Operation.LoadState(new CheckpointPath(
-                    cluster.faults.calm || loop.oneIn(4) ? other.orElse(run) : run,
-                    loop.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
-                    new CheckpointName(loop.any(List.of("a", "a", "b", "s", "missing")))), loop.oneIn(2));
+            case 16, 17 -> load(run);
             case 18 -> loop.oneIn(2) ? train(Map.of(loop.any(List.of(ModelEngine.FAIL, ModelEngine.TOO_LARGE,
                     ModelEngine.REFUSED, ModelEngine.REFUSED)), 1.0), loop.oneIn(3))
                     : train(Map.of(), false);
             default -> fatal && loop.oneIn(2) ? train(Map.of(ModelEngine.KILL, 1.0), loop.oneIn(3))
                     : new Operation.OptimStep(Optional.empty());
         };
+    }
+
+    private Operation load(RunId from) {
+        return new Operation.LoadState(new CheckpointPath(from,
+                loop.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
+                new CheckpointName(loop.any(List.of("a", "a", "b", "s", "missing")))), loop.oneIn(2));
+    }
+
+    private Operation save() {
+        return new Operation.SaveState(new CheckpointName(loop.oneIn(2) ? "a" : "b"), "{}",
+                loop.oneIn(4) ? Optional.of(loop.between(5, 60)) : Optional.empty());
     }
 
     private Operation train(Map<String, Double> settings, boolean forwardOnly) {
@@ -169,7 +178,10 @@ final class Client {
             }
             case 5, 6 -> again();
             case 7 -> repeat();
-            case 8 -> conflict();
+            case 8 -> {
+                if (lends) manage();
+                else conflict();
+            }
             case 9 -> manage();
             default -> ask();
         }
@@ -307,7 +319,7 @@ final class Client {
     private void manage() {
         var kind = loop.oneIn(2) ? CheckpointKind.TRAINING : CheckpointKind.SAMPLER;
         var name = new CheckpointName(loop.any(List.of("a", "b", "s")));
-        switch (keeps ? 2 + loop.below(4) : loop.below(6)) {
+        switch (loop.below(lends ? 3 : 6)) {
             case 0 -> tell(to -> new RunCommand.DeleteCheckpoint(OWNER, kind, name, to));
             case 1 -> {
                 Optional<Long> at = loop.oneIn(3)

@@ -43,6 +43,8 @@ enum Mutation {
     LEASES_ARE_SHORT("which is in use"),
     /// The entities keep snapshots that are older than the newest ones and not in use.
     LEASES_DO_NOT_END("does not rest"),
+    /// Runs do not say what they have loaded from others.
+    LOADS_ARE_NOT_TOLD("which is referred to"),
     /// A stored blob is lost.
     STORE_LOSES_A_BLOB("does not exist");
 

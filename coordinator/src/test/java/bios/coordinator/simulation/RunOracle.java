@@ -30,6 +30,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Function;
+import java.util.function.Predicate;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
@@ -100,6 +102,8 @@ final class RunOracle {
     private final List<State> states = new ArrayList<>(); // after each position, as far as needed
     private final List<CheckpointManifest> versions = new ArrayList<>();
     private final List<Snapshot> snapshots = new ArrayList<>();
+    /// Versions that were removed, for other runs that have loaded them.
+    private final List<CheckpointManifest> retained = new ArrayList<>();
     /// Per name the last position whose load may have found the checkpoint expired before its expiry was
     /// extended.
     private final Map<CheckpointName, Integer> kept = new HashMap<>();
@@ -196,17 +200,17 @@ final class RunOracle {
             }
             case CheckpointCommitted(var at, var manifest, var session, _) ->
                     committed((int) at, manifest, session);
-            case CheckpointDeleted(var kind, var name, _) ->
-                    versions.removeIf(v -> Named.of(v).equals(new Named(kind, name)));
+            case CheckpointDeleted(var kind, var name, _, var stay) ->
+                    remove(v -> Named.of(v).equals(new Named(kind, name)), stay);
             case ExpirySet(var kind, var name, var at, _) -> {
                 versions.replaceAll(v -> Named.of(v).equals(new Named(kind, name)) ? expiring(v, at) : v);
                 kept.put(name, operations.size());
             }
-            case CheckpointsExpired(var time, _) -> {
+            case CheckpointsExpired(var time, _, var stay) -> {
                 check(time <= cluster.loop.now(), "lets expire what is not over");
                 Set<Named> gone = versions.stream().map(Named::of).filter(name -> newest(name.kind(),
                         name.name()).filter(n -> over(n, time)).isPresent()).collect(Collectors.toSet());
-                versions.removeIf(v -> over(v, time) || gone.contains(Named.of(v)));
+                remove(v -> over(v, time) || gone.contains(Named.of(v)), stay);
                 snapshots.removeIf(s -> over(s.manifest(), time));
             }
             case SnapshotsReleased(var session) -> snapshots.removeIf(s -> s.session().equals(session));
@@ -225,6 +229,17 @@ final class RunOracle {
                 aside = Optional.empty();
             }
             default -> {} // events without effect on operations, states or blobs
+        }
+    }
+
+    /// Removes versions, except for the runs that have loaded them.
+    private void remove(Predicate<CheckpointManifest> which, List<BlobId> stay) {
+        for (CheckpointManifest v : versions.stream().filter(which).toList()) {
+            BlobId id = v.adapter().id();
+            check(stay.contains(id) || !inUse(loaded, id), "removes " + Blobs.shown(id)
+                    + ", which another run has loaded");
+            if (stay.contains(id)) retained.add(v);
+            versions.remove(v);
         }
     }
 
@@ -418,7 +433,7 @@ final class RunOracle {
     /// The blobs that a recovery or a reader of this run may still read.
     private Set<BlobId> referenced() {
         var all = new HashSet<BlobId>();
-        versions.forEach(m -> blobs(m).forEach(all::add));
+        Stream.concat(versions.stream(), retained.stream()).forEach(m -> blobs(m).forEach(all::add));
         snapshots.forEach(s -> blobs(s.manifest()).forEach(all::add));
         point.ifPresent(p -> all.add(p.id()));
         results.forEach(r -> all.add(r.id()));
@@ -448,6 +463,7 @@ final class RunOracle {
     /// What no name refers to, except the newest snapshots.
     private Set<Unnamed> unnamed() {
         var all = new HashSet<Unnamed>();
+        for (CheckpointManifest v : retained) all.add(new Unnamed(v.adapter().id(), Optional.empty()));
         for (CheckpointManifest v : versions)
             if (newest(v.kind(), v.name().get()).filter(n -> n == v).isEmpty())
                 all.add(new Unnamed(v.adapter().id(), Optional.empty()));
@@ -466,7 +482,8 @@ final class RunOracle {
     /// Checks the answer to a use of weights.
     void kept(BlobId adapter, boolean loads, RunReply reply, boolean stale) {
         if (stale) return;
-        boolean holds = Stream.concat(versions.stream(), snapshots.stream().map(Snapshot::manifest))
+        boolean holds = Stream.of(versions.stream(), snapshots.stream().map(Snapshot::manifest),
+                loads ? retained.stream() : Stream.<CheckpointManifest>empty()).flatMap(Function.identity())
                 .anyMatch(m -> m.adapter().id().equals(adapter));
         check(reply instanceof RunReply.Done ? holds : reply instanceof RunReply.Refused(var reason, _)
                 && reason == Reason.EXPIRED && !holds, "answers a use of " + Blobs.shown(adapter) + ": "
@@ -496,6 +513,7 @@ final class RunOracle {
                 && weights.contains(new Unnamed(v.adapter().id(), Optional.empty())));
         snapshots.removeIf(s -> weights.contains(new Unnamed(s.manifest().adapter().id(),
                 Optional.of(s.session()))));
+        retained.removeIf(v -> weights.contains(new Unnamed(v.adapter().id(), Optional.empty())));
     }
 
     private void mustExist(BlobId id) {

@@ -489,9 +489,19 @@ final class SimulatedCluster {
         var answer = new CompletableFuture<RunReply>();
         if (!oracles.containsKey(path.run().value()))
             return CompletableFuture.completedFuture(new RunReply.Refused(Reason.NOT_FOUND, "no such run"));
-        if (!faults.hits(loop, faults.resolverFails)) find(owner, path, answer::complete);
+        if (!faults.hits(loop, faults.resolverFails)) find(owner, path, reply -> {
+            answer.complete(reply);
+            if (reply instanceof RunReply.Resolved(var manifest) && loop.oneIn(2))
+                loop.in(loop.between(0, 2_000), () -> delete(owner, manifest));
+        });
         loop.in(5_000, () -> answer.completeExceptionally(new IOException("nobody answers")));
         return answer;
+    }
+
+    /// Deletes a checkpoint that another run is just loading.
+    private void delete(String owner, CheckpointManifest m) {
+        send(m.run(), to -> new RunCommand.DeleteCheckpoint(owner, m.kind(), m.name().orElseThrow(), to),
+                (_, _) -> {}, _ -> {});
     }
 
     /// Finds a checkpoint, as a client or another run does.
@@ -521,6 +531,8 @@ final class SimulatedCluster {
         }
 
         @Override public CompletionStage<RunReply> keepWeights(String owner, BlobId adapter, boolean loaded) {
+            if (mutation == Mutation.LOADS_ARE_NOT_TOLD)
+                return CompletableFuture.completedFuture(new RunReply.Done());
             var answer = new CompletableFuture<RunReply>();
             SimulatedCluster.this.keep(owner, adapter, loaded, answer::complete);
             loop.in(5_000, () -> answer.completeExceptionally(new IOException("nobody answers")));

@@ -173,8 +173,9 @@ final class Simulation {
         var clients = new ArrayList<Client>();
         clients.add(new Client(cluster, first, loads ? Optional.of(second) : Optional.empty(),
                 (int) loop.between(5, alone ? 40 : 25), fatal, false));
-        if (!alone) clients.add(new Client(cluster, second, Optional.empty(),
-                (int) loop.between(5, 25), fatal, loads));
+        if (!alone)
+            clients.add(new Client(cluster, second, Optional.empty(), (int) loop.between(5, 25), fatal,
+                    loads));
         cluster.begin();
         clients.forEach(Client::begin);
         loop.in(FAULTS_END, cluster::endFaults);
