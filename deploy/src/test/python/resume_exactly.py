@@ -86,7 +86,26 @@ def killed_and_nobody_asks() -> None:
         same("it is the state after all eight steps", adapter(other, loaded, "a"), adapter(other, fresh, "b"))
 
 
+def killed_while_what_it_loaded_is_deleted() -> None:
+    with server() as running:
+        service = running.client()
+        source = service.create_lora_training_client(base_model="bios/tiny", rank=8, seed=7)
+        results(train(source, range(4)))
+        path = source.save_state("start").result().path
+        undisturbed = results(train(service.load_training_client(path), range(4, 8)))
+        path = source.save_state("deleted").result().path
+        run = service.create_lora_training_client(base_model="bios/tiny", rank=8)
+        run.load_state_with_optimizer(path).result()
+        service.create_rest_client().delete_checkpoint_from_bios_path(path).result()
+        running.kill()
+        running.start()
+        same("a run whose server is killed when what it has loaded is deleted", results(train(run, range(4, 8))), undisturbed)
+        holds("what was deleted is not listed", [c.checkpoint_id for c in
+              service.create_rest_client().list_checkpoints(source.model_id).result().checkpoints] == ["weights/start"])
+
+
 if __name__ == "__main__":
     saved_and_loaded_in_a_new_process()
     killed_in_the_middle()
+    killed_while_what_it_loaded_is_deleted()
     killed_and_nobody_asks()
