@@ -296,7 +296,8 @@ public final class BiosClient implements AutoCloseable {
     public CompletionStage<Answer> request(Request request) {
         var answer = new CompletableFuture<Answer>();
         try {
-            var send = new Connection.Send(ClientSerializer.encode(request), answer);
+            var send = new Connection.Send(ClientSerializer.encode(request), answer, request.repeatable(),
+                    request.minor());
             synchronized (system) { // what is sent after the end is lost
                 if (closed) answer.completeExceptionally(BiosException.Disconnected.closed());
                 else system.tell(send);

@@ -4,8 +4,8 @@ import bios.protocol.Fault;
 import bios.protocol.client.Problem;
 import java.util.Optional;
 
-/// Why the stage of a request failed: [Refused], [OperationFailed], [Disconnected] or [ClientFull]. The
-/// codes are those of docs/reference/errors.md.
+/// Why the stage of a request failed: [Refused], [OperationFailed], [Disconnected], [AnswerLost] or
+/// [ClientFull]. The codes are those of docs/reference/errors.md.
 public abstract sealed class BiosException extends RuntimeException {
     private static final long serialVersionUID = 1;
     private final transient Problem problem;
@@ -44,9 +44,10 @@ public abstract sealed class BiosException extends RuntimeException {
         }
 
         /// The gateway has ignored what it does not know.
-        static Refused olderGateway() {
-            return new Refused(new Problem(Fault.Kind.USER, "unsupported", "the gateway is of an older build,"
-                    + " which has no subscriptions", Optional.empty(), Optional.empty(), 0));
+        ///
+        /// @param what of it: the rest of the sentence after "which"
+        static Refused olderGateway(String what) {
+            return new Refused(ofClient("unsupported", "the gateway is of an older build, which " + what));
         }
     }
 
@@ -69,6 +70,18 @@ public abstract sealed class BiosException extends RuntimeException {
 
         static Disconnected closed() {
             return new Disconnected();
+        }
+    }
+
+    /// The request names no operation, or to a gateway that does not know the name, so it was not sent again
+    /// when its answer was lost. It may have been carried out.
+    public static final class AnswerLost extends BiosException {
+        private static final long serialVersionUID = 1;
+
+        AnswerLost() {
+            super(ofClient("answer_lost", "the answer was lost, and the request may have been carried out."
+                    + " A repetition might act on another operation: describe the run, then name the"
+                    + " operation"));
         }
     }
 

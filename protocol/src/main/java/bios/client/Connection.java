@@ -6,6 +6,7 @@ import bios.protocol.client.ClientTransport;
 import bios.protocol.client.PartReceiver;
 import bios.protocol.client.PartSender;
 import bios.protocol.client.Problem;
+import bios.protocol.client.Request;
 import bios.protocol.wire.ClientSerializer;
 import java.time.Duration;
 import java.util.HashSet;
@@ -25,7 +26,7 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
 
 /// The client's end of the protocol: keeps one session with one of the gateways, opens another when it is
-/// silent, and sends what is unanswered again. Everything that it sends may be repeated.
+/// silent, and sends what is unanswered again. What may not be repeated fails instead, and says so.
 final class Connection {
     private static final Duration TICK = Duration.ofMillis(250);
     private static final long SECOND = 1_000_000_000;
@@ -46,7 +47,9 @@ final class Connection {
     /// Sends a request.
     ///
     /// @param request encoded
-    record Send(byte[] request, CompletableFuture<Answer> answer) {}
+    /// @param repeatable as [Request#repeatable]
+    /// @param minor as [Request#minor]
+    record Send(byte[] request, CompletableFuture<Answer> answer, boolean repeatable, int minor) {}
 
     /// Ends the session and the actor system.
     record End() {}
@@ -57,14 +60,30 @@ final class Connection {
     ///
     /// @param dueNanos when it is sent (again)
     /// @param sent whether it was sent in this session and is not refused
-    private record Unanswered(byte[] request, CompletableFuture<Answer> answer, long dueNanos,
-            boolean sent) {
+    /// @param left whether it was sent in any session: a gateway may have carried it out
+    private record Unanswered(Send given, long dueNanos, boolean sent, boolean left) {
+        byte[] request() {
+            return given.request();
+        }
+
+        CompletableFuture<Answer> answer() {
+            return given.answer();
+        }
+
         Unanswered dueAt(long nanos) {
-            return new Unanswered(request, answer, nanos, false);
+            return new Unanswered(given, nanos, false, left);
         }
 
         Unanswered sentUntil(long nanos) {
-            return new Unanswered(request, answer, nanos, true);
+            return new Unanswered(given, nanos, true, true);
+        }
+
+        /// Why it is not sent to a gateway of this minor version; empty: it is.
+        Optional<BiosException> refused(int gatewayMinor) {
+            boolean older = given.minor() > gatewayMinor;
+            if (left && (older || !given.repeatable())) return Optional.of(new BiosException.AnswerLost());
+            return older ? Optional.of(BiosException.Refused.olderGateway(
+                    "does not know the number of an operation here")) : Optional.empty();
         }
     }
 
@@ -80,6 +99,8 @@ final class Connection {
     private long lastId;
     private int inFlight;
     private int gateway = -1;
+    /// The minor version of the gateway with which there is a session.
+    private int minor;
     /// The gateway of each attempt to connect: on a slow machine the reply to an older one comes first.
     private final Map<String, Integer> attempts = new LinkedHashMap<>();
     private final Set<Integer> refusedBy = new HashSet<>();
@@ -175,6 +196,7 @@ final class Connection {
             return;
         }
         gateway = from;
+        minor = opened.minor();
         attempts.clear();
         refusedBy.clear();
         session = Optional.of(opened.session());
@@ -220,7 +242,7 @@ final class Connection {
         unansweredBytes = bytes;
         long id = ++lastId;
         long now = nanos.getAsLong();
-        var waiting = new Unanswered(send.request(), send.answer(), now, false);
+        var waiting = new Unanswered(send, now, false, false);
         unanswered.put(id, waiting);
         if (session.isPresent()) transmit(id, waiting, now);
     }
@@ -228,6 +250,12 @@ final class Connection {
     /// Sends a request (again), unless its answer is arriving or too many are sent.
     private void transmit(long id, Unanswered waiting, long now) {
         if (receiver.has(id)) return;
+        Optional<BiosException> why = waiting.refused(minor);
+        if (why.isPresent()) {
+            remove(id, waiting);
+            waiting.answer().completeExceptionally(why.get());
+            return;
+        }
         if (!waiting.sent()) {
             if (inFlight >= window(settings)) return;
             inFlight++;
@@ -241,7 +269,8 @@ final class Connection {
         if (session.isEmpty()) return;
         long now = nanos.getAsLong();
         unanswered.entrySet().stream().filter(entry -> entry.getValue().dueNanos() - now <= 0)
-                .map(Map.Entry::getKey).toList().forEach(id -> transmit(id, unanswered.get(id), now));
+                .map(Map.Entry::getKey).toList().forEach(id -> Optional.ofNullable(unanswered.get(id))
+                        .ifPresent(waiting -> transmit(id, waiting, now)));
     }
 
     /// A request is answered, or refused for now: others can be sent, some at a time.
@@ -263,7 +292,8 @@ final class Connection {
             context.getLog().error("an answer cannot be read: {}", wrong.getMessage());
             answer = null;
         }
-        if (answer instanceof Answer.Refused(var why) && why.retryAfterSeconds() > 0) {
+        if (answer instanceof Answer.Refused(var why) && why.retryAfterSeconds() > 0
+                && waiting.given().repeatable()) {
             settings.waits().accept(why.message());
             unanswered.put(id, waiting.dueAt(heardNanos + why.retryAfterSeconds() * SECOND));
             landed(waiting);

@@ -139,7 +139,7 @@ public final class TrainingRun {
         return client.follow(Answer.History.class, new Request.History(id.value(), MOST,
                 Optional.of(number))).thenApply(Answer.History::entries).thenApply(entries -> {
                     if (entries.stream().anyMatch(entry -> entry.number().isEmpty()))
-                        throw BiosException.Refused.olderGateway();
+                        throw BiosException.Refused.olderGateway("has no subscriptions");
                     return entries;
                 });
     }
@@ -174,14 +174,41 @@ public final class TrainingRun {
         return Subscription.start(this::metricsAfter, Answer.OperationMetrics::number, after, listener);
     }
 
-    /// Tries the operation that was set aside again, with those that wait for it.
+    /// Tries the operation that is set aside now again, with those that wait for it. Which one it is, the run
+    /// is asked first: a call that is repeated may be about another one.
     public CompletionStage<Void> tryAgain() {
-        return client.ask(Answer.Done.class, new Request.TryAgain(id.value())).thenApply(_ -> null);
+        return describe().thenCompose(run ->
+                tryAgain(run.waiting().filter(Answer.Waiting::setAside).map(Answer.Waiting::seq)));
     }
 
-    /// Fails the operation that was set aside, or that waits for a store that does not answer.
+    /// Tries an operation again. Does nothing if that was done before; fails with `conflict` if the operation
+    /// was given up.
+    ///
+    /// @param seq its number, as in [Answer.Waiting]
+    public CompletionStage<Void> tryAgain(long seq) {
+        return tryAgain(Optional.of(seq));
+    }
+
+    private CompletionStage<Void> tryAgain(Optional<Long> seq) {
+        return client.ask(Answer.Done.class, new Request.TryAgain(id.value(), seq)).thenApply(_ -> null);
+    }
+
+    /// Fails the operation that is set aside now, or that waits for a store that does not answer. Which one it
+    /// is, the run is asked first: a call that is repeated may be about another one.
     public CompletionStage<Void> giveUp() {
-        return client.ask(Answer.Done.class, new Request.GiveUp(id.value())).thenApply(_ -> null);
+        return describe().thenCompose(run -> giveUp(run.waiting().map(Answer.Waiting::seq)));
+    }
+
+    /// Fails an operation. Does nothing if it has failed; fails with `conflict` if it has succeeded, or is
+    /// neither set aside nor waits for a store.
+    ///
+    /// @param seq its number, as in [Answer.Waiting]
+    public CompletionStage<Void> giveUp(long seq) {
+        return giveUp(Optional.of(seq));
+    }
+
+    private CompletionStage<Void> giveUp(Optional<Long> seq) {
+        return client.ask(Answer.Done.class, new Request.GiveUp(id.value(), seq)).thenApply(_ -> null);
     }
 
     /// Closes the run for good; its checkpoints stay.

@@ -14,15 +14,21 @@ import bios.protocol.client.Problem;
 import bios.protocol.client.Request;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.RunId;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 
 /// The client at gateways that answer late, wrongly or much.
@@ -189,6 +195,77 @@ class BiosClientTest {
         }
         assertNotEquals(ids.get(0), ids.get(1));
         ids.forEach(id -> assertTrue(id > 1 << 20, () -> "" + id));
+    }
+
+    private static Answer.Run described(Optional<Answer.Waiting> waiting) {
+        return new Answer.Run(RUN.value(), "m", 8, 32, List.of(), 0, 7, List.of(), false, "{}",
+                Optional.empty(), Optional.empty(), waiting);
+    }
+
+    /// What a gateway is asked to try again, or to give up.
+    private static final class Deciding implements ScriptedGateway.Session {
+        private final Optional<Answer.Waiting> waiting;
+        private final Consumer<Caller> decided;
+        private final List<Request> asked = new CopyOnWriteArrayList<>();
+
+        Deciding(Optional<Answer.Waiting> waiting, Consumer<Caller> decided) {
+            this.waiting = waiting;
+            this.decided = decided;
+        }
+
+        @Override public void on(Caller caller, Request request) {
+            if (request instanceof Request.TryAgain || request instanceof Request.GiveUp) {
+                asked.add(request);
+                decided.accept(caller);
+            } else caller.answer(described(waiting));
+        }
+    }
+
+    /// Asks a gateway that ends before it answers, in a session with another one behind it.
+    ///
+    /// @param minor version of the other gateway
+    /// @return what both were asked
+    private static List<Request> answerLost(Optional<Answer.Waiting> waiting, int minor,
+            Function<TrainingRun, CompletionStage<Void>> question, Optional<String> code) throws Exception {
+        var ending = new AtomicReference<ScriptedGateway>();
+        var first = new Deciding(waiting, _ -> ending.get().close());
+        var second = new Deciding(waiting, caller -> caller.answer(new Answer.Done()));
+        try (var lost = new ScriptedGateway(ClientMessage.MINOR, first);
+                var next = new ScriptedGateway(minor, second);
+                BiosClient client = BiosClient.connect(ClientSettings.of(lost.address(), next.address())
+                        .withSilence(Duration.ofSeconds(2)))) {
+            ending.set(lost);
+            CompletionStage<Void> told = question.apply(client.run(RUN, 1));
+            if (code.isPresent()) assertEquals(code.get(), code(told));
+            else get(told);
+            return Stream.concat(first.asked.stream(), second.asked.stream()).toList();
+        }
+    }
+
+    @Test void aDecisionIsRepeatedOnlyIfItNamesItsOperation() throws Exception {
+        var aside = Optional.of(new Answer.Waiting(7, "optim_step", true, "out_of_memory", "no room"));
+        var store = Optional.of(new Answer.Waiting(8, "forward", false, "store_failed", "away"));
+        var again = new Request.TryAgain(RUN.value(), Optional.of(7L));
+        assertEquals(List.of(again, again), answerLost(aside, ClientMessage.MINOR, TrainingRun::tryAgain,
+                Optional.empty()));
+        var up = new Request.GiveUp(RUN.value(), Optional.of(8L));
+        assertEquals(List.of(up, up), answerLost(store, ClientMessage.MINOR, TrainingRun::giveUp,
+                Optional.empty()));
+        assertEquals(List.of(new Request.TryAgain(RUN.value(), Optional.empty())), answerLost(store,
+                ClientMessage.MINOR, TrainingRun::tryAgain, Optional.of("answer_lost")));
+        assertEquals(List.of(again), answerLost(aside, 1, run -> run.tryAgain(7), Optional.of("answer_lost")),
+                "the other gateway would not read the number");
+    }
+
+    @Test void aRefusalForNowOfWhatMayNotBeRepeatedIsTold() throws Exception {
+        var busy = new Problem(Fault.Kind.SERVER, "unavailable", "it does not answer", Optional.empty(),
+                Optional.empty(), 1);
+        var session = new Deciding(Optional.empty(), caller -> caller.answer(new Answer.Refused(busy)));
+        try (var gateway = new ScriptedGateway(ClientMessage.MINOR, session);
+                BiosClient client = BiosClient.connect(ClientSettings.of(gateway.address()))) {
+            assertEquals("unavailable", code(client.run(RUN, 1).giveUp()));
+            assertEquals(1, session.asked.size());
+        }
     }
 
     @Test void numbersOfWhatIsOpenedAndAskedFollowFromTheContent() {

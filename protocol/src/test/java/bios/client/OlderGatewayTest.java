@@ -50,6 +50,10 @@ class OlderGatewayTest {
             Answer.HistoryEntry entry = get(run.history(10)).getFirst();
             assertEquals("opened", entry.kind());
             assertEquals(Optional.empty(), entry.number());
+            // It would act on whichever operation is set aside.
+            var numbered = assertThrows(ExecutionException.class, () -> get(run.giveUp(7)));
+            assertEquals("unsupported", assertInstanceOf(BiosException.Refused.class, numbered.getCause())
+                    .code());
             try (Subscription subscription = run.onHistory(0, _ -> { })) {
                 var failed = assertThrows(ExecutionException.class, () -> get(subscription.ended()));
                 assertEquals("unsupported", assertInstanceOf(BiosException.Refused.class, failed.getCause())

@@ -107,10 +107,10 @@ final class ActorForms {
             case Request.HourlyUsage(var owner, var from, var to) -> Form.get("billing/usage/events",
                     List.of(), query("owner", owner, "starting_on", from.map(ResponseBodies::time),
                             "ending_before", to.map(ResponseBodies::time)));
-            case Request.TryAgain(var run) -> new Form("POST", "training_runs/*/retry", List.of(run),
-                    Map.of(), Optional.of(object()));
-            case Request.GiveUp(var run) -> new Form("POST", "training_runs/*/give_up", List.of(run),
-                    Map.of(), Optional.of(object()));
+            case Request.TryAgain(var run, var seq) -> new Form("POST", "training_runs/*/retry",
+                    List.of(run), Map.of(), Optional.of(object("seq_id", seq)));
+            case Request.GiveUp(var run, var seq) -> new Form("POST", "training_runs/*/give_up",
+                    List.of(run), Map.of(), Optional.of(object("seq_id", seq)));
             case Request other -> throw new IllegalStateException("not about runs: " + other);
         };
     }

@@ -226,10 +226,12 @@ final class ApiDocument {
         all.add(get("training_runs/{run}/metrics", "What the newest operations have reported").asking("limit",
                 integer(1, 1000)).asking("after", after).answering(object(
                 must("metrics", array(ref("OperationMetrics"))))));
-        all.add(post("training_runs/{run}/retry", "Try the operation that was set aside again").taking()
-                .answering(object()));
-        all.add(post("training_runs/{run}/give_up", "Fail the operation that was set aside").taking()
-                .answering(object()));
+        var seq = may("seq_id", integer(0, Long.MAX_VALUE).described("the operation that is meant; without"
+                + " it the call is not to be repeated"));
+        all.add(post("training_runs/{run}/retry", "Try the operation that was set aside again").taking(seq,
+                type()).answering(object()));
+        all.add(post("training_runs/{run}/give_up", "Fail the operation that was set aside, or that waits"
+                + " for a store").taking(seq, type()).answering(object()));
         all.add(ofRuns(get("checkpoints", "The account's checkpoints, newest first")).asking(
                 "checkpoint_type", oneOf("training", "sampler")).asking("name", string().described(
                 "how the name begins")).asking("public", bool()).answering(object(

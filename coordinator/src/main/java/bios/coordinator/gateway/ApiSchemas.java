@@ -98,7 +98,10 @@ final class ApiSchemas {
                 nullable("last_sampler_checkpoint", ref("Checkpoint")),
                 must("user_metadata", map(string())), must("lora_alpha", number()),
                 must("target_modules", array(string())), must("step", integer()),
-                nullable("project_id", string()), nullable("parent_path", string())));
+                nullable("project_id", string()), nullable("parent_path", string()),
+                sometimes("waiting_operation", ref("WaitingOperation").orNull())));
+        all.put("WaitingOperation", object(must("seq_id", integer()), must("operation", string()),
+                must("set_aside", bool()), must("code", string()), must("message", string())));
         all.put("Cursor", object(must("offset", integer()), must("limit", integer()),
                 must("total_count", integer())));
         all.put("SearchOwner", object(may("type", oneOf("own", "accessible", "user")),

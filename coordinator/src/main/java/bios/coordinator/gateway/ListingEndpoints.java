@@ -19,6 +19,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.function.BiFunction;
 import java.util.function.Function;
 import java.util.stream.Stream;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -41,10 +42,10 @@ final class ListingEndpoints {
                 Endpoint.get("training_runs/*/timings", this::timings),
                 Endpoint.get("training_runs/*/history", this::history),
                 Endpoint.get("training_runs/*/metrics", this::metrics),
-                Endpoint.post("training_runs/*/retry", call -> aboutSetAside(call, replyTo ->
-                        new RunCommand.Retry(call.account(), replyTo))),
-                Endpoint.post("training_runs/*/give_up", call -> aboutSetAside(call, replyTo ->
-                        new RunCommand.GiveUp(call.account(), replyTo))),
+                Endpoint.post("training_runs/*/retry", call -> aboutSetAside(call, (seq, replyTo) ->
+                        new RunCommand.Retry(call.account(), seq, replyTo))),
+                Endpoint.post("training_runs/*/give_up", call -> aboutSetAside(call, (seq, replyTo) ->
+                        new RunCommand.GiveUp(call.account(), seq, replyTo))),
                 Endpoint.get("checkpoints", this::checkpoints),
                 Endpoint.post("search_checkpoints", this::search).thatReads(),
                 Endpoint.get("training_runs/*/checkpoints/*/*", this::checkpoint),
@@ -69,7 +70,7 @@ final class ListingEndpoints {
         call.asksForAccessible();
         return services.runBlocking(() -> filter.runs(services.index(), call.account(), limit, offset))
                 .thenApply(page -> new ApiResponse.Typed(() -> new Answer.Runs(page.items().stream()
-                        .map(ResponseBodies::run).toList(), page.total()), () ->
+                        .map(run -> ResponseBodies.run(run, Optional.empty())).toList(), page.total()), () ->
                         ResponseBodies.listing("training_runs", page.items(), run ->
                                 ResponseBodies.run(call, run), cursor(offset, limit, page.total()))));
     }
@@ -102,8 +103,9 @@ final class ListingEndpoints {
                     var summary = new RunSummary(run.config(), run.lora(), run.step(),
                             run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted(),
                             run.usage(), Optional.empty(), Optional.empty());
-                    return new ApiResponse.Typed(() -> ResponseBodies.run(summary), () ->
-                            new ApiResponse.JsonBody(200, ResponseBodies.run(call, summary), false));
+                    return new ApiResponse.Typed(() -> ResponseBodies.run(summary, run.waiting()), () ->
+                            new ApiResponse.JsonBody(200, ResponseBodies.run(call, summary, run.waiting()),
+                                    false));
                 });
     }
 
@@ -191,11 +193,19 @@ final class ListingEndpoints {
                 : items.subList(Math.max(0, items.size() - limit), items.size());
     }
 
-    /// Tells a run what to do with the operation that was set aside.
+    /// Tells a run what to do with the operation that was set aside; a refusal of its number names the field.
     private CompletionStage<ApiResponse> aboutSetAside(ApiRequest call,
-            Function<ActorRef<RunReply>, RunCommand> command) {
+            BiFunction<Optional<Long>, ActorRef<RunReply>, RunCommand> command) {
+        Fields fields = call.bodyFields();
+        Optional<Long> seq = fields.optionalInteger("seq_id", 0, Long.MAX_VALUE);
+        fields.requireAllRead();
         return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
-                RunReply.Done.class, command).thenApply(_ -> ApiResponse.ok());
+                RunReply.Done.class, replyTo -> command.apply(seq, replyTo))
+                .<ApiResponse>thenApply(_ -> ApiResponse.ok()).exceptionallyCompose(failed ->
+                        CompletableFuture.failedStage(seq.isPresent()
+                                && GatewayServices.cause(failed) instanceof ApiException why
+                                && (why.code() == ErrorCode.CONFLICT || why.code() == ErrorCode.INVALID)
+                                        ? why.withField("seq_id") : failed));
     }
 
     /// A checkpoint named by three segments of the path.

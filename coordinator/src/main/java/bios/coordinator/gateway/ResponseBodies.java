@@ -15,6 +15,7 @@ import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.OperationTiming;
+import bios.protocol.run.WaitingOperation;
 import bios.protocol.sampling.SampleResult;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -262,12 +263,23 @@ final class ResponseBodies {
                 .map(path -> call.clientPath(CheckpointPath.parse(path))));
     }
 
+    /// The same, with the operation that can be given up.
+    static Map<String, Object> run(ApiRequest call, RunSummary run, Optional<WaitingOperation> waiting) {
+        Map<String, Object> all = new LinkedHashMap<>(run(call, run));
+        all.put("waiting_operation", waiting.map(w -> ApiResponse.object("seq_id", w.seq(), "operation",
+                operation(w.kind()), "set_aside", w.setAside(), "code", w.why().code(), "message",
+                w.why().message())).orElse(null));
+        return all;
+    }
+
     /// The same for the actor protocol.
-    static Answer.Run run(RunSummary run) {
+    static Answer.Run run(RunSummary run, Optional<WaitingOperation> waiting) {
         return new Answer.Run(run.config().run().value(), run.config().baseModel().value(), run.lora().rank(),
                 run.lora().alpha(), targets(run.lora()), run.step(), run.lastRequestMillis(),
                 checkpoints(run.checkpoints().stream().filter(c -> c.name().isPresent()).toList()),
-                run.closed(), run.config().userMetadata(), run.config().parent(), run.corrupted());
+                run.closed(), run.config().userMetadata(), run.config().parent(), run.corrupted(),
+                waiting.map(w -> new Answer.Waiting(w.seq(), operation(w.kind()), w.setAside(),
+                        w.why().code(), w.why().message())));
     }
 
     /// Named checkpoints for the actor protocol.

@@ -69,6 +69,9 @@ public final class ShardedRuns implements RunDirectory {
         return switch (command) {
             // Not idempotent: a repeated deletion is answered with not found.
             case RunCommand.DeleteCheckpoint _ -> entity.ask(message::apply, timeout);
+            // Nor are these without the number of an operation: the next one may be set aside by then.
+            case RunCommand.Retry(_, var seq, _) when seq.isEmpty() -> entity.ask(message::apply, timeout);
+            case RunCommand.GiveUp(_, var seq, _) when seq.isEmpty() -> entity.ask(message::apply, timeout);
             case RunCommand.Retrieve(var owner, long seq, long wait, _) -> inSlices(entity, POLL_SLICE, wait,
                     timeout, (slice, replyTo) -> new RunCommand.Retrieve(owner, seq, slice, replyTo),
                     reply -> reply instanceof RunReply.Pending);

@@ -7,6 +7,7 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineEvent.RecoveryPointWritten;
 import bios.protocol.run.DeathReport;
 import java.util.List;
+import java.util.Optional;
 
 /// An input of [RunScheduler]. Its `epoch` is that of the engine session in which the cause of the input was
 /// started: an input of an earlier session is stale and changes nothing.
@@ -67,10 +68,14 @@ sealed interface RunInput {
     record DeathReported(DeathReport report) implements RunInput {}
 
     /// The owner has requested that the operation that was set aside is tried again.
-    record RetryRequested() implements RunInput {}
+    ///
+    /// @param seq the one that is meant: nothing happens if it is another one; empty: whichever it is
+    record RetryRequested(Optional<Long> seq) implements RunInput {}
 
     /// The owner has requested that the operation that was set aside, or that waits for a store, fails.
-    record GiveUpRequested() implements RunInput {}
+    ///
+    /// @param seq as in [RetryRequested]
+    record GiveUpRequested(Optional<Long> seq) implements RunInput {}
 
     /// The owner has requested the unloading of the run.
     record UnloadRequested() implements RunInput {}

@@ -11,6 +11,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Function;
 import java.util.function.LongFunction;
 import org.apache.pekko.actor.typed.ActorRef;
 
@@ -19,11 +20,17 @@ import org.apache.pekko.actor.typed.ActorRef;
 final class RunResults {
     private record Waiter(long id, ActorRef<RunReply> replyTo) {}
 
+    /// A command whose reply depends on the outcome of `seq`, which only a page may contain.
+    ///
+    /// @param reply empty: the outcome is no longer kept
+    private record Lookup(long seq, Function<Optional<FinishedOperation>, RunReply> reply,
+            ActorRef<RunReply> replyTo) {}
+
     private final RunContext context;
     private final ResultCache cache;
     private final NodeMemory.Account memory;
     private final Map<Long, List<Waiter>> waiters = new HashMap<>();
-    private final List<RunCommand.Submit> repeated = new ArrayList<>();
+    private final List<Lookup> lookups = new ArrayList<>();
     private long nextWaiter;
     private boolean reading;
     private boolean shrinking;
@@ -168,10 +175,17 @@ final class RunResults {
         return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), searched, Optional.empty());
     }
 
-    /// Keeps a repeated submission until the pages tell which operation had its number.
+    /// Replies to a repeated submission when the pages tell which operation had its number.
     void awaitDigest(TrainingRun run, RunCommand.Submit submit) {
-        repeated.add(submit);
-        search(run, submit.seq());
+        lookUp(run, submit.seq(), found -> found.map(first -> repeat(submit, first)).orElseGet(() ->
+                new RunReply.Refused(Reason.CONFLICT, forgotten(submit.seq()))), submit.replyTo());
+    }
+
+    /// Replies when the pages tell the outcome of `seq`, or that it is no longer kept.
+    void lookUp(TrainingRun run, long seq, Function<Optional<FinishedOperation>, RunReply> reply,
+            ActorRef<RunReply> replyTo) {
+        lookups.add(new Lookup(seq, reply, replyTo));
+        search(run, seq);
     }
 
     /// Why a number is refused whose operation is no longer known.
@@ -180,16 +194,14 @@ final class RunResults {
                 + " number";
     }
 
-    /// Answers the repeated submissions of a number that was searched for.
-    private void endRepeated(SelfMessage.PageRead read, boolean searched) {
-        for (RunCommand.Submit submit : List.copyOf(repeated)) {
-            if (submit.seq() != read.seq()) continue;
-            repeated.remove(submit);
-            submit.replyTo().tell(read.found().map(result -> repeat(submit, result))
-                    .orElseGet(() -> searched
-                            ? new RunReply.Refused(Reason.CONFLICT, forgotten(submit.seq()))
-                            : new RunReply.Refused(Reason.UNAVAILABLE, "the result of request "
-                                    + submit.seq() + " cannot be read now; retry later")));
+    /// Answers the commands about a number that was searched for.
+    private void endLookups(SelfMessage.PageRead read, boolean searched) {
+        for (Lookup lookup : List.copyOf(lookups)) {
+            if (lookup.seq() != read.seq()) continue;
+            lookups.remove(lookup);
+            lookup.replyTo().tell(read.found().isPresent() || searched ? lookup.reply().apply(read.found())
+                    : new RunReply.Refused(Reason.UNAVAILABLE, "the result of request " + lookup.seq()
+                            + " cannot be read now; retry later"));
         }
     }
 
@@ -205,7 +217,7 @@ final class RunResults {
         if (read.failure().isPresent()) {
             context.warn("the result of request {} cannot be read yet: {}", read.seq(),
                     read.failure().get());
-            endRepeated(read, false);
+            endLookups(read, false);
             context.after(context.settings().retryAfter(), "pages", new SelfMessage.RetryPages());
             return;
         }
@@ -215,9 +227,9 @@ final class RunResults {
         if (read.found().isEmpty() && read.searched().equals(run.recovery().allPages()))
             answer(read.seq(), new RunReply.Refused(Reason.NOT_FOUND,
                     "the result of request " + read.seq() + " is no longer kept"));
-        endRepeated(read, read.searched().equals(run.recovery().allPages()));
+        endLookups(read, read.searched().equals(run.recovery().allPages()));
         searchForWaiters(run, scheduler);
-        if (!repeated.isEmpty()) search(run, repeated.getFirst().seq());
+        if (!lookups.isEmpty()) search(run, lookups.getFirst().seq());
         updateAccount(run, scheduler);
     }
 

@@ -13,6 +13,7 @@ import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.run.WaitingOperation;
 import bios.protocol.stored.StoredOperations;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -134,6 +135,15 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         return Math.max(run.executed(), finished.through(run.recovery().position() + 1));
     }
 
+    /// The operation that its owner can give up, if there is one.
+    Optional<WaitingOperation> waiting(TrainingRun run) {
+        return new Step(this, run).toGiveUp().map(failure -> {
+            PendingOperation operation = run.at(failure.position()).orElseThrow();
+            return new WaitingOperation(operation.seq(), operation.kind(), run.setAside().isPresent(),
+                    failure.why());
+        });
+    }
+
     /// Whether the operation `seq` has no outcome yet.
     boolean awaitsOutcome(TrainingRun run, long seq) {
         return run.bySeq(seq).filter(o -> !finished.contains(o.position())).isPresent();
@@ -218,10 +228,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case RunInput.DeathReported(var report) -> {
                     if (run.learnsFrom(report)) persist(new WorkerDied(report));
                 }
-                case RunInput.RetryRequested _ ->
-                        run.setAside().ifPresent(aside -> persist(new OperationRetried(aside.position())));
-                case RunInput.GiveUpRequested _ ->
-                        persist(run.setAside().map(this::givenUp).orElseGet(this::waitingGivenUp));
+                case RunInput.RetryRequested(var seq) -> run.setAside()
+                        .filter(aside -> means(seq, aside.position()))
+                        .ifPresent(aside -> persist(new OperationRetried(aside.position())));
+                case RunInput.GiveUpRequested(var seq) -> {
+                    if (toGiveUp().filter(failure -> means(seq, failure.position())).isPresent())
+                        persist(givenUp());
+                }
                 case RunInput.LoadFound(var at, var position, var optimizer, var manifest) ->
                         resolved(at, position, () -> run.load(position, manifest, optimizer));
                 case RunInput.LoadFailed(var at, var position, var why) ->
@@ -679,6 +692,21 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private boolean failSetAside() {
             TrainingRun.SetAside aside = run.setAside().orElseThrow();
             return (unloading || ownerWentOn(run, aside)) && persistSoon(givenUp(aside));
+        }
+
+        /// Whether the owner's request is about the operation at `position`.
+        private boolean means(Optional<Long> seq, long position) {
+            return seq.isEmpty() || run.at(position).map(PendingOperation::seq).equals(seq);
+        }
+
+        /// The events with which the owner gives up the operation that waits for a decision; empty: none does.
+        private List<RunEvent> givenUp() {
+            return run.setAside().map(this::givenUp).orElseGet(this::waitingGivenUp);
+        }
+
+        /// The failure of the operation that the owner can give up, without those of others that it causes.
+        private Optional<OperationFailed> toGiveUp() {
+            return givenUp().stream().findFirst().map(OperationFailed.class::cast);
         }
 
         private List<RunEvent> givenUp(TrainingRun.SetAside aside) {

@@ -306,14 +306,14 @@ public final class TrainingRunEntity
                 follow(run, owner, replyTo, () -> followers.metrics(after, wait, replyTo));
             case RunCommand.GetTimings(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
-            case RunCommand.Retry(var owner, var replyTo) ->
-                forOwner(run, owner, replyTo,
-                        () -> decideOnWaiting(run, new RunInput.RetryRequested(), replyTo, "is set aside"));
-            case RunCommand.GiveUp(var owner, var replyTo) ->
-                forOwner(run, owner, replyTo,
-                        () -> decideOnWaiting(run, new RunInput.GiveUpRequested(), replyTo,
-                                "is set aside, waits for a store without having been executed before, or"
-                                        + " meets the same fault at each attempt"));
+            case RunCommand.Retry(var owner, var seq, var replyTo) ->
+                forOwner(run, owner, replyTo, () -> decideOnWaiting(run, new RunInput.RetryRequested(seq),
+                        seq.map(number -> new NamedDecision(run, number, false)), replyTo, "is set aside"));
+            case RunCommand.GiveUp(var owner, var seq, var replyTo) ->
+                forOwner(run, owner, replyTo, () -> decideOnWaiting(run, new RunInput.GiveUpRequested(seq),
+                        seq.map(number -> new NamedDecision(run, number, true)), replyTo,
+                        "is set aside, waits for a store without having been executed before, or meets the"
+                                + " same fault at each attempt"));
             case RunCommand.ReportDeath(var report) -> handle(run, new RunInput.DeathReported(report));
             case RunCommand.Leave _ -> {
                 // Waiting clients repeat their request, which the entity on the next node answers.
@@ -399,7 +399,7 @@ public final class TrainingRunEntity
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
                 run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
                 RunHistory.corrupted(run.history()),
-                Optional.of(meter.now(context.now())).filter(used -> !used.none()));
+                Optional.of(meter.now(context.now())).filter(used -> !used.none()), scheduler.waiting(run));
     }
 
     /// The run as it was when the newest of its published checkpoints was saved: what it does now, and where
@@ -409,7 +409,7 @@ public final class TrainingRunEntity
                 .max(Comparator.comparingLong(CheckpointManifest::createdAtMillis)).orElseThrow();
         return new RunReply.Described(run.config().orElseThrow().withoutOrigin(), run.lora().orElseThrow(),
                 newest.step(), newest.createdAtMillis(), published, run.closed(), Optional.empty(),
-                Optional.empty());
+                Optional.empty(), Optional.empty());
     }
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
@@ -459,13 +459,19 @@ public final class TrainingRunEntity
 
     /// Executes a command of the owner about an operation that is set aside or waits.
     ///
+    /// @param named the reply if another operation than the named one is; empty: none was named
     /// @param which what the operation must be
     private ReplyEffect<RunEvent, TrainingRun> decideOnWaiting(TrainingRun run, RunInput input,
-            ActorRef<RunReply> replyTo, String which) {
+            Optional<NamedDecision> named, ActorRef<RunReply> replyTo, String which) {
         List<RunEvent> events = step(run, input);
-        return events.isEmpty()
-                ? refuse(replyTo, Reason.CONFLICT, "no operation of run " + id + " " + which)
-                : persist(events).thenReply(replyTo, _ -> new RunReply.Done());
+        if (!events.isEmpty()) return persist(events).thenReply(replyTo, _ -> new RunReply.Done());
+        if (named.isEmpty())
+            return refuse(replyTo, Reason.CONFLICT, "no operation of run " + id + " " + which);
+        NamedDecision decision = named.get();
+        Optional<RunReply> reply = decision.reply(results.bySeq(decision.seq()), scheduler);
+        if (reply.isPresent()) return Effect().reply(replyTo, reply.get());
+        results.lookUp(run, decision.seq(), decision::afterOutcome, replyTo);
+        return Effect().noReply();
     }
 
     /// The reply about an operation that is set aside, or that would train past it: no outcome.
@@ -474,11 +480,16 @@ public final class TrainingRunEntity
         return run.setAside().flatMap(aside -> run.bySeq(seq).filter(o -> aside.holds(o.position()))
                 .filter(o -> o.position() == aside.position() || changesState(run, aside))
                 .map(_ -> new RunReply.Failed(request, new Fault(aside.why().kind(), aside.why().code(),
-                        aside.why().message() + "; operation " + aside.position() + " is set aside with its"
+                        aside.why().message() + "; operation " + seq(run, aside) + " is set aside with its"
                         + " input, and what was accepted after it waits: try it again (POST"
-                        + " /api/v1/training_runs/" + id + "/retry), or "
+                        + " /api/v1/training_runs/" + id + "/retry {\"seq_id\": " + seq(run, aside) + "}), or "
                         + (aside.differs() ? "give it up (.../give_up): then it fails, and so does what was"
                                 + " accepted after it" : "go on without it by sending other operations")))));
+    }
+
+    /// The client's number of the operation that was set aside.
+    private static long seq(TrainingRun run, TrainingRun.SetAside aside) {
+        return run.at(aside.position()).orElseThrow().seq();
     }
 
     private static boolean changesState(TrainingRun run, TrainingRun.SetAside aside) {
@@ -490,7 +501,7 @@ public final class TrainingRunEntity
         Optional<TrainingRun.SetAside> before = run.setAside()
                 .filter(aside -> run.bySeq(seq).filter(o -> aside.holds(o.position())).isPresent());
         if (before.isPresent()) return new RunReply.Stalled(request, new Fault(Fault.Kind.SERVER,
-                before.get().why().code(), "operation " + before.get().position()
+                before.get().why().code(), "operation " + seq(run, before.get())
                         + " before it is set aside"));
         return scheduler.stalled().<RunReply>map(why -> new RunReply.Stalled(request, why))
                 .orElseGet(() -> new RunReply.Pending(request, scheduler.ahead(run, seq)));

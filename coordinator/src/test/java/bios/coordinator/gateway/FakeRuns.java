@@ -160,7 +160,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     private static RunReply described(Run run) {
         return new RunReply.Described(run.config, run.config.lora(), run.step,
                 run.config.createdAtMillis() + 5, run.checkpoints, run.closed, run.corrupted,
-                Optional.empty());
+                Optional.empty(), Optional.empty());
     }
 
     private RunReply submit(RunId id, Run run, RunCommand.Submit c) {

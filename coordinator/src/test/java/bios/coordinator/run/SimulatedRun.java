@@ -817,14 +817,14 @@ final class SimulatedRun {
     private void asideSeen() {
         TrainingRun.SetAside aside = run.setAside().orElseThrow();
         boolean again = !operations.get((int) aside.position() - 1).retried && simulation.oneIn(2);
-        if (again) deliver(new RunInput.RetryRequested());
+        if (again) deliver(new RunInput.RetryRequested(Optional.empty()));
         else if (operations.size() >= wanted || simulation.oneIn(3)) giveUp();
         else if (aside.until().isEmpty()) persist(List.of(new ErrorSeen(run.accepted())));
     }
 
     private void giveUp() {
         givesUp = true;
-        deliver(new RunInput.GiveUpRequested());
+        deliver(new RunInput.GiveUpRequested(Optional.empty()));
         givesUp = false;
     }
 

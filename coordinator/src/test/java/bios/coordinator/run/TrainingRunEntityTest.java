@@ -24,6 +24,7 @@ import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.HistoryEntry.Kind;
 import bios.protocol.run.OperationTiming;
+import bios.protocol.run.WaitingOperation;
 import io.prometheus.metrics.core.metrics.Counter;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -677,6 +678,106 @@ class TrainingRunEntityTest {
             assertInstanceOf(RunReply.Failed.class, harness.outcome(1));
             harness.submit(2, train(2));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
+        }
+    }
+
+    private static RunReply giveUp(RunHarness harness, long seq) {
+        return harness.ask(r -> new RunCommand.GiveUp(RunHarness.OWNER, Optional.of(seq), r));
+    }
+
+    private static RunReply retry(RunHarness harness, long seq) {
+        return harness.ask(r -> new RunCommand.Retry(RunHarness.OWNER, Optional.of(seq), r));
+    }
+
+    private static Optional<WaitingOperation> waiting(RunHarness harness) {
+        return assertInstanceOf(RunReply.Described.class,
+                harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r))).waiting();
+    }
+
+    /// The operation is set aside, and the only one that is.
+    private static void assertSetAside(RunHarness harness, long seq) throws Exception {
+        harness.await(() -> waiting(harness).filter(w -> w.seq() == seq && w.setAside()).isPresent(),
+                "not set aside");
+        assertTrue(failure(harness, seq).message().contains("{\"seq_id\": " + seq + "}"));
+    }
+
+    private static void assertRefused(Reason reason, String text, RunReply reply) {
+        var refused = assertInstanceOf(RunReply.Refused.class, reply);
+        assertEquals(reason, refused.reason(), refused::message);
+        assertTrue(refused.message().contains(text), refused::message);
+    }
+
+    @Test void aDecisionThatIsRepeatedIsNotAboutTheNextOperationThatWasSetAside() throws Exception {
+        try (var harness = harness("named", "bios.run.rest-after = 100 ms")) {
+            harness.submit(10, full());
+            harness.submit(11, step());
+            assertSetAside(harness, 10);
+            assertRefused(Reason.CONFLICT, "operation 11 is neither set aside", giveUp(harness, 11));
+            assertRefused(Reason.CONFLICT, "waits for operation 10", retry(harness, 11));
+            assertRefused(Reason.INVALID, "operation 7 was never accepted", giveUp(harness, 7));
+            assertRefused(Reason.INVALID, "operation 7 was never accepted", retry(harness, 7));
+            assertSetAside(harness, 10);
+            assertInstanceOf(RunReply.Done.class, giveUp(harness, 10));
+            harness.submit(12, full());
+            assertSetAside(harness, 12);
+            assertInstanceOf(RunReply.Done.class, giveUp(harness, 10), "its answer may have been lost");
+            assertRefused(Reason.CONFLICT, "operation 10 has failed", retry(harness, 10));
+            assertSetAside(harness, 12);
+            harness.controls.roomy().set(true);
+            assertInstanceOf(RunReply.Done.class, retry(harness, 12));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(12));
+            assertInstanceOf(RunReply.Done.class, retry(harness, 12), "its answer may have been lost");
+            harness.await(() -> history(harness).stream().anyMatch(e -> e.kind() == Kind.RECOVERY_POINT
+                    && e.position().equals(Optional.of(3L))), "it would be replayed");
+            harness.controls.roomy().set(false);
+            harness.submit(13, full());
+            assertSetAside(harness, 13);
+            assertInstanceOf(RunReply.Done.class, retry(harness, 12), "its answer may have been lost");
+            assertRefused(Reason.CONFLICT, "operation 12 has succeeded", giveUp(harness, 12));
+            assertSetAside(harness, 13);
+            assertInstanceOf(RunReply.Done.class, giveUp(harness, 13));
+            assertEquals(Optional.empty(), waiting(harness));
+        }
+    }
+
+    @Test void aDecisionIsStillKnownWhenItsOperationIsBeforeTheRecoveryPoint() throws Exception {
+        try (var harness = harness("named-page", "bios.run.results.max-count = 60")) {
+            harness.submit(0, full());
+            assertSetAside(harness, 0);
+            assertInstanceOf(RunReply.Done.class, giveUp(harness, 0));
+            for (int i = 1; i < 9; i++) {
+                harness.submit(2 * i, train(i));
+                harness.submit(2 * i + 1, step());
+            }
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(17));
+            harness.restart();
+            assertInstanceOf(RunReply.Done.class, giveUp(harness, 0));
+            assertRefused(Reason.CONFLICT, "operation 0 has failed", retry(harness, 0));
+            assertInstanceOf(RunReply.Done.class, retry(harness, 3));
+            assertRefused(Reason.CONFLICT, "operation 3 has succeeded", giveUp(harness, 3));
+            harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r));
+            harness.restart();
+            assertRefused(Reason.CONFLICT, "no longer kept", giveUp(harness, 3));
+        }
+    }
+
+    @Test void whatWaitsForAStoreIsGivenUpByItsNumber() throws Exception {
+        try (var harness = harness("named-store")) {
+            harness.controls.away().set(true);
+            harness.submit(0, train(1));
+            harness.submit(1, stored());
+            harness.submit(2, step());
+            awaitStore(harness, 1);
+            WaitingOperation waits = waiting(harness).orElseThrow();
+            assertEquals(1, waits.seq());
+            assertFalse(waits.setAside());
+            assertEquals("store_failed", waits.why().code());
+            assertRefused(Reason.CONFLICT, "operation 1 is, give that one up",
+                    giveUp(harness, 2));
+            assertInstanceOf(RunReply.Done.class, retry(harness, 1), "it is tried again by itself");
+            for (int i = 0; i < 2; i++) assertInstanceOf(RunReply.Done.class, giveUp(harness, 1));
+            assertEquals("store_failed", failure(harness, 1).code());
+            assertEquals(Optional.empty(), waiting(harness));
         }
     }
 

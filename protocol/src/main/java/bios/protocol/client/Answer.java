@@ -89,9 +89,18 @@ public sealed interface Answer {
     /// @param checkpoints newest version of each, oldest first
     /// @param parent path of the checkpoint that it was created from
     /// @param corrupted what of its state is not finite
+    /// @param waiting the operation that can be given up; empty in listings. Since minor version 2
     record Run(String run, String baseModel, int rank, double alpha, List<String> targets, long step,
             long lastRequestMillis, List<Checkpoint> checkpoints, boolean closed, String userMetadata,
-            Optional<String> parent, Optional<String> corrupted) implements Answer {}
+            Optional<String> parent, Optional<String> corrupted, Optional<Waiting> waiting)
+            implements Answer {}
+
+    /// An operation that has no outcome and can be given up; others wait for it.
+    ///
+    /// @param operation name of the call, as docs/reference/http.md has it
+    /// @param setAside whether it is not tried again by itself; otherwise it waits for a store
+    /// @param code of what it met, as docs/reference/errors.md lists them
+    record Waiting(long seq, String operation, boolean setAside, String code, String message) {}
 
     /// A page of checkpoints.
     record Checkpoints(List<Checkpoint> checkpoints, long total) implements Answer {}

@@ -12,7 +12,8 @@ public sealed interface ClientMessage {
     int VERSION = 1;
     /// The minor version: raised with each addition, so that a client can tell what a gateway does not know.
     /// 1: history after a number, metrics of operations, usage, publication, filters of listings.
-    int MINOR = 1;
+    /// 2: the number of the operation that is tried again or given up.
+    int MINOR = 2;
     /// Largest payload of one message, and the size of a part.
     int PART_BYTES = 256 << 10;
 

@@ -8,8 +8,21 @@ import java.util.Map;
 import java.util.Optional;
 
 /// What a JVM client asks of the gateway: the requests of docs/reference/http.md, with the same rules. Each
-/// can be repeated. Ids and paths are text here, so that a wrong one is refused as over HTTP.
+/// can be repeated, unless [#repeatable] says otherwise. Ids and paths are text here, so that a wrong one is
+/// refused as over HTTP.
 public sealed interface Request {
+    /// Whether the request can be repeated when its answer is lost. Otherwise the repetition may act on
+    /// something else.
+    default boolean repeatable() {
+        return true;
+    }
+
+    /// The minor version that a gateway must have, because an earlier one ignores a part of the request
+    /// without which it does something else; 0: none.
+    default int minor() {
+        return 0;
+    }
+
     /// Opens a session of the service, or finds it. Answer: [Answer.SessionOpened].
     ///
     /// @param session a UUID
@@ -134,8 +147,28 @@ public sealed interface Request {
     record Unload(String run) implements Request {}
 
     /// Tries the operation that was set aside again. Answer: [Answer.Done].
-    record TryAgain(String run) implements Request {}
+    ///
+    /// @param seq the operation that is meant; empty: whichever is set aside. Since minor version 2
+    record TryAgain(String run, Optional<Long> seq) implements Request {
+        @Override public boolean repeatable() {
+            return seq.isPresent();
+        }
 
-    /// Fails the operation that was set aside. Answer: [Answer.Done].
-    record GiveUp(String run) implements Request {}
+        @Override public int minor() {
+            return seq.isPresent() ? 2 : 0;
+        }
+    }
+
+    /// Fails the operation that was set aside, or that waits for a store. Answer: [Answer.Done].
+    ///
+    /// @param seq the operation that is meant; empty: whichever waits. Since minor version 2
+    record GiveUp(String run, Optional<Long> seq) implements Request {
+        @Override public boolean repeatable() {
+            return seq.isPresent();
+        }
+
+        @Override public int minor() {
+            return seq.isPresent() ? 2 : 0;
+        }
+    }
 }

@@ -102,11 +102,28 @@ public sealed interface RunCommand extends Message {
             implements RunCommand {}
 
     /// Tries the operation that was set aside again, with those that wait for it. Reply: [RunReply.Done].
-    record Retry(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+    ///
+    /// @param seq the operation that is meant: if it is not set aside, nothing happens, and the reply is the
+    ///     same unless it was given up. So the command can be repeated. Empty: whichever is set aside; a
+    ///     repetition may be about another one
+    record Retry(String owner, Optional<Long> seq, ActorRef<RunReply> replyTo) implements RunCommand {
+        /// Whichever is set aside.
+        public Retry(String owner, ActorRef<RunReply> replyTo) {
+            this(owner, Optional.empty(), replyTo);
+        }
+    }
 
     /// Fails the operation that was set aside, or the first one that waits for a store and was never executed
     /// to its end, and those that would train past it. Reply: [RunReply.Done].
-    record GiveUp(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+    ///
+    /// @param seq the operation that is meant: if it has failed, nothing happens, and the reply is the same.
+    ///     So the command can be repeated. Empty: as with [Retry]
+    record GiveUp(String owner, Optional<Long> seq, ActorRef<RunReply> replyTo) implements RunCommand {
+        /// Whichever waits.
+        public GiveUp(String owner, ActorRef<RunReply> replyTo) {
+            this(owner, Optional.empty(), replyTo);
+        }
+    }
 
     /// Tells the run how processes of a worker ended that executed its operations. No reply.
     record ReportDeath(DeathReport report) implements RunCommand {}
@@ -142,9 +159,10 @@ public sealed interface RunCommand extends Message {
         /// @param corrupted what of its state was found to be not finite, if no checkpoint was saved or
         ///     loaded since
         /// @param usage what its operations have used; empty: nothing
+        /// @param waiting the operation that [GiveUp] is about now
         record Described(RunConfig config, LoraSpec lora, long step, long lastRequestMillis,
                 List<CheckpointManifest> checkpoints, boolean closed, Optional<String> corrupted,
-                Optional<RunUsage> usage)
+                Optional<RunUsage> usage, Optional<WaitingOperation> waiting)
                 implements RunReply {}
 
         /// @param lora the adapter's shape now

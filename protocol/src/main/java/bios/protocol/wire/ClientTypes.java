@@ -128,5 +128,6 @@ final class ClientTypes implements WireTypes {
         registry.add(226, Answer.UsageLine.class);
         registry.add(227, Answer.HourlyUsage.class);
         registry.add(228, Answer.UsageEvent.class);
+        registry.add(229, Answer.Waiting.class);
     }
 }

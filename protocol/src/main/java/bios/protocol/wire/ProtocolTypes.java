@@ -30,6 +30,7 @@ import bios.protocol.run.RunUsage;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.TensorData;
+import bios.protocol.run.WaitingOperation;
 import bios.protocol.run.OperationTiming;
 import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
@@ -104,6 +105,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(36, RunUsage.class);
         registry.add(37, RunUsage.Hour.class);
         registry.add(39, OperationResult.EvaluatedMatrix.class);
+        registry.add(65, WaitingOperation.class);
     }
 
     private static void operations(Registry registry) {

@@ -18,7 +18,7 @@ import org.apache.pekko.serialization.SerializerWithStringManifest;
 public final class WireSerializer extends SerializerWithStringManifest implements ByteBufferSerializer {
     /// Incremented with every change of a class on the wire; `golden/wire` contains the bytes of each
     /// version.
-    public static final String VERSION = "4";
+    public static final String VERSION = "5";
     static final int IDENTIFIER = 52_001;
 
     private final ExtendedActorSystem system;

@@ -23,6 +23,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.HexFormat;
 import java.util.List;
@@ -32,6 +33,7 @@ import java.util.Random;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.IntPredicate;
 import org.apache.pekko.actor.ExtendedActorSystem;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -94,7 +96,7 @@ class ClientGoldenTest {
                 new Request.DeleteCheckpoint("bios://" + RUN + "/a"),
                 new Request.SetExpiry("bios://" + RUN + "/a", Optional.of(60L)),
                 new Request.History(RUN, 10, Optional.of(7L)), new Request.Unload(RUN),
-                new Request.TryAgain(RUN), new Request.GiveUp(RUN)));
+                new Request.TryAgain(RUN, Optional.of(5L)), new Request.GiveUp(RUN, Optional.of(5L))));
         all.addAll(List.of(new Request.Publish("bios://" + RUN + "/a", true),
                 new Request.Metrics(RUN, 10, Optional.of(7L)), new Request.Usage(Optional.of("o"), FILTER),
                 new Request.HourlyUsage(Optional.empty(), Optional.of(1L), Optional.empty())));
@@ -113,7 +115,8 @@ class ClientGoldenTest {
         var used = new Answer.UsageLine(Optional.of(RUN), "m", Optional.of("p"), Optional.of("s"), 1, 2, 3, 4,
                 5, 0.5, 6);
         var run = new Answer.Run(RUN, "m", 8, 32, List.of("q_proj"), 3, 7, List.of(checkpoint), true, "{}",
-                Optional.of("bios://" + RUN + "/a"), Optional.of("NaN"));
+                Optional.of("bios://" + RUN + "/a"), Optional.of("NaN"), Optional.of(
+                        new Answer.Waiting(5, "optim_step", true, "out_of_memory", "no room")));
         return List.of(new Answer.Refused(problem()), new Answer.Done(), new Answer.SessionOpened(SESSION),
                 new Answer.Models(List.of(new ModelInfo(new ModelName("m"), "LlamaForCausalLM", 2048, 32000,
                         64, 2, "bfloat16", 1_000_000, Optional.of("ab-cd")))),
@@ -165,8 +168,7 @@ class ClientGoldenTest {
     @Test void bytesOfEarlierBuildsAreReadAndNothingIsLost() throws Exception {
         for (var entry : encoded().entrySet()) {
             byte[] now = entry.getValue();
-            Path file = GOLDEN.resolve(entry.getKey() + (GROWN.contains(entry.getKey()) ? ".1.1.hex"
-                    : ".1.hex"));
+            Path file = file(entry.getKey(), GROWN.getOrDefault(entry.getKey(), 0));
             if (Boolean.getBoolean("golden.write") && !Files.exists(file)) {
                 Files.createDirectories(GOLDEN);
                 Files.writeString(file, HexFormat.of().formatHex(now) + "\n");
@@ -197,14 +199,41 @@ class ClientGoldenTest {
                 assertTrue(shown.contains(permitted), permitted::getName);
     }
 
-    /// Messages to which minor version 1 has added components. `NAME.1.hex` has their bytes of minor version
-    /// 0, `NAME.1.1.hex` those of now; of other messages, `NAME.1.hex` has those of the minor version that
-    /// brought them.
-    private static final Set<String> GROWN =
-            Set.of("Request.ListRuns", "Request.ListCheckpoints", "Request.History", "Answer.History",
-                    "Answer.Run", "Answer.Runs", "Answer.Checkpoints", "Answer.Sampled");
+    /// Messages to which a minor version has added components, with the last one that did. `NAME.1.M.hex`
+    /// has their bytes of minor version M and the next ones, `NAME.1.hex` those of minor version 0; of other
+    /// messages, `NAME.1.hex` has those of the minor version that brought them.
+    private static final Map<String, Integer> GROWN = Map.of("Request.ListRuns", 1,
+            "Request.ListCheckpoints", 1, "Request.History", 1, "Answer.History", 1, "Answer.Checkpoints", 1,
+            "Answer.Sampled", 1, "Answer.Run", 2, "Answer.Runs", 2, "Request.TryAgain", 2, "Request.GiveUp",
+            2);
 
-    /// The grown records as minor version 0 had them.
+    /// The grown records as minor version 1 had them.
+    private static final class Minor1 {
+        record TryAgain(String run) {}
+
+        record GiveUp(String run) {}
+
+        record Run(String run, String baseModel, int rank, double alpha, List<String> targets, long step,
+                long lastRequestMillis, List<?> checkpoints, boolean closed, String userMetadata,
+                Optional<String> parent, Optional<String> corrupted) {}
+
+        private static final Map<Integer, Class<?>> OTHER = Map.of(120, TryAgain.class, 121, GiveUp.class,
+                218, Run.class);
+
+        /// A build of minor version 1: it reads and writes these records, and knows nothing of later ones.
+        static KryoPool build() {
+            return older(id -> id < 229, OTHER);
+        }
+    }
+
+    /// A build that knows some ids, and has other classes for some of them.
+    private static KryoPool older(IntPredicate known, Map<Integer, Class<?>> other) {
+        return new KryoPool(() -> new ClientKryo(registry -> new ClientTypes().registerTo((id, type) -> {
+            if (known.test(id)) registry.add(id, other.getOrDefault(id, type));
+        }), _ -> "", _ -> null));
+    }
+
+    /// The grown records as minor version 0 had them, where minor version 1 had others.
     private static final class Minor0 {
         record ListRuns(int offset, int limit) {}
 
@@ -221,20 +250,32 @@ class ClientGoldenTest {
         record Sequence(int[] tokens, float[] logprobs, SampleResult.StopReason stopReason,
                 Optional<float[]> modelLogprobs) {}
 
-        private static final Map<Integer, Class<?>> OTHER = Map.of(55, Sequence.class,
-                113, ListRuns.class, 115, ListCheckpoints.class, 118, History.class, 220,
-                Checkpoint.class, 222, HistoryEntry.class);
+        private static final Map<Integer, Class<?>> OTHER = new HashMap<>(Minor1.OTHER);
+
+        static {
+            OTHER.putAll(Map.of(55, Sequence.class, 113, ListRuns.class, 115, ListCheckpoints.class, 118,
+                    History.class, 220, Checkpoint.class, 222, HistoryEntry.class));
+        }
 
         /// A build of minor version 0: it reads and writes these records, and knows nothing of later ones.
         static KryoPool build() {
-            return new KryoPool(() -> new ClientKryo(registry -> new ClientTypes().registerTo((id, type) -> {
-                if (id < 122 || id >= 200 && id < 223) registry.add(id, OTHER.getOrDefault(id, type));
-            }), _ -> "", _ -> null));
+            return older(id -> id < 122 || id >= 200 && id < 223, OTHER);
         }
     }
 
+    private static Path file(String name, int minor) {
+        return GOLDEN.resolve(name + (minor == 0 ? ".1.hex" : ".1." + minor + ".hex"));
+    }
+
+    /// The bytes of a message in a minor version.
+    private static byte[] bytes(String name, int minor) throws Exception {
+        int newest = minor;
+        while (newest > 0 && !Files.exists(file(name, newest))) newest--;
+        return HexFormat.of().parseHex(Files.readString(file(name, newest)).strip());
+    }
+
     private static byte[] minor0(String name) throws Exception {
-        return HexFormat.of().parseHex(Files.readString(GOLDEN.resolve(name + ".1.hex")).strip());
+        return bytes(name, 0);
     }
 
     @Test void aBuildOfTheMinorVersionBeforeIsUnderstood() throws Exception {
@@ -247,18 +288,38 @@ class ClientGoldenTest {
         assertEquals(history(Optional.empty()), ClientSerializer.decode(minor0("Answer.History")));
         assertEquals(new Answer.Checkpoints(List.of(checkpoint(false)), 1),
                 ClientSerializer.decode(minor0("Answer.Checkpoints")));
+        assertEquals(new Request.TryAgain(RUN, Optional.empty()),
+                ClientSerializer.decode(minor0("Request.TryAgain")));
+        assertEquals(Optional.empty(), ((Answer.Run) ClientSerializer.decode(bytes("Answer.Run", 1)))
+                .waiting());
         // These are the bytes that such a build writes.
         assertArrayEquals(minor0("Request.ListRuns"), Minor0.build().encode(new Minor0.ListRuns(0, 20)));
+        assertArrayEquals(minor0("Request.GiveUp"), Minor1.build().encode(new Minor1.GiveUp(RUN)));
     }
 
     @Test void aBuildOfTheMinorVersionBeforeUnderstandsThisOne() throws Exception {
         KryoPool before = Minor0.build();
         for (Request request : requests()) read(before, name(request), ClientSerializer.encode(request));
         for (Answer answer : answers()) read(before, name(answer), ClientSerializer.encode(answer));
+        readByMinor1();
         assertEquals(new Minor0.History(RUN, 10), before.read(new Input(ClientSerializer.encode(
                 new Request.History(RUN, 10, Optional.of(7L))))));
         assertEquals(new Minor0.ListRuns(0, 20), before.read(new Input(ClientSerializer.encode(
                 new Request.ListRuns(0, 20, FILTER)))));
+    }
+
+    private static void readByMinor1() throws Exception {
+        KryoPool before = Minor1.build();
+        for (Request request : requests()) read1(before, name(request), ClientSerializer.encode(request));
+        for (Answer answer : answers()) read1(before, name(answer), ClientSerializer.encode(answer));
+        assertEquals(new Minor1.TryAgain(RUN), before.read(new Input(ClientSerializer.encode(
+                new Request.TryAgain(RUN, Optional.of(5L))))));
+    }
+
+    /// All is read, to the last component that minor version 1 knows.
+    private static void read1(KryoPool before, String name, byte[] now) throws Exception {
+        int wanted = GROWN.getOrDefault(name, 0) > 1 ? bytes(name, 1).length : now.length;
+        assertEquals(wanted, before.encode(before.read(new Input(now))).length, name);
     }
 
     /// What is new is refused, and the gateway says so; all else is read, to the last known component.
@@ -269,7 +330,7 @@ class ClientGoldenTest {
         }
         Object read = before.read(new Input(now));
         // Maps have no order.
-        int wanted = GROWN.contains(name) ? minor0(name).length : now.length;
+        int wanted = GROWN.containsKey(name) ? minor0(name).length : now.length;
         assertEquals(wanted, before.encode(read).length, name);
     }
 

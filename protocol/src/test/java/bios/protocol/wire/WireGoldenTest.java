@@ -27,6 +27,7 @@ import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.run.WaitingOperation;
 import bios.protocol.run.OperationTiming;
 import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult;
@@ -110,8 +111,8 @@ class WireGoldenTest {
         all.add(new RunCommand.SetExpiry("owner", CheckpointKind.SAMPLER, name, Optional.of(7L), nobody()));
         all.add(new RunCommand.ReleaseSnapshots("owner", "session-1", nobody()));
         all.add(new RunCommand.Unload("owner", nobody()));
-        all.add(new RunCommand.Retry("owner", nobody()));
-        all.add(new RunCommand.GiveUp("owner", nobody()));
+        all.add(new RunCommand.Retry("owner", Optional.of(5L), nobody()));
+        all.add(new RunCommand.GiveUp("owner", Optional.of(5L), nobody()));
         all.add(new RunCommand.ReportDeath(new DeathReport(Samples.RUN, "worker-1", 3, 1, 2, 2, "it died")));
         all.add(new RunReply.Accepted(request));
         for (OperationResult result : Samples.results()) all.add(new RunReply.Completed(request, result));
@@ -119,7 +120,9 @@ class WireGoldenTest {
         all.add(new RunReply.Pending(request, 3));
         all.add(new RunReply.Described(Samples.CONFIG, Samples.LORA, 12, 99,
                 List.of(Samples.MANIFEST), true, Optional.of("tensor 'a' has NaN at [0, 1]"),
-                Optional.of(RunUsage.NONE.plus(7, 5, 3, 1000, 7_200_000))));
+                Optional.of(RunUsage.NONE.plus(7, 5, 3, 1000, 7_200_000)), Optional.of(
+                        new WaitingOperation(5, OperationKind.OPTIM_STEP, true,
+                                Fault.server("worker_lost", "died")))));
         all.add(new RunReply.Summary(Samples.CONFIG, Samples.LORA, 12, true));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
