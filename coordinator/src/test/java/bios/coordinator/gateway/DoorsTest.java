@@ -15,6 +15,7 @@ import bios.client.TrainingRun;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.client.Answer;
+import bios.protocol.client.Problem;
 import bios.protocol.client.Request;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Datum;
@@ -219,6 +220,13 @@ class DoorsTest {
         all.add(new Wrong(service.get("usage?owner=bob"), new Request.Usage(Optional.of("bob"), Map.of())));
         all.add(new Wrong(service.get("billing/usage/events?owner=-"), new Request.HourlyUsage(
                 Optional.of("-"), Optional.empty(), Optional.empty())));
+        all.add(post("training_runs/" + run + "/retry", "{}", new Request.TryAgain(run, Optional.empty())));
+        for (long seq : List.of(-1L, 77L)) {
+            all.add(post("training_runs/" + run + "/retry", "{'seq_id': " + seq + "}",
+                    new Request.TryAgain(run, Optional.of(seq))));
+            all.add(post("training_runs/" + run + "/give_up", "{'seq_id': " + seq + "}",
+                    new Request.GiveUp(run, Optional.of(seq))));
+        }
         all.add(post("tokenize", "{'base_model': 'none', 'text': 'x'}", new Request.Tokenize("none", "x",
                 false)));
         return all;
@@ -227,17 +235,60 @@ class DoorsTest {
     @Test void whatIsRefusedOverHttpIsRefusedOverActorsForTheSameReason() throws Exception {
         var all = new ArrayList<>(wrongBatches());
         all.addAll(wrongRequests());
-        for (Wrong wrong : all) {
-            JsonNode http = wrong.overHttp().json();
-            Answer answer = ask(wrong.overActors());
-            var refused = assertInstanceOf(Answer.Refused.class, answer, () -> http + " but " + answer).why();
-            assertEquals(http.path("error").asText(), refused.code(), http::toString);
-            assertEquals(http.path("message").asText(), refused.message());
-            assertEquals(http.path("field").asText(null), refused.field().orElse(null), http::toString);
-            assertEquals(http.path("category").asText(), refused.kind().name().toLowerCase(
-                    java.util.Locale.ROOT));
-            assertTrue(refused.request().isPresent());
-        }
+        for (Wrong wrong : all) refusal(wrong);
+    }
+
+    /// The refusal over both protocols, which is the same.
+    private static Problem refusal(Wrong wrong) throws Exception {
+        JsonNode http = wrong.overHttp().json();
+        Answer answer = ask(wrong.overActors());
+        var refused = assertInstanceOf(Answer.Refused.class, answer, () -> http + " but " + answer).why();
+        assertEquals(http.path("error").asText(), refused.code(), http::toString);
+        assertEquals(http.path("message").asText(), refused.message());
+        assertEquals(http.path("field").asText(null), refused.field().orElse(null), http::toString);
+        assertEquals(http.path("category").asText(), refused.kind().name().toLowerCase(
+                java.util.Locale.ROOT));
+        assertTrue(refused.request().isPresent());
+        return refused;
+    }
+
+    /// The operation `seq` is the one that is set aside, over both protocols.
+    private static void assertSetAside(TrainingRun own, long seq) throws Exception {
+        Answer.Waiting waiting = get(own.describe()).waiting().orElseThrow();
+        assertEquals(new Answer.Waiting(seq, "forward_backward", true, "out_of_memory", "no room"), waiting);
+        JsonNode overHttp = done(service.get("training_runs/" + own.id())).get("waiting_operation");
+        assertEquals(seq, overHttp.get("seq_id").asLong());
+        assertTrue(overHttp.get("set_aside").asBoolean());
+        assertEquals("out_of_memory", overHttp.get("code").asText());
+    }
+
+    @Test void aDecisionThatIsRepeatedThroughEitherDoorIsNotAboutTheNextOperation() throws Exception {
+        TrainingRun own = get(client.createRun(MODEL, Request.Adapter.ofRank(4)));
+        Batch large = Batch.ofTexts(List.of(new int[] {ScriptedEngine.TOO_LARGE, 2, 3}));
+        String path = "training_runs/" + own.id();
+        var aside = assertThrows(ExecutionException.class, () -> get(own.forwardBackward(large)));
+        assertEquals("out_of_memory", ((BiosException) aside.getCause()).code());
+        assertSetAside(own, 1);
+        get(own.giveUp());
+        assertThrows(ExecutionException.class, () -> get(own.forwardBackward(large)));
+        assertSetAside(own, 2);
+        done(service.post(path + "/give_up", "{'seq_id': 1}"));
+        get(own.giveUp(1));
+        assertEquals("conflict", refusal(post(path + "/retry", "{'seq_id': 1}",
+                new Request.TryAgain(own.id().value(), Optional.of(1L)))).code());
+        Problem unknown = refusal(post(path + "/give_up", "{'seq_id': 99}",
+                new Request.GiveUp(own.id().value(), Optional.of(99L))));
+        assertEquals("invalid", unknown.code());
+        assertEquals(Optional.of("seq_id"), unknown.field());
+        assertEquals("invalid", service.post(path + "/give_up", "{'seq': 2}").json().get("error").asText());
+        assertSetAside(own, 2);
+        get(own.tryAgain());
+        assertInstanceOf(Answer.Evaluated.class, get(client.request(new Request.Retrieve(own.id() + ":2"))));
+        done(service.post(path + "/retry", "{'seq_id': 2}"));
+        get(own.tryAgain(2));
+        assertEquals("conflict", refusal(post(path + "/give_up", "{'seq_id': 2}",
+                new Request.GiveUp(own.id().value(), Optional.of(2L)))).code());
+        assertEquals(Optional.empty(), get(own.describe()).waiting());
     }
 
     @Test void aRunThatWasCreatedOverHttpIsDrivenOverActorsAndTheOtherWayRound() throws Exception {

@@ -61,7 +61,7 @@ final class RealService extends TestClient implements AutoCloseable {
                         "" }
                 pekko.coordinated-shutdown.exit-jvm = off
                 bios.storage.folder = "%s"
-                bios.run.shards = 4
+                bios.run { shards = 4, attempts = 1 }
                 bios.session.shards = 4
                 bios.owner { shards = 4, count-every = 100 ms }
                 """.formatted(TrainingRunSharding.role(MODEL.slug()), folder));

@@ -24,9 +24,11 @@ import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
@@ -35,12 +37,15 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 final class ScriptedEngine {
     /// A pass fails whose first token is this one.
     static final int FAILING = 99;
+    /// The worker has no memory for the first attempt at a pass whose first token is this one.
+    static final int TOO_LARGE = 98;
     /// An upload of this name is not loaded.
     static final String REFUSED_UPLOAD = "refused";
 
     private final BlobStore blobs;
     private final Map<RunId, RunConfig> runs = new HashMap<>();
     private final Map<RunId, Integer> summed = new HashMap<>();
+    private final Set<Long> attempted = new HashSet<>();
 
     private ScriptedEngine(BlobStore blobs) {
         this.blobs = blobs;
@@ -64,7 +69,10 @@ final class ScriptedEngine {
             }
             case EngineCommand.Execute c -> {
                 c.replyTo().tell(new EngineEvent.Measured(c.run(), c.position(), 1));
-                c.replyTo().tell(fails(c)
+                if (begins(c, TOO_LARGE) && attempted.add(c.position())) c.replyTo().tell(
+                        new EngineEvent.Failed(c.run(), c.position(),
+                                Fault.server("out_of_memory", "no room")));
+                else c.replyTo().tell(fails(c)
                         ? new EngineEvent.Failed(c.run(), c.position(),
                                 Fault.user("non_finite", "a scripted failure"))
                         : new EngineEvent.Executed(c.run(), c.position(), execute(c)));
@@ -106,10 +114,17 @@ final class ScriptedEngine {
         return StoredOperations.decode(c.operation().kind(), encoded);
     }
 
+    /// Whether it is a pass whose first token is this one.
+    private boolean begins(EngineCommand.Execute c, int token) {
+        return !(c.operation() instanceof StoredOperation.Refused)
+                && operation(c) instanceof Operation.ForwardBackward f
+                && f.data().getFirst().tokens()[0] == token;
+    }
+
     private boolean fails(EngineCommand.Execute c) {
         if (c.operation() instanceof StoredOperation.Refused) return false;
         return switch (operation(c)) {
-            case Operation.ForwardBackward f -> f.data().getFirst().tokens()[0] == FAILING;
+            case Operation.ForwardBackward _ -> begins(c, FAILING);
             case Operation.LoadUpload(var name, _, _) -> name.toString().equals(REFUSED_UPLOAD);
             default -> false;
         };

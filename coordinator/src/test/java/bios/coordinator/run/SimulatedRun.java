@@ -21,6 +21,7 @@ import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.run.WaitingOperation;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -817,14 +818,19 @@ final class SimulatedRun {
     private void asideSeen() {
         TrainingRun.SetAside aside = run.setAside().orElseThrow();
         boolean again = !operations.get((int) aside.position() - 1).retried && simulation.oneIn(2);
-        if (again) deliver(new RunInput.RetryRequested(Optional.empty()));
+        if (again) deliver(new RunInput.RetryRequested(Optional.of(aside.position())));
         else if (operations.size() >= wanted || simulation.oneIn(3)) giveUp();
         else if (aside.until().isEmpty()) persist(List.of(new ErrorSeen(run.accepted())));
     }
 
     private void giveUp() {
+        Optional<Long> seq = scheduler.waiting(run).map(WaitingOperation::seq);
+        // A repetition about another operation changes nothing.
+        Optional<TrainingRun.SetAside> aside = run.setAside();
+        seq.ifPresent(number -> deliver(new RunInput.GiveUpRequested(Optional.of(number + 1))));
+        check(run.setAside().equals(aside), "another operation is given up than the one that is named");
         givesUp = true;
-        deliver(new RunInput.GiveUpRequested(Optional.empty()));
+        deliver(new RunInput.GiveUpRequested(seq));
         givesUp = false;
     }
 

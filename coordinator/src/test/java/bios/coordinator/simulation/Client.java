@@ -28,6 +28,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
 import java.util.function.Function;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// The user of one run, with the gateway. The client submits numbered operations, several at a time, repeats
@@ -62,6 +64,10 @@ final class Client {
             return outcome.isPresent() || lost;
         }
     }
+
+    private static final Pattern SEQ = Pattern.compile("\"seq_id\": (\\d+)");
+    /// Milliseconds.
+    private static final long REPEATED_AFTER = 30_000;
 
     private final SimulatedCluster cluster;
     private final EventLoop loop;
@@ -275,6 +281,19 @@ final class Client {
                 reply -> received(w, reply));
     }
 
+    /// The number that a failure tells of the operation that is set aside.
+    private static long namedIn(Fault why) {
+        Matcher named = SEQ.matcher(why.message());
+        if (!named.find()) throw new IllegalStateException("names no operation: " + why);
+        return Long.parseLong(named.group(1));
+    }
+
+    /// Tells the run a decision, and again later: another operation may be set aside by then.
+    private void decide(Function<ActorRef<RunReply>, RunCommand> command) {
+        tell(command);
+        loop.in(REPEATED_AFTER, () -> tell(command));
+    }
+
     private RunReply mutated(RunReply reply) {
         return cluster.mutation == Mutation.FAILURE_BECOMES_SUCCESS
                 && reply instanceof RunReply.Failed(var request, _)
@@ -285,10 +304,13 @@ final class Client {
         switch (reply) {
             // No outcome: the owner tries it again, gives it up, or goes on.
             case RunReply.Failed(_, var why) when why.message().contains("is set aside") -> {
-                if (loop.oneIn(3)) tell(to -> new RunCommand.Retry(OWNER, to));
-                else if (loop.oneIn(2) || submitted == wanted.size()) {
-                    cluster.oracle(run).givesUp();
-                    tell(to -> new RunCommand.GiveUp(OWNER, to));
+                Optional<Long> seq = Optional.of(namedIn(why));
+                if (loop.oneIn(3)) {
+                    cluster.oracle(run).triesAgain(seq.get());
+                    decide(to -> new RunCommand.Retry(OWNER, seq, to));
+                } else if (loop.oneIn(2) || submitted == wanted.size()) {
+                    cluster.oracle(run).givesUp(seq.get());
+                    decide(to -> new RunCommand.GiveUp(OWNER, seq, to));
                 }
             }
             case RunReply.Completed _, RunReply.Failed _ -> {

@@ -118,8 +118,9 @@ final class RunOracle {
     private Optional<BlockingFailure> aside = Optional.empty();
     private boolean closed;
     private boolean unloading;
-    /// Whether the owner has given something up: what waits for its store then may be.
-    private boolean givingUp;
+    /// The numbers of what the owner tries again, and of what it gives up.
+    private final Set<Long> retried = new HashSet<>();
+    private final Set<Long> givenUp = new HashSet<>();
 
     RunOracle(SimulatedCluster cluster, RunId run) {
         this.cluster = cluster;
@@ -161,8 +162,12 @@ final class RunOracle {
         unloading = true;
     }
 
-    void givesUp() {
-        givingUp = true;
+    void triesAgain(long seq) {
+        retried.add(seq);
+    }
+
+    void givesUp(long seq) {
+        givenUp.add(seq);
     }
 
     // Events of the journal
@@ -195,7 +200,8 @@ final class RunOracle {
             }
             case OperationSetAside(var at, var why, _) -> setAside((int) at, why);
             case OperationRetried(var at, _) -> {
-                check(aside.filter(p -> p.position() == at).isPresent(), "tries " + at + " again");
+                check(aside.filter(p -> p.position() == at).isPresent()
+                        && retried.contains(op((int) at).seq), "tries " + at + " again");
                 aside = Optional.empty();
             }
             case CheckpointCommitted(var at, var manifest, var session, _) ->
@@ -279,6 +285,8 @@ final class RunOracle {
         op.drops = drops;
         if (step) blocking = blocking.map(p ->
                 new BlockingFailure(p.position(), p.why(), p.until(), false, p.lacks()));
+        check(aside.filter(p -> p.position() == at && p.until() >= operations.size()).isEmpty() || unloading
+                || givenUp.contains(op.seq), at + " is given up for no reason");
         aside = aside.filter(p -> p.position() != at);
         boolean changes = op.stored.kind().changesState() && !why.code().equals("no_gradient");
         if (changes && !blocked) blocking = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE,
@@ -331,7 +339,7 @@ final class RunOracle {
             case "weights_only" ->
                     op.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
             case "worker_lost", "blob_damaged" -> op.aside;
-            case "store_failed" -> unloading || givingUp;
+            case "store_failed" -> unloading || givenUp.contains(op.seq);
             default -> false;
         };
     }
