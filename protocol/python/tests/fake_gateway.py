@@ -58,6 +58,9 @@ class State:
         self.files = {}           # path below the address -> content
         self.ranges = True        # whether downloads can go on where they broke off
         self.usage = True         # whether usage is counted
+        self.waiting = None       # the operation that waits for its owner
+        self.numbered = True      # whether the server reads the numbers of such operations
+        self.decisions = []       # (retry or give_up, body) of what was done about them
 
     def fault(self, pattern, action, count=1):
         """`action`: 'drop' (before anything happened), 'lose' (after it happened), or (status, headers)."""
@@ -427,10 +430,13 @@ class State:
             if parts[1] not in self.runs:
                 raise Refused(404, "not_found", "there is no such run")
             return {"history": notes[-int(query.get("limit", 100)):]}
+        if parts[0] == "training_runs" and parts[2:] in (["retry"], ["give_up"]):
+            self.decisions.append((parts[2], body))
+            return {}
         if parts[0] == "training_runs":
             run = self.run(parts[1])
             if len(parts) == 2:
-                return self.run_view(run)
+                return {**self.run_view(run), **({"waiting_operation": self.waiting} if self.numbered else {})}
             if len(parts) == 3:
                 mine = [c for c in self.checkpoints.values() if c["run"] == run.id]
                 return {"checkpoints": [self.checkpoint_view(c) for c in mine], "cursor": None}

@@ -31,6 +31,8 @@ class CommandLineTest(GatewayCase):
         self.assertEqual(json.loads(self.run_command("runs", "--json")[1])["training_runs"][0]["step"], 1)
         self.assertIn("recovery_point", self.run_command("runs", "history", client.model_id)[1])
         self.assertIn(MODEL, self.run_command("runs", "show", client.model_id)[1])
+        self.run_command("runs", "give-up", client.model_id, "--seq", "3")
+        self.assertEqual(self.state.decisions, [("give_up", {"seq_id": 3})])
         self.assertIn(path, self.run_command("checkpoints")[1])
         self.assertIn(path, self.run_command("checkpoints", "--run", client.model_id)[1])
         self.assertIn("base_model", self.run_command("checkpoints", "show", path)[1])

@@ -60,6 +60,40 @@ class RestTest(GatewayCase):
             urls = self.rest.get_external_weights_urls(path).result().urls
             self.assertTrue(urls["adapter_config.json"].endswith("token=t"), urls)
 
+    def test_a_decision_is_repeated_only_if_it_names_its_operation(self):
+        run, state = self.client.model_id, self.state
+        state.waiting = {"seq_id": 7, "operation": "optim_step", "set_aside": True, "code": "worker_lost", "message": "died"}
+        self.assertEqual(self.rest.get_training_run(run).result().waiting_operation,
+                         bios.types.WaitingOperation(7, "optim_step", True, "worker_lost", "died"))
+        for action in ("lose", (503, {})):
+            state.fault("/retry$", action)
+        self.rest.retry_set_aside(run).result()
+        self.assertEqual(state.decisions, [("retry", {"seq_id": 7})] * 2)
+        state.decisions.clear()
+        asyncio.run(self.rest.give_up_set_aside_async(run))
+        state.waiting["set_aside"] = False
+        self.rest.give_up_set_aside(run).result()
+        self.rest.give_up_set_aside(run, 5).result()
+        self.assertEqual(state.decisions, [("give_up", {"seq_id": 7})] * 2 + [("give_up", {"seq_id": 5})])
+        state.decisions.clear()
+        state.fault("/retry$", "lose")  # what waits for a store is not set aside
+        with self.assertRaisesRegex(bios.APIConnectionError, "may have been carried out"):
+            self.rest.retry_set_aside(run).result()
+        state.fault("/retry$", (503, {}))
+        with self.assertRaises(bios.APIStatusError):
+            self.rest.retry_set_aside(run).result()
+        state.fault("/retry$", (429, {}))
+        self.rest.retry_set_aside(run).result()
+        self.assertEqual(state.decisions, [("retry", {})] * 2)
+        for wrong in (-1, True, "7"):
+            with self.assertRaisesRegex(bios.InvalidArgumentError, "seq_id"):
+                self.rest.retry_set_aside(run, wrong)
+        state.numbered = False
+        self.rest.give_up_set_aside(run).result()
+        self.assertEqual(state.decisions[2:], [("give_up", {})])
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "older"):
+            self.rest.give_up_set_aside(run, 7).result()
+
     def test_an_archive_that_breaks_off_is_fetched_again(self):
         whole = self.rest.download_checkpoint_archive_from_bios_path(self.sampler_path).result()
         for action in ("cut", "lose", (503, {})):

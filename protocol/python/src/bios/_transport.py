@@ -1,7 +1,7 @@
 """HTTP with persistent connections, and retries of idempotent calls.
 
-All calls of the protocol are idempotent, so a failed call is retried until it is answered or its time limit is
-reached. A restart of the server therefore only delays calls.
+Calls of the protocol are idempotent, so a failed call is retried until it is answered or its time limit is
+reached. A restart of the server therefore only delays calls. :meth:`Transport.post_once` is for the others.
 """
 
 from __future__ import annotations
@@ -68,12 +68,14 @@ class RetryPolicy:
 
 
 class NoResponse(Exception):
-    """An exchange failed without a response. ``final``: a retry would fail too."""
+    """An exchange failed without a response. ``final``: a retry would fail too; ``sent``: the server may have the
+    request."""
 
-    def __init__(self, cause: BaseException, final: bool = False) -> None:
+    def __init__(self, cause: BaseException, final: bool = False, sent: bool = True) -> None:
         super().__init__(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
         self.cause = cause
         self.final = final
+        self.sent = sent
 
 
 class Answer:
@@ -295,10 +297,11 @@ class Transport:
             self._using = (self._using + 1) % len(self._servers)
 
     def _send(self, method: str, path: str, body: Optional[bytes], accept: Optional[str], seconds: float,
-              more: Mapping[str, str] = {}) -> Tuple[_Server, http.client.HTTPConnection, http.client.HTTPResponse, bool]:
+              more: Mapping[str, str] = {}, once: bool = False,
+              ) -> Tuple[_Server, http.client.HTTPConnection, http.client.HTTPResponse, bool]:
         """Sends a request and reads the head of the response; raises :class:`NoResponse`. The last value: whether the
-        request may have been sent before."""
-        repeated = False
+        request may have been sent before, which it is never if ``once``."""
+        repeated = sent = False
         server = self._servers[self._using]
         headers = {**self._headers, **more}
         if body is not None:
@@ -306,7 +309,7 @@ class Transport:
         if accept is not None:
             headers["Accept"] = accept
         while True:
-            connection = server.pool.take()
+            connection = None if once else server.pool.take()
             kept = connection is not None
             if connection is None:
                 connection = self._connect(server)
@@ -318,6 +321,7 @@ class Transport:
                 connection.sock.settimeout(seconds)
                 try:
                     where = server.base + path[1:] if path.startswith("~") else server.root + path
+                    sent = True
                     connection.request(method, where, body, headers)
                 except BrokenPipeError:
                     pass  # a server that refuses a large body answers before it has read it
@@ -329,15 +333,16 @@ class Transport:
                     server.pool.clear()  # the server closed an idle connection, which is no failure
                     continue
                 self._avoid(server)
-                raise NoResponse(_explained(e, server.secure), final=_final(e)) from e
+                raise NoResponse(_explained(e, server.secure), final=_final(e), sent=sent) from e
             except BaseException:
                 connection.close()
                 raise
 
     def exchange(self, method: str, path: str, body: Optional[bytes] = None, accept: Optional[str] = None,
-                 seconds: float = READ_SECONDS) -> Answer:
-        """One request and its response of any status; raises :class:`NoResponse` without a response."""
-        server, connection, response, repeated = self._send(method, path, body, accept, seconds)
+                 seconds: float = READ_SECONDS, once: bool = False) -> Answer:
+        """One request and its response of any status; raises :class:`NoResponse` without a response. ``once``: not even a
+        request that an idle connection has lost is sent again."""
+        server, connection, response, repeated = self._send(method, path, body, accept, seconds, once=once)
         try:
             content = response.read()
         except (OSError, http.client.HTTPException) as e:
@@ -498,6 +503,27 @@ class Transport:
     def post(self, path: str, body: Mapping[str, Any]) -> Dict[str, Any]:
         """A POST's JSON object."""
         return self.call("POST", path, body).json()
+
+    def post_once(self, path: str, body: Mapping[str, Any]) -> Dict[str, Any]:
+        """The JSON object of a POST whose repetition would do something else. It is retried only while it was certainly
+        not carried out; an answer that is lost is an :class:`APIConnectionError` that says so."""
+        tries = self.attempts(f"POST {path}")
+        while True:
+            try:
+                answer = self.exchange("POST", path, encode(body), once=True)
+            except NoResponse as e:
+                if e.sent:
+                    raise APIConnectionError(
+                        f"POST {path}: the answer was lost ({e}), and the call may have been carried out. It was not repeated,"
+                        " because it names no operation: look at the run, then name the operation") from e.cause
+                tries.after(e)
+                continue
+            if 200 <= answer.status < 300:
+                return answer.json()
+            error = status_error(answer.status, answer.body)
+            if answer.status != 429:  # which is given before anything is done
+                raise error
+            tries.after(error, answer.retry_after)
 
 
 class _Sent:

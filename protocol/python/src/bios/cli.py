@@ -105,6 +105,8 @@ def _listings(commands: Any) -> None:
     runs = _command(commands, "runs", _show_runs, "list runs; 'bios runs show RUN', 'bios runs history RUN'")
     runs.add_argument("action", nargs="?", choices=("list", "show", "history", "retry", "give-up"), default="list")
     runs.add_argument("run_id", nargs="?", metavar="RUN")
+    runs.add_argument("--seq", type=int, default=None,
+                      help="of retry and give-up: the operation's number, as 'bios runs show' tells it")
     runs.add_argument("--limit", type=int, default=None)
     runs.add_argument("--offset", type=int, default=0)
 
@@ -306,10 +308,10 @@ def _show_runs(given: argparse.Namespace) -> None:
         _table(["TIME", "NODE", "KIND", "POSITION", "DETAIL"], [
             [n.time, n.node, n.kind, n.position, n.detail or None] for n in history.history])
     elif given.action == "retry":
-        rest.retry_set_aside(run).result()
+        rest.retry_set_aside(run, given.seq).result()
         print(f"the operation of {run} that was set aside is tried again")
     else:
-        rest.give_up_set_aside(run).result()
+        rest.give_up_set_aside(run, given.seq).result()
         print(f"the operation of {run} that was set aside is given up")
 
 

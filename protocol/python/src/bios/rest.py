@@ -318,32 +318,50 @@ class RestClient(Ready):
         """``get_training_run_history`` for asyncio."""
         return await self.get_training_run_history(training_run_id, limit)
 
-    def retry_set_aside(self, training_run_id: str) -> Future[None]:
+    def retry_set_aside(self, training_run_id: str, seq_id: Optional[int] = None) -> Future[None]:
         """Tries the operation of a run that was set aside again, with those that wait for it. An operation is set
         aside when its worker died several times while it executed it alone, or when no worker has the memory for it:
         its future fails with ``worker_lost`` or ``out_of_memory`` and tells so. After a retry the same futures give
-        the results."""
-        return self._about_set_aside(training_run_id, "retry")
+        the results.
 
-    async def retry_set_aside_async(self, training_run_id: str) -> None:
+        ``seq_id``: the number of the operation, as the failure and ``TrainingRun.waiting_operation`` tell it. With it the
+        call can be repeated: it does nothing if the operation was tried again before. Without it the call is about the
+        operation that is set aside now, and asks which one that is; a repetition of it may be about another one."""
+        return self._about_set_aside(training_run_id, "retry", seq_id)
+
+    async def retry_set_aside_async(self, training_run_id: str, seq_id: Optional[int] = None) -> None:
         """``retry_set_aside`` for asyncio."""
-        await self.retry_set_aside(training_run_id)
+        await self.retry_set_aside(training_run_id, seq_id)
 
-    def give_up_set_aside(self, training_run_id: str) -> Future[None]:
+    def give_up_set_aside(self, training_run_id: str, seq_id: Optional[int] = None) -> Future[None]:
         """Fails the operation of a run that was set aside, and those that would train past it. (Sending another
         operation after the failure was seen does the same.) Also fails the first one that waits for a store that stays
-        away and was never executed, with ``store_failed``."""
-        return self._about_set_aside(training_run_id, "give_up")
+        away and was never executed, with ``store_failed``.
 
-    async def give_up_set_aside_async(self, training_run_id: str) -> None:
+        ``seq_id``: as in ``retry_set_aside``; the call does nothing if the operation has failed, and is refused
+        (``conflict``) if it has succeeded."""
+        return self._about_set_aside(training_run_id, "give_up", seq_id)
+
+    async def give_up_set_aside_async(self, training_run_id: str, seq_id: Optional[int] = None) -> None:
         """``give_up_set_aside`` for asyncio."""
-        await self.give_up_set_aside(training_run_id)
+        await self.give_up_set_aside(training_run_id, seq_id)
 
-    def _about_set_aside(self, training_run_id: str, what: str) -> Future[None]:
-        url = f"/training_runs/{_word(training_run_id, 'training_run_id')}/{what}"
+    def _about_set_aside(self, training_run_id: str, what: str, seq_id: Optional[int]) -> Future[None]:
+        if seq_id is not None and (isinstance(seq_id, bool) or not isinstance(seq_id, int) or seq_id < 0):
+            raise InvalidArgumentError("seq_id", f"expected an integer of at least 0, or None, got {seq_id!r}")
+        url = f"/training_runs/{_word(training_run_id, 'training_run_id')}"
 
         def tell() -> None:
-            self._transport.post(url, {})
+            found = self._transport.get(url)
+            waiting = found.get("waiting_operation")
+            if seq_id is not None and "waiting_operation" not in found:
+                raise InvalidArgumentError("seq_id", "the server is of an older build, which does not read it")
+            if seq_id is not None:
+                self._transport.post(f"{url}/{what}", {"seq_id": seq_id})
+            elif waiting and (waiting["set_aside"] or what == "give_up"):
+                self._transport.post(f"{url}/{what}", {"seq_id": waiting["seq_id"]})
+            else:
+                self._transport.post_once(f"{url}/{what}", {})
 
         return self._change(tell)
 

@@ -34,7 +34,7 @@ __all__ = [
     "SaveWeightsResponse", "SearchOwner", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult", "TrainingRun",
     "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel", "UsageLine", "UsageResponse",
     "UserSearchOwner",
-    "WeightsInfoResponse", "WhoamiResponse",
+    "WaitingOperation", "WeightsInfoResponse", "WhoamiResponse",
 ]
 
 TensorDtype = Literal["int64", "float32"]
@@ -921,8 +921,26 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class WaitingOperation:
+    """The operation of a run that its owner can give up: it has no outcome, and others wait for it. ``set_aside``: it is not
+    tried again by itself; otherwise it waits for a store. ``code``, ``message``: what it met."""
+
+    seq_id: int
+    operation: str
+    set_aside: bool
+    code: str
+    message: str
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "WaitingOperation":
+        """Parses the JSON object of the protocol."""
+        return cls(wire["seq_id"], wire["operation"], wire["set_aside"], wire["code"], wire["message"])
+
+
+@dataclass(frozen=True)
 class TrainingRun:
-    """A run in a listing. ``parent_path``: the checkpoint that it was created from, if any."""
+    """A run. ``parent_path``: the checkpoint that it was created from, if any. ``waiting_operation``: what its owner can try
+    again or give up, if anything; not in listings."""
 
     training_run_id: str
     base_model: str
@@ -938,6 +956,7 @@ class TrainingRun:
     last_checkpoint: Optional[Checkpoint] = None
     last_sampler_checkpoint: Optional[Checkpoint] = None
     user_metadata: Dict[str, str] = field(default_factory=dict)
+    waiting_operation: Optional[WaitingOperation] = None
 
     def _repr_html_(self) -> str:
         last = self.last_checkpoint or self.last_sampler_checkpoint
@@ -951,11 +970,12 @@ class TrainingRun:
     def from_wire(cls, wire: Mapping[str, Any]) -> "TrainingRun":
         """Parses the JSON object of the protocol."""
         last, sampler = wire.get("last_checkpoint"), wire.get("last_sampler_checkpoint")
+        waiting = wire.get("waiting_operation")
         return cls(wire["training_run_id"], wire["base_model"], wire.get("model_owner"), wire.get("is_lora", True),
                    wire.get("lora_rank"), wire.get("lora_alpha"), wire.get("target_modules"), wire.get("step"),
                    wire.get("parent_path"), bool(wire.get("corrupted")), _time(wire.get("last_request_time")),
                    Checkpoint.from_wire(last) if last else None, Checkpoint.from_wire(sampler) if sampler else None,
-                   dict(wire.get("user_metadata") or {}))
+                   dict(wire.get("user_metadata") or {}), WaitingOperation.from_wire(waiting) if waiting else None)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import java.net.URLEncoder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.stream.Collectors;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -16,6 +17,9 @@ import picocli.CommandLine.Parameters;
         description = "List training runs, newest first; 'history' shows the history of one, 'retry' and"
                 + " 'give-up' tell it what to do with an operation that was set aside.")
 public final class RunsCommand implements Runnable {
+    private static final String OF_OPERATION =
+            "The operation's number, seq_id (default: that of the one that waits now).";
+
     @Mixin private Remote service;
 
     @Option(names = "--limit", defaultValue = "20",
@@ -62,16 +66,28 @@ public final class RunsCommand implements Runnable {
 
     @Command(name = "retry", mixinStandardHelpOptions = true,
             description = "Try the operation of a run that was set aside again, with those that wait for it.")
-    void retry(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run) {
-        at.send("POST", "/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8) + "/retry", "");
-        System.out.println("run " + run + " tries the operation again");
+    void retry(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run,
+            @Option(names = "--seq", description = OF_OPERATION) Optional<Long> seq) {
+        System.out.println("run " + run + " tries " + decide(at, run, "retry", seq) + " again");
     }
 
     @Command(name = "give-up", mixinStandardHelpOptions = true,
             description = "Fail the operation of a run that was set aside, and what would train past it.")
-    void giveUp(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run) {
-        at.send("POST", "/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8) + "/give_up", "");
-        System.out.println("run " + run + " goes on without the operation");
+    void giveUp(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run,
+            @Option(names = "--seq", description = OF_OPERATION) Optional<Long> seq) {
+        System.out.println("run " + run + " goes on without " + decide(at, run, "give_up", seq));
+    }
+
+    /// Tells a run what to do with the operation that is named, or with the one that waits now. Returns which
+    /// one that is.
+    private static String decide(Remote at, String run, String what, Optional<Long> named) {
+        String path = "/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8);
+        JsonNode waiting = at.get(path).path("waiting_operation");
+        Optional<Long> seq = named.or(() -> Optional.of(waiting.path("seq_id").asLong())
+                .filter(_ -> waiting.path("set_aside").asBoolean()
+                        || waiting.isObject() && what.equals("give_up")));
+        at.send("POST", path + "/" + what, seq.map(number -> "{\"seq_id\": " + number + "}").orElse("{}"));
+        return seq.map(number -> "operation " + number).orElse("the operation");
     }
 
     private static String detail(JsonNode detail) {
