@@ -174,8 +174,8 @@ public final class TrainingRun {
         return Subscription.start(this::metricsAfter, Answer.OperationMetrics::number, after, listener);
     }
 
-    /// Tries the operation that is set aside now again, with those that wait for it. Which one it is, the run
-    /// is asked first: a call that is repeated may be about another one.
+    /// Tries the operation that is set aside now again, with those that wait for it. The run is asked first
+    /// which one it is: a call that is repeated may be about another one.
     public CompletionStage<Void> tryAgain() {
         return describe().thenCompose(run ->
                 tryAgain(run.waiting().filter(Answer.Waiting::setAside).map(Answer.Waiting::seq)));
@@ -193,8 +193,8 @@ public final class TrainingRun {
         return client.ask(Answer.Done.class, new Request.TryAgain(id.value(), seq)).thenApply(_ -> null);
     }
 
-    /// Fails the operation that is set aside now, or that waits for a store that does not answer. Which one it
-    /// is, the run is asked first: a call that is repeated may be about another one.
+    /// Fails the operation that is set aside now, or that waits for a store that does not answer. The run is
+    /// asked first which one it is: a call that is repeated may be about another one.
     public CompletionStage<Void> giveUp() {
         return describe().thenCompose(run -> giveUp(run.waiting().map(Answer.Waiting::seq)));
     }

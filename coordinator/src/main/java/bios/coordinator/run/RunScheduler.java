@@ -699,7 +699,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             return seq.isEmpty() || run.at(position).map(PendingOperation::seq).equals(seq);
         }
 
-        /// The events with which the owner gives up the operation that waits for a decision; empty: none does.
+        /// The events with which the owner gives up the operation that waits for it; empty: none does.
         private List<RunEvent> givenUp() {
             return run.setAside().map(this::givenUp).orElseGet(this::waitingGivenUp);
         }

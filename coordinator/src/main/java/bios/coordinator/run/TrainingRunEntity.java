@@ -482,8 +482,8 @@ public final class TrainingRunEntity
                 .map(_ -> new RunReply.Failed(request, new Fault(aside.why().kind(), aside.why().code(),
                         aside.why().message() + "; operation " + seq(run, aside) + " is set aside with its"
                         + " input, and what was accepted after it waits: try it again (POST"
-                        + " /api/v1/training_runs/" + id + "/retry {\"seq_id\": " + seq(run, aside) + "}), or "
-                        + (aside.differs() ? "give it up (.../give_up): then it fails, and so does what was"
+                        + " /api/v1/training_runs/" + id + "/retry {\"seq_id\": " + seq(run, aside)
+                        + "}), or " + (aside.differs() ? "give it up (.../give_up): then it fails, and so does what was"
                                 + " accepted after it" : "go on without it by sending other operations")))));
     }
 
