@@ -483,8 +483,9 @@ public final class TrainingRunEntity
                         aside.why().message() + "; operation " + seq(run, aside) + " is set aside with its"
                         + " input, and what was accepted after it waits: try it again (POST"
                         + " /api/v1/training_runs/" + id + "/retry {\"seq_id\": " + seq(run, aside)
-                        + "}), or " + (aside.differs() ? "give it up (.../give_up): then it fails, and so does what was"
-                                + " accepted after it" : "go on without it by sending other operations")))));
+                        + "}), or " + (aside.differs() ? "give it up (.../give_up): then it fails, and so"
+                                + " does what was accepted after it"
+                                : "go on without it by sending other operations")))));
     }
 
     /// The client's number of the operation that was set aside.
