@@ -336,7 +336,7 @@ class RestClient(Ready):
     def give_up_set_aside(self, training_run_id: str, seq_id: Optional[int] = None) -> Future[None]:
         """Fails the operation of a run that was set aside, and those that would train past it. (Sending another
         operation after the failure was seen does the same.) Also fails the first one that waits for a store that stays
-        away and was never executed, with ``store_failed``.
+        away and was never executed, with ``store_failed``, or one whose replay meets the same fault again and again.
 
         ``seq_id``: as in ``retry_set_aside``; the call does nothing if the operation has failed, and is refused
         (``conflict``) if it has succeeded."""

@@ -923,7 +923,7 @@ class Checkpoint:
 @dataclass(frozen=True)
 class WaitingOperation:
     """The operation of a run that its owner can give up: it has no outcome, and others wait for it. ``set_aside``: it is not
-    tried again by itself; otherwise it waits for a store. ``code``, ``message``: what it met."""
+    tried again by itself; otherwise it waits for a store, or meets the same fault at each attempt. ``code``, ``message``: what it met."""
 
     seq_id: int
     operation: str

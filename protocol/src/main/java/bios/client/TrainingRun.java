@@ -193,14 +193,14 @@ public final class TrainingRun {
         return client.ask(Answer.Done.class, new Request.TryAgain(id.value(), seq)).thenApply(_ -> null);
     }
 
-    /// Fails the operation that is set aside now, or that waits for a store that does not answer. The run is
-    /// asked first which one it is: a call that is repeated may be about another one.
+    /// Fails the operation that is set aside now, or that waits in vain ([Answer.Waiting]). The run is asked
+    /// first which one it is: a call that is repeated may be about another one.
     public CompletionStage<Void> giveUp() {
         return describe().thenCompose(run -> giveUp(run.waiting().map(Answer.Waiting::seq)));
     }
 
     /// Fails an operation. Does nothing if it has failed; fails with `conflict` if it has succeeded, or is
-    /// neither set aside nor waits for a store.
+    /// not the one that can be given up.
     ///
     /// @param seq its number, as in [Answer.Waiting]
     public CompletionStage<Void> giveUp(long seq) {

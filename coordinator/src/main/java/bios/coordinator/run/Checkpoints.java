@@ -75,8 +75,8 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return new Checkpoints(kept, snapshots, retained);
     }
 
-    /// What no name refers to, oldest first: versions that were replaced or removed, and snapshots but for the
-    /// newest.
+    /// What no name refers to, oldest first: versions that were replaced or removed, and snapshots but for
+    /// the newest.
     ///
     /// @param newest this many snapshots are not among them
     List<Unnamed> unnamed(int newest) {

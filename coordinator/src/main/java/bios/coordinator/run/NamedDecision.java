@@ -48,7 +48,7 @@ record NamedDecision(TrainingRun run, long seq, boolean givesUp) {
 
     /// @param waiting the operation that can be given up instead
     private RunReply open(PendingOperation operation, Optional<WaitingOperation> waiting) {
-        if (givesUp) return conflict("is neither set aside nor the first that waits for a store: "
+        if (givesUp) return conflict("is not the one that can be given up: "
                 + waiting.map(other -> operation(other.seq()) + " is, give that one up")
                         .orElse("it is executed in its turn"));
         boolean held = run.setAside().filter(aside -> aside.holds(operation.position())).isPresent();

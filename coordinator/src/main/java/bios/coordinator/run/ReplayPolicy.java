@@ -132,8 +132,9 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
 
     private Optional<Fault> waitsFor(TrainingRun run, Predicate<Trouble> which) {
         Optional<PendingOperation> first = run.pending().stream().filter(o -> !o.settled()).findFirst();
-        return first.flatMap(next -> opening.filter(which).or(() -> trouble.filter(which).filter(t -> t.store()
-                ? next.position() <= t.position() : replays(run, t.position())))).map(Trouble::why);
+        return first.flatMap(next -> opening.filter(which).or(() -> trouble.filter(which)
+                .filter(t -> t.store() ? next.position() <= t.position()
+                        : replays(run, t.position())))).map(Trouble::why);
     }
 
     private static boolean replays(TrainingRun run, long position) {

@@ -72,7 +72,7 @@ sealed interface RunInput {
     /// @param seq the one that is meant: nothing happens if it is another one; empty: whichever it is
     record RetryRequested(Optional<Long> seq) implements RunInput {}
 
-    /// The owner has requested that the operation that was set aside, or that waits for a store, fails.
+    /// The owner has requested that the operation that was set aside, or that waits in vain, fails.
     ///
     /// @param seq as in [RetryRequested]
     record GiveUpRequested(Optional<Long> seq) implements RunInput {}

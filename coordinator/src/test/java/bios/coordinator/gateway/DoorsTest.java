@@ -512,12 +512,21 @@ class DoorsTest {
         assertEquals(0, get(client.runs(0, 20, Map.of("project_id", "none"))).total());
         get(client.publish(path, true));
         assertTrue(get(own.checkpoints()).getFirst().published());
-        assertEquals(List.of(path), get(client.checkpoints(0, 20, Map.of("public", "true",
-                "training_run_id", own.id().value()))).checkpoints().stream().map(Answer.Checkpoint::path)
-                .toList());
+        awaitPublished(own, List.of(path));
         get(client.publish(path, false));
-        assertEquals(0, get(client.checkpoints(0, 20, Map.of("public", "true", "training_run_id",
-                own.id().value()))).total());
+        awaitPublished(own, List.of());
+    }
+
+    /// The run index follows the run.
+    private void awaitPublished(TrainingRun run, List<String> wanted) throws Exception {
+        Map<String, String> published = Map.of("public", "true", "training_run_id", run.id().value());
+        List<String> listed = List.of();
+        for (int i = 0; i < 200 && (i == 0 || !listed.equals(wanted)); i++) {
+            Thread.sleep(i == 0 ? 0 : 50); // edge: polls
+            listed = get(client.checkpoints(0, 20, published)).checkpoints().stream()
+                    .map(Answer.Checkpoint::path).toList();
+        }
+        assertEquals(wanted, listed);
     }
 
     @Test void aKeyForReadingOnlyReads() throws Exception {

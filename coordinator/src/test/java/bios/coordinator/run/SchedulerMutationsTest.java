@@ -204,8 +204,8 @@ class SchedulerMutationsTest {
                     "return new ReplayPolicy(attempts, retryAfter, waited, waiting, Trouble.again(trouble,"
                             + " run.recovery().position() + 1, why),\n", 525),
             new Mutation("gives up again what was given up", R,
-                    "? next.position() <= t.position() : replays(run, t.position())))).map(Trouble::why);",
-                    "? next.position() <= t.position() : true))).map(Trouble::why);", 12),
+                    ": replays(run, t.position())))).map(Trouble::why);", ": true))).map(Trouble::why);",
+                    12),
             new Mutation("resolves a load that was given up", S,
                     "|| pipeline.holds(position) || pipeline.resolving() == position",
                     "|| pipeline.holds(position)", 11),

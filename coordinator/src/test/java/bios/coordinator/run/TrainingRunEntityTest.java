@@ -712,7 +712,7 @@ class TrainingRunEntityTest {
             harness.submit(10, full());
             harness.submit(11, step());
             assertSetAside(harness, 10);
-            assertRefused(Reason.CONFLICT, "operation 11 is neither set aside", giveUp(harness, 11));
+            assertRefused(Reason.CONFLICT, "operation 11 is not the one", giveUp(harness, 11));
             assertRefused(Reason.CONFLICT, "waits for operation 10", retry(harness, 11));
             assertRefused(Reason.INVALID, "operation 7 was never accepted", giveUp(harness, 7));
             assertRefused(Reason.INVALID, "operation 7 was never accepted", retry(harness, 7));

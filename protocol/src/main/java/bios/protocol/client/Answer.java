@@ -98,7 +98,8 @@ public sealed interface Answer {
     /// An operation that has no outcome and can be given up; others wait for it.
     ///
     /// @param operation name of the call, as docs/reference/http.md has it
-    /// @param setAside whether it is not tried again by itself; otherwise it waits for a store
+    /// @param setAside whether it is not tried again by itself; otherwise it waits for a store, or meets
+    ///     the same fault at each attempt of its replay
     /// @param code of what it met, as docs/reference/errors.md lists them
     record Waiting(long seq, String operation, boolean setAside, String code, String message) {}
 

@@ -159,7 +159,8 @@ public sealed interface Request {
         }
     }
 
-    /// Fails the operation that was set aside, or that waits for a store. Answer: [Answer.Done].
+    /// Fails the operation that was set aside, or that waits in vain ([Answer.Waiting]). Answer:
+    /// [Answer.Done].
     ///
     /// @param seq the operation that is meant; empty: whichever waits. Since minor version 2
     record GiveUp(String run, Optional<Long> seq) implements Request {

@@ -114,7 +114,8 @@ public sealed interface RunCommand extends Message {
     }
 
     /// Fails the operation that was set aside, or the first one that waits for a store and was never executed
-    /// to its end, and those that would train past it. Reply: [RunReply.Done].
+    /// to its end, or one that meets the same fault at each attempt of its replay; and those that would train
+    /// past it. Reply: [RunReply.Done].
     ///
     /// @param seq the operation that is meant: if it has failed, nothing happens, and the reply is the same.
     ///     So the command can be repeated. Empty: as with [Retry]
