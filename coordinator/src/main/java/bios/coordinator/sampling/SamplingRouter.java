@@ -397,7 +397,8 @@ public final class SamplingRouter {
                 yield false;
             }
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
-                    EngineReply.DetokenizedNext _, EngineReply.TokenizerFiles _ ->
+                    EngineReply.DetokenizedNext _, EngineReply.DetokenizedEach _,
+                    EngineReply.TokenizerFiles _ ->
                     dispatcher.handleFailure(task, Fault.server("sampling_failed",
                             "the worker sent an unexpected reply"), now());
         };

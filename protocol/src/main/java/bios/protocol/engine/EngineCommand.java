@@ -116,6 +116,10 @@ public sealed interface EngineCommand extends Message {
     record DetokenizeNext(ModelName model, int[] known, int[] next, boolean last,
             ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
+    /// Converts each token id for itself to text, special tokens too. Reply: [EngineReply.DetokenizedEach].
+    record DetokenizeEach(ModelName model, int[] tokens, ActorRef<EngineReply> replyTo)
+            implements EngineCommand {}
+
     /// Reads the tokenizer's files, for archives. Reply: [EngineReply.TokenizerFiles].
     record FetchTokenizerFiles(ModelName model, ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
@@ -185,6 +189,10 @@ public sealed interface EngineCommand extends Message {
         /// @param texts of each token up to the last one that completes a character: those after it wait for
         ///     the rest of their character
         record DetokenizedNext(List<String> texts) implements EngineReply {}
+
+        /// @param texts of each token, as it stands inside a text; U+FFFD stands for bytes that are no whole
+        ///     character
+        record DetokenizedEach(List<String> texts) implements EngineReply {}
 
         /// @param files content by name, e.g. `tokenizer.json`
         record TokenizerFiles(Map<String, byte[]> files) implements EngineReply {}

@@ -172,6 +172,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(209, EngineCommand.FollowSample.class);
         registry.add(210, EngineCommand.CancelSample.class);
         registry.add(211, EngineCommand.DetokenizeNext.class);
+        registry.add(212, EngineCommand.DetokenizeEach.class);
         registry.add(219, EngineCommand.Drain.class);
     }
 
@@ -196,6 +197,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(255, EngineCommand.EngineReply.RequestFailed.class);
         registry.add(256, EngineCommand.EngineReply.Drawn.class);
         registry.add(257, EngineCommand.EngineReply.DetokenizedNext.class);
+        registry.add(258, EngineCommand.EngineReply.DetokenizedEach.class);
     }
 
     private static void sampling(Registry registry) {

@@ -169,6 +169,7 @@ class WireGoldenTest {
         all.add(new EngineCommand.CancelSample("task"));
         all.add(new EngineCommand.DetokenizeNext(new ModelName("m"), new int[] {1}, new int[] {2}, true,
                 nobody()));
+        all.add(new EngineCommand.DetokenizeEach(new ModelName("m"), new int[] {1, 2}, nobody()));
         all.add(new EngineCommand.Drain());
         all.add(new EngineEvent.Opened(Samples.RUN));
         all.add(new EngineEvent.Measured(Samples.RUN, 4, 5000));
@@ -191,6 +192,7 @@ class WireGoldenTest {
         all.add(new EngineReply.TokenizerFiles(Map.of("tokenizer.json", new byte[] {1, 2})));
         all.add(new EngineReply.Drawn("task", drawn()));
         all.add(new EngineReply.DetokenizedNext(List.of("te", "xt")));
+        all.add(new EngineReply.DetokenizedEach(List.of("te", "xt")));
         all.add(new EngineReply.RequestFailed(Fault.server("device_lost", "gone")));
     }
 
@@ -200,7 +202,7 @@ class WireGoldenTest {
 
     private static List<DrawnTokens> drawn() {
         return List.of(new DrawnTokens(3, DrawnTokens.digest(new int[] {1, 2, 3}, 3), new int[] {4},
-                new float[] {-1}, Optional.of(SampleResult.StopReason.STOP)));
+                new float[] {-1}, Optional.of(SampleResult.StopReason.STOP), likeliest()));
     }
 
     private static void sessionMessages(List<Message> all) {

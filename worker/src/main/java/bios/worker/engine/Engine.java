@@ -252,6 +252,8 @@ public final class Engine {
             case EngineCommand.DetokenizeNext(var model, var known, var next, var last, var replyTo) ->
                 withTokenizer(model, replyTo,
                         t -> new EngineReply.DetokenizedNext(t.decodeNext(known, next, last)));
+            case EngineCommand.DetokenizeEach(var model, var tokens, var replyTo) ->
+                withTokenizer(model, replyTo, t -> new EngineReply.DetokenizedEach(t.decodeEach(tokens)));
             case EngineCommand.FetchTokenizerFiles(var model, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.TokenizerFiles(t.files()));
             case EngineCommand.Drain _ -> deregister();

@@ -4,6 +4,8 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.sampling.DrawnTokens;
 import bios.protocol.sampling.SampleResult.StopReason;
+import bios.protocol.sampling.SampleResult.TokenLogprob;
+import bios.protocol.sampling.SampleTask;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -12,16 +14,17 @@ import java.util.Optional;
 /// What a followed request has drawn so far, and the question that waits for more. A follower that asks
 /// rarely gets more at once: nothing is queued for it. Only the engine uses it.
 final class FollowedSample {
-    /// Most tokens of one reply, of all sequences together.
+    /// Most tokens of one reply, of all sequences together; each of the most likely ones counts as one.
     private static final int MAX_TOKENS = 1 << 16;
 
-    private final String task;
+    private final SampleTask task;
     private final List<Sequence> sequences = new ArrayList<>();
     private Optional<EngineCommand.FollowSample> question = Optional.empty();
 
     private static final class Sequence {
         int[] tokens = new int[16];
         float[] logprobs = new float[16];
+        final List<List<TokenLogprob>> top = new ArrayList<>();
         int count;
         Optional<StopReason> stopReason = Optional.empty();
 
@@ -33,6 +36,7 @@ final class FollowedSample {
             }
             System.arraycopy(more.tokens(), 0, tokens, count, more.tokens().length);
             System.arraycopy(more.logprobs(), 0, logprobs, count, more.logprobs().length);
+            more.topkLogprobs().ifPresent(top::addAll);
             count = all;
             stopReason = more.stopReason();
         }
@@ -43,13 +47,14 @@ final class FollowedSample {
                     Optional.empty());
             return new DrawnTokens(received, DrawnTokens.digest(tokens, received),
                     Arrays.copyOfRange(tokens, received, to), Arrays.copyOfRange(logprobs, received, to),
-                    to == count ? stopReason : Optional.empty());
+                    to == count ? stopReason : Optional.empty(), top.isEmpty() ? Optional.empty()
+                            : Optional.of(List.copyOf(top.subList(received, to))));
         }
     }
 
-    FollowedSample(String task, int samples) {
+    FollowedSample(SampleTask task) {
         this.task = task;
-        for (int i = 0; i < samples; i++) sequences.add(new Sequence());
+        for (int i = 0; i < task.numSamples(); i++) sequences.add(new Sequence());
     }
 
     /// Adds what the sequences have drawn, and answers the question if it waits for it.
@@ -67,9 +72,9 @@ final class FollowedSample {
         question = more ? Optional.empty() : Optional.of(asked);
         if (!more) return;
         var drawn = new ArrayList<DrawnTokens>();
-        int most = Math.max(1, MAX_TOKENS / sequences.size());
+        int most = Math.max(1, MAX_TOKENS / (1 + task.topkSampleLogprobs()) / sequences.size());
         for (int i = 0; i < sequences.size(); i++)
             drawn.add(sequences.get(i).after(i < received.length ? Math.max(0, received[i]) : 0, most));
-        asked.replyTo().tell(new EngineReply.Drawn(task, List.copyOf(drawn)));
+        asked.replyTo().tell(new EngineReply.Drawn(task.id(), List.copyOf(drawn)));
     }
 }

@@ -98,7 +98,7 @@ final class SampleQueue {
         PendingSample request = unanswered.get(question.task());
         if (request == null) return;
         request.followed().set(true);
-        followed.computeIfAbsent(question.task(), id -> new FollowedSample(id, request.task().numSamples()))
+        followed.computeIfAbsent(question.task(), _ -> new FollowedSample(request.task()))
                 .ask(question);
     }
 

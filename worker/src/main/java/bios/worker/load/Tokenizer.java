@@ -122,6 +122,16 @@ public final class Tokenizer implements AutoCloseable {
         return texts;
     }
 
+    /// The text of each token for itself, special tokens too, as it stands inside a text: a decoder may drop
+    /// the space before the first word. U+FFFD stands for bytes that are no whole character.
+    public List<String> decodeEach(int[] tokens) {
+        return Arrays.stream(tokens).mapToObj(token -> {
+            String once = decode(new int[] {token}, false);
+            String twice = decode(new int[] {token, token}, false);
+            return twice.substring(common(once, twice));
+        }).toList();
+    }
+
     private static int common(String a, String b) {
         int n = 0;
         while (n < a.length() && n < b.length() && a.charAt(n) == b.charAt(n)) n++;

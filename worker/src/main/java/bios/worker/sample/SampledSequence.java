@@ -123,7 +123,9 @@ final class SampledSequence {
         int prompt = request.promptLength();
         return new DrawnTokens(from, DrawnTokens.digest(new int[0], 0),
                 Arrays.copyOfRange(tokens, prompt + from, prompt + sampled),
-                Arrays.copyOfRange(own, from, sampled), stopReason);
+                Arrays.copyOfRange(own, from, sampled), stopReason,
+                request.task.topkSampleLogprobs() > 0 ? Optional.of(List.copyOf(top.subList(from, sampled)))
+                        : Optional.empty());
     }
 
     boolean finished() {

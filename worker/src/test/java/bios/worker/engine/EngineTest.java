@@ -101,7 +101,7 @@ class EngineTest {
 
     @Test void aRequestIsFollowedWhileItDraws() throws Exception {
         try (var harness = EngineHarness.open(folder.resolve("followed"))) {
-            SampleTask task = EngineHarness.task("followed", Optional.empty(), 3);
+            SampleTask task = withTop(EngineHarness.task("followed", Optional.empty(), 3), 3);
             var answer = harness.replies();
             var follower = harness.replies();
             harness.engine().tell(new EngineCommand.Sample(task, answer.ref()));
@@ -121,9 +121,17 @@ class EngineTest {
                 assertEquals(result.sequences().get(i).tokens()[j], tokens.get(i).get(j));
             for (int j = 0; j < logprobs.size(); j++)
                 assertEquals(result.sequences().getFirst().logprobs()[j], logprobs.get(j));
+            for (int i = 0; i < 2; i++) assertEquals(result.sequences().get(i).topkLogprobs().orElseThrow()
+                    .subList(0, tokens.get(i).size()), tokens.get(i).isEmpty() ? List.of()
+                    : drawn.sequences().get(i).topkLogprobs().orElseThrow());
             harness.engine().tell(new EngineCommand.FollowSample("followed", received, follower.ref()));
             follower.expectNoMessage(Duration.ofMillis(50));
         }
+    }
+
+    private static SampleTask withTop(SampleTask t, int k) {
+        return new SampleTask(t.id(), t.baseModel(), t.adapter(), t.prompt(), t.params(), t.numSamples(),
+                t.seed(), t.promptLogprobs(), t.topkPromptLogprobs(), k);
     }
 
     @Test void aCancelledRequestIsGivenUpAndTheOthersGoOn() throws Exception {
@@ -148,7 +156,7 @@ class EngineTest {
     }
 
     @Test void aFollowerThatAsksRarelyGetsAllAtOnce() throws Exception {
-        var followed = new FollowedSample("t", 2);
+        var followed = new FollowedSample(EngineHarness.task("t", Optional.empty(), 3));
         var nothing = new DrawnTokens(0, 0, new int[0], new float[0], Optional.empty());
         try (var harness = EngineHarness.open(folder.resolve("rarely"))) {
             var follower = harness.replies();
@@ -166,6 +174,7 @@ class EngineTest {
             followed.ask(new EngineCommand.FollowSample("t", new int[] {2, 0}, follower.ref()));
             var rest = follower.expectMessageClass(EngineReply.Drawn.class, EngineHarness.TIMEOUT);
             assertEquals(98, rest.sequences().getFirst().tokens().length);
+            assertEquals(Optional.empty(), rest.sequences().getFirst().topkLogprobs());
         }
     }
 
@@ -599,6 +608,10 @@ class EngineTest {
                     replies.ref()));
             assertEquals("Once upon a time",
                     replies.expectMessageClass(EngineReply.Detokenized.class, EngineHarness.TIMEOUT).text());
+            harness.engine().tell(new EngineCommand.DetokenizeEach(EngineHarness.TINY, tokens,
+                    replies.ref()));
+            assertEquals(tokens.length, replies.expectMessageClass(EngineReply.DetokenizedEach.class,
+                    EngineHarness.TIMEOUT).texts().size());
             harness.engine().tell(new EngineCommand.FetchTokenizerFiles(EngineHarness.TINY, replies.ref()));
             var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, EngineHarness.TIMEOUT)
                     .files();

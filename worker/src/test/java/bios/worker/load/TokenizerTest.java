@@ -62,6 +62,18 @@ class TokenizerTest {
         }
     }
 
+    @Test void eachTokenHasATextOfItsOwn() {
+        try (Tokenizer tokenizer = Tokenizer.open(MODEL).orElseThrow()) {
+            String text = "Once upon  a time, time and 日";
+            int[] tokens = tokenizer.encode(text, false);
+            List<String> texts = tokenizer.decodeEach(tokens);
+            String joined = String.join("", texts);
+            assertEquals(text.substring(0, text.length() - 1), joined.substring(0, text.length() - 1));
+            assertTrue(texts.getLast().contains("\uFFFD") || texts.getLast().equals("日"), texts.toString());
+            assertEquals(List.of("<|user|>"), tokenizer.decodeEach(tokenizer.encode("<|user|>", false)));
+        }
+    }
+
     @Test void tokenizerFilesAreThoseOfTheFolder() throws IOException {
         try (Tokenizer tokenizer = Tokenizer.open(MODEL).orElseThrow()) {
             assertArrayEquals(Files.readAllBytes(MODEL.resolve("tokenizer.json")),

@@ -282,6 +282,20 @@ class SamplerTest {
         }
     }
 
+    @Test void theTopTokensOfDrawnPositionsAreThoseOfTheSameTextAsAPrompt() {
+        for (int adapter : new int[] {0, 2}) {
+            SampleTask task = drawnTop(with(task(prompt(6, 20), params(12, 0.7)), 1, false, 0), 7);
+            SampleResult.Sequence drawn = alone(task, adapters.get(adapter)).sequences().getFirst();
+            SampleTask scored = with(task(concat(task.prompt(), drawn.tokens()), params(1, 0)), 1, true, 7);
+            SampleResult prompt = alone(scored, adapters.get(adapter));
+            int n = drawn.tokens().length;
+            assertEquals(prompt.topkPromptLogprobs().orElseThrow().subList(20, 20 + n),
+                    drawn.topkLogprobs().orElseThrow());
+            assertArrayEquals(Arrays.copyOfRange(prompt.promptLogprobs().orElseThrow(), 20, 20 + n),
+                    drawn.modelLogprobs().orElseThrow());
+        }
+    }
+
     @Test void theTopTokensOfDrawnPositionsDependOnNothingElseInTheBatch() {
         var tasks = new ArrayList<SampleTask>();
         var given = new ArrayList<Optional<Adapter>>();
