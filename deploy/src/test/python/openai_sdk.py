@@ -61,11 +61,74 @@ def completions(client: Any) -> None:
         answer = client.completions.create(model=NAME, prompt=prompt, max_tokens=8, logprobs=0, seed=1)
         holds(f"a completion of {prompt}", len(answer.choices[0].logprobs.tokens) > 0 and answer.usage.completion_tokens > 0)
     greedy = client.completions.create(model=NAME, prompt="A fox", max_tokens=8, logprobs=1, temperature=0, echo=False)
-    same("the most likely token is the drawn one", list(greedy.choices[0].logprobs.top_logprobs[0]), greedy.choices[0].logprobs.tokens[:1])
+    same("the most likely token is the drawn one", [list(top) for top in greedy.choices[0].logprobs.top_logprobs],
+         [[token] for token in greedy.choices[0].logprobs.tokens])
     parts = list(client.completions.create(model=NAME, prompt="A fox", max_tokens=30, temperature=0, stream=True))
     same("streamed", "".join(p.choices[0].text for p in parts),
          client.completions.create(model=NAME, prompt="A fox", max_tokens=30, temperature=0).choices[0].text)
     same("echo", client.completions.create(model=NAME, prompt="A fox", max_tokens=1, echo=True).choices[0].text[:5], "A fox")
+
+
+def likeliest(client: Any) -> None:
+    """The most likely tokens of chats and completions, whole and streamed."""
+    asked: Any = dict(model=NAME, messages=TURNS, max_tokens=20, seed=3, logprobs=True, top_logprobs=20)
+    places = client.chat.completions.create(**asked).choices[0].logprobs.content
+    same("20 at each place of a chat", {len(place.top_logprobs) for place in places}, {20})
+    holds("best first", all(a.logprob >= b.logprob for p in places for a, b in zip(p.top_logprobs, p.top_logprobs[1:])))
+    holds("the drawn one has one log-probability", all(top.logprob == place.logprob for place in places
+                                                       for top in place.top_logprobs if place.token and top.token == place.token))
+    holds("bytes are those of the name", all(bytes(top.bytes).decode() == top.token for p in places for top in p.top_logprobs
+                                             if top.bytes is not None))
+    parts = client.chat.completions.create(**asked, stream=True)
+    streamed = [place for part in parts for choice in part.choices if choice.logprobs for place in choice.logprobs.content]
+    same("streamed they are the same", [p.model_dump() for p in streamed], [p.model_dump() for p in places])
+    same("without the wish there are none", {len(p.top_logprobs) for p in client.chat.completions.create(
+        **{**asked, "top_logprobs": 0}).choices[0].logprobs.content}, {0})
+
+    text: Any = dict(model=NAME, prompt=["A fox", "One day"], max_tokens=12, seed=3, logprobs=5)
+    whole = {choice.index: choice for choice in client.completions.create(**text).choices}
+    for choice in whole.values():
+        holds("5 at each place, and the drawn one", all(
+            token in top and len(top) in (5, 6) and top[token] == logprob for token, logprob, top in
+            zip(choice.logprobs.tokens, choice.logprobs.token_logprobs, choice.logprobs.top_logprobs)))
+    lists: Any = {index: ([], [], [], []) for index in whole}
+    for part in client.completions.create(**text, stream=True):
+        for choice in part.choices:
+            if choice.logprobs:
+                for all_of_it, more in zip(lists[choice.index], _lists(choice)):
+                    all_of_it += more
+    same("streamed they are the same", lists, {index: tuple(map(list, _lists(choice))) for index, choice in whole.items()})
+
+
+def _lists(choice: Any) -> Any:
+    found = choice.logprobs
+    return found.tokens, found.token_logprobs, found.top_logprobs, found.text_offset
+
+
+def scores(client: Any) -> None:
+    """What evaluation harnesses ask for: the log-probabilities of given texts, by `echo`."""
+    asked: Any = dict(model=NAME, prompt="A fox ran home. naïve 日本", max_tokens=1, temperature=0, logprobs=1, echo=True, seed=1)
+    one = client.completions.create(**asked).choices[0]
+    tokens, logprobs, tops, offsets = _lists(one)
+    same("lists of one length", {len(logprobs), len(tops), len(offsets)}, {len(tokens)})
+    same("nothing of the first token", (logprobs[0], tops[0]), (None, None))
+    holds("of all others", all(value <= 0 for value in logprobs[1:]) and all(tops[1:]))
+    holds("greedy is where the best one is the token's", logprobs[-1] == max(tops[-1].values()))
+    same("offsets are into the text", [one.text[at:at + len(token)] for token, at in zip(tokens[:-1], offsets)], tokens[:-1])
+    holds("the text begins with the prompt", one.text.startswith(asked["prompt"]))
+    none = client.completions.create(**{**asked, "max_tokens": 0})
+    same("without a drawn token", _lists(none.choices[0]), (tokens[:-1], logprobs[:-1], tops[:-1], offsets[:-1]))
+    same("none is counted", none.usage.completion_tokens, 0)
+    same("streamed it is the same", [_lists(c) for p in client.completions.create(**asked, stream=True) for c in p.choices
+                                     if c.logprobs], [_lists(one)])
+    ids = [[5, 6, 7], [8, 9, 10, 11]]
+    several = sorted(client.completions.create(**{**asked, "prompt": ids}).choices, key=lambda choice: choice.index)
+    same("a list of token ids", [len(c.logprobs.tokens) for c in several], [4, 5])
+    joined = client.completions.create(model=NAME, prompt="A fox", max_tokens=12, temperature=0, logprobs=2, echo=True).choices[0]
+    alone = client.completions.create(model=NAME, prompt="A fox", max_tokens=12, temperature=0, logprobs=2).choices[0]
+    n = len(alone.logprobs.tokens)
+    same("behind an echo are the same", (joined.logprobs.token_logprobs[-n:], joined.logprobs.top_logprobs[-n:]),
+         (alone.logprobs.token_logprobs, alone.logprobs.top_logprobs))
 
 
 def checkpoints(client: Any, service: Any) -> None:
@@ -89,7 +152,8 @@ def errors(client: Any) -> None:
 
     same("an unknown model", refused(openai.NotFoundError, model="gpt-x").code, "model_not_found")
     same("tools", refused(openai.BadRequestError, tools=[{"type": "function", "function": {"name": "f"}}]).param, "tools")
-    same("top_logprobs", refused(openai.BadRequestError, logprobs=True, top_logprobs=2).param, "top_logprobs")
+    same("too many top_logprobs", refused(openai.BadRequestError, logprobs=True, top_logprobs=21).param, "top_logprobs")
+    same("top_logprobs alone", refused(openai.BadRequestError, top_logprobs=2).param, "top_logprobs")
     same("too long", refused(openai.BadRequestError, max_tokens=5000).code, "context_length_exceeded")
     same("a wrong temperature", refused(openai.BadRequestError, temperature=-1).param, "temperature")
 
@@ -113,6 +177,8 @@ def main() -> None:
         models(client)
         chats(client)
         completions(client)
+        likeliest(client)
+        scores(client)
         checkpoints(client, running.client())
         errors(client)
         asyncio.run(at_once(url))

@@ -312,14 +312,14 @@ final class ApiDocument {
         var chat = new ArrayList<Field>(List.of(must("messages", array(ref("ChatMessage"))),
                 may("max_completion_tokens", integer(1, Integer.MAX_VALUE)), may("logprobs", bool()),
                 may("top_logprobs", integer(0, 20)), may("chat_template_kwargs", map(any()))));
-        chat.addAll(completion());
+        chat.addAll(completion(1));
         all.add(post("/v1/chat/completions", "Continue a conversation, in OpenAI's form")
                 .taking(chat.toArray(Field[]::new))
                 .answering(anyOf(ref("ChatCompletion"), ref("OpenAiError"))).or("text/event-stream"));
         var text = new ArrayList<Field>(List.of(must("prompt", anyOf(string(), array(string()),
                 array(integer()), array(array(integer())))), may("logprobs", integer(0, 5)),
                 may("echo", bool()), may("best_of", integer(1, 1024))));
-        text.addAll(completion());
+        text.addAll(completion(0));
         all.add(post("/v1/completions", "Continue a text, in OpenAI's form")
                 .taking(text.toArray(Field[]::new))
                 .answering(anyOf(ref("TextCompletion"), ref("OpenAiError"))).or("text/event-stream"));
@@ -340,9 +340,11 @@ final class ApiDocument {
     }
 
     /// The fields of both.
-    private static List<Field> completion() {
+    ///
+    /// @param leastTokens of a limit
+    private static List<Field> completion(int leastTokens) {
         var all = new ArrayList<Field>(List.of(must("model", string()), may("n", integer(1, 1024)),
-                may("max_tokens", integer(1, Integer.MAX_VALUE)), may("seed", integer()),
+                may("max_tokens", integer(leastTokens, Integer.MAX_VALUE)), may("seed", integer()),
                 may("stop", anyOf(string(), array(string()))), may("temperature", number()),
                 may("top_p", number()), may("top_k", integer(-1, Integer.MAX_VALUE)), may("stream", bool()),
                 may("stream_options", object(may("include_usage", bool()),

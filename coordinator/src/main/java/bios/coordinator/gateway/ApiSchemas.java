@@ -5,8 +5,10 @@ import static bios.coordinator.gateway.Schema.*;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.LossFunction;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
@@ -139,17 +141,30 @@ final class ApiSchemas {
         all.put("OpenAiUsage", object(must("prompt_tokens", integer()),
                 must("completion_tokens", integer()), must("total_tokens", integer())));
         all.put("ChatCompletion", completion("chat.completion", must("message", object(must("role",
-                oneOf("assistant")), must("content", string()), nullable("refusal", string())))));
-        all.put("TextCompletion", completion("text_completion", must("text", string())));
+                oneOf("assistant")), must("content", string()), nullable("refusal", string()))),
+                object(must("content", array(logprob(must("top_logprobs", array(logprob()))))),
+                        nullable("refusal", string()))));
+        all.put("TextCompletion", completion("text_completion", must("text", string()), object(
+                must("tokens", array(string())), must("token_logprobs", array(number().orNull())),
+                nullable("top_logprobs", array(map(number()).orNull())),
+                must("text_offset", array(integer())))));
         all.put("OpenAiError", object(must("error", object(must("message", string()),
                 must("type", oneOf("invalid_request_error", "rate_limit_error", "server_error")),
                 nullable("param", string()), must("code", string())))));
     }
 
-    private static Schema completion(String object, Field content) {
+    /// A token of a chat and its log-probability.
+    private static Schema logprob(Field... more) {
+        var fields = new ArrayList<Field>(List.of(must("token", string()), must("logprob", number()),
+                nullable("bytes", array(integer(0, 255)))));
+        fields.addAll(List.of(more));
+        return object(fields.toArray(Field[]::new));
+    }
+
+    private static Schema completion(String object, Field content, Schema logprobs) {
         return object(must("id", string()), must("object", oneOf(object)), must("created", integer()),
                 must("model", string()), nullable("system_fingerprint", string()), must("choices",
-                        array(object(must("index", integer()), content, nullable("logprobs", map(any())),
+                        array(object(must("index", integer()), content, nullable("logprobs", logprobs),
                                 nullable("finish_reason", oneOf("stop", "length"))))),
                 must("usage", ref("OpenAiUsage")));
     }

@@ -4,14 +4,17 @@ import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleResult.TokenLogprob;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.stream.IntStream;
 
 /// One accepted sampling request of a completion, and the texts of its sequences. Tokens are fetched in
 /// steps, one at a time, when the reader of the text asks for more: those that are not fetched stay in the
@@ -24,8 +27,12 @@ final class Completion {
     private static final Duration GRACE = Duration.ofSeconds(10);
     /// Heap bytes of a token: its id, its log-probability, and its text.
     private static final long TOKEN_BYTES = 40;
+    /// Heap bytes of one of the most likely tokens: its id and its log-probability.
+    private static final long TOP_BYTES = 40;
+    /// Heap bytes of the name of a token.
+    private static final long NAME_BYTES = 120;
     /// Heap bytes of a token while it is written: its text, and with log-probabilities its object and the
-    /// text of that. One sequence is written at a time.
+    /// text of that; so each of the most likely ones. One sequence is written at a time.
     private static final long WRITTEN_BYTES = 128;
     private static final long WRITTEN_LOGPROB_BYTES = 640;
 
@@ -33,16 +40,21 @@ final class Completion {
     private final String account;
     private final SampleTask task;
     private final String request;
-    private final boolean logprobs;
+    private final OpenAiRequest asked;
     private final List<CompletionText> texts = new ArrayList<>();
+    private final TokenNames names = new TokenNames();
+    /// The prompt's log-probabilities and texts, where they are asked for and have come.
+    private Optional<SampleResult> scored = Optional.empty();
+    private List<String> promptTexts = List.of();
     private final RequestMemory.Share memory;
     private long held;
     private boolean over;
 
     /// @param request the id under which the router has accepted the task
-    /// @param logprobs whether the answer has the log-probability of each token
-    Completion(GatewayServices services, String account, SampleTask task, String request, boolean logprobs) {
-        this.logprobs = logprobs;
+    /// @param asked what the client has asked for
+    Completion(GatewayServices services, String account, SampleTask task, String request,
+            OpenAiRequest asked) {
+        this.asked = asked;
         this.memory = services.memory().new Share();
         this.services = services;
         this.account = account;
@@ -61,6 +73,30 @@ final class Completion {
         return texts;
     }
 
+    /// The names of the tokens that the answer needs.
+    TokenNames names() {
+        return names;
+    }
+
+    /// The tokens of the prompt with their log-probabilities; none if they are not asked for.
+    List<CompletionText.Piece> promptPieces() {
+        if (scored.isEmpty()) return List.of();
+        float[] logprobs = scored.get().promptLogprobs().orElseThrow();
+        return IntStream.range(0, promptTexts.size()).mapToObj(i -> new CompletionText.Piece(
+                task.prompt()[i], promptTexts.get(i), logprobs[i], promptTop(i))).toList();
+    }
+
+    private List<TokenLogprob> promptTop(int position) {
+        return scored.flatMap(SampleResult::topkPromptLogprobs).map(rows -> rows.get(position))
+                .orElse(List.of());
+    }
+
+    /// Tokens whose log-probabilities are in the lists of the answer.
+    long listed() {
+        long prompt = asked.scoresPrompt() ? (long) task.numSamples() * task.prompt().length : 0;
+        return (drawn() + prompt) * (1 + asked.tops());
+    }
+
     /// Tokens drawn so far.
     long drawn() {
         return texts.stream().mapToLong(CompletionText::count).sum();
@@ -70,10 +106,12 @@ final class Completion {
         return texts.stream().allMatch(CompletionText::ended);
     }
 
-    /// Waits until there are more tokens, and decodes them.
+    /// Waits until there are more tokens, and decodes them. The log-probabilities of a prompt come with the
+    /// outcome: then it is waited for.
     ///
     /// @return why there are none yet; empty if there are
     CompletionStage<String> step() {
+        if (asked.scoresPrompt()) return retrieve();
         int[] received = texts.stream().mapToInt(CompletionText::count).toArray();
         return services.router(replyTo -> new SamplingCommand.Follow(account, request, received,
                 STEP.toMillis(), replyTo), STEP.plus(GRACE)).thenCompose(this::take);
@@ -81,9 +119,12 @@ final class Completion {
 
     /// Waits for the outcome without taking tokens before it, and decodes it.
     CompletionStage<Void> outcome() {
+        return retrieve().thenCompose(_ -> ended() ? CompletableFuture.completedStage(null) : outcome());
+    }
+
+    private CompletionStage<String> retrieve() {
         return services.router(replyTo -> new SamplingCommand.Retrieve(account, request, STEP.toMillis(),
-                replyTo), STEP.plus(GRACE)).thenCompose(this::take)
-                .thenCompose(_ -> ended() ? CompletableFuture.completedStage(null) : outcome());
+                replyTo), STEP.plus(GRACE)).thenCompose(this::take);
     }
 
     /// Cancels the request, whose worker stops after the current pass, and gives back the memory of its
@@ -100,15 +141,21 @@ final class Completion {
     }
 
     /// About the heap bytes of sequences, and of the longest one while it is written.
-    static long heapBytes(long tokens, long longest, boolean logprobs) {
-        return TOKEN_BYTES * tokens + (logprobs ? WRITTEN_LOGPROB_BYTES : WRITTEN_BYTES) * longest;
+    ///
+    /// @param tokens of all sequences, and of prompts whose log-probabilities are asked for
+    /// @param longest of these the tokens of the longest sequence with its prompt
+    /// @param names of tokens
+    static long heapBytes(OpenAiRequest asked, long tokens, long longest, long names) {
+        return (TOKEN_BYTES + TOP_BYTES * asked.tops()) * tokens + NAME_BYTES * names
+                + (asked.logprobs() ? WRITTEN_LOGPROB_BYTES * (1 + asked.tops()) : WRITTEN_BYTES) * longest;
     }
 
     /// Takes the memory of the tokens that have come. Throws an [ApiException] (429) if there is none.
     private synchronized void hold() {
         if (over) throw ApiException.of(Fault.user("cancelled", "the client has left"));
-        long bytes = heapBytes(drawn(), texts.stream().mapToInt(CompletionText::count).max().orElse(0),
-                logprobs);
+        long prompt = scored.isPresent() ? task.prompt().length : 0;
+        int longest = texts.stream().mapToInt(CompletionText::count).max().orElse(0);
+        long bytes = heapBytes(asked, drawn() + prompt, longest + prompt, names.size());
         memory.take(bytes - held);
         held = bytes;
     }
@@ -121,7 +168,9 @@ final class Completion {
                 yield decode();
             }
             case SamplingReply.Completed(_, var result) -> {
-                for (int i = 0; i < texts.size(); i++) complete(texts.get(i), result.sequences().get(i));
+                for (int i = 0; i < texts.size(); i++)
+                    accept(texts.get(i).complete(result.sequences().get(i)));
+                if (asked.scoresPrompt()) scored = Optional.of(result);
                 hold();
                 yield decode();
             }
@@ -136,31 +185,41 @@ final class Completion {
         };
     }
 
-    private static void complete(CompletionText text, SampleResult.Sequence sequence) {
-        accept(text.complete(sequence.tokens(), sequence.modelLogprobs().orElse(sequence.logprobs()),
-                sequence.stopReason()));
-    }
-
     private static void accept(boolean continues) {
         if (!continues) throw ApiException.of(Fault.server("sampling_failed",
                 "the worker of this request was lost, and the other one, of another kind, draws other tokens;"
                 + " send it again"));
     }
 
-    /// Decodes the new tokens of all sequences, one after another.
+    /// Decodes the prompt if its texts are needed, and the new tokens of all sequences, one after another;
+    /// then finds the names that their log-probabilities need.
     private CompletionStage<String> decode() {
-        CompletionStage<String> done = CompletableFuture.completedStage("");
+        CompletionStage<Void> done = scored.isEmpty() ? CompletableFuture.completedStage(null)
+                : decode(new int[0], task.prompt(), true).thenAccept(decoded -> promptTexts = decoded);
         for (CompletionText text : texts)
-            if (text.undecoded().length > 0) done = done.thenCompose(_ -> decode(text));
-        return done;
+            if (text.undecoded().length > 0) done = done.thenCompose(_ ->
+                    decode(text.known(), text.undecoded(), text.ended()).thenAccept(text::decoded));
+        return done.thenCompose(_ -> asked.logprobs() ? name() : CompletableFuture.completedStage(""));
     }
 
-    private CompletionStage<String> decode(CompletionText text) {
+    private CompletionStage<List<String>> decode(int[] known, int[] tokens, boolean last) {
         return services.engine(task.baseModel(), EngineReply.DetokenizedNext.class, replyTo ->
-                new EngineCommand.DetokenizeNext(task.baseModel(), text.known(), text.undecoded(),
-                        text.ended(), replyTo)).thenApply(reply -> {
-                            text.decoded(reply.texts());
-                            return "";
-                        });
+                new EngineCommand.DetokenizeNext(task.baseModel(), known, tokens, last, replyTo))
+                .thenApply(EngineReply.DetokenizedNext::texts);
+    }
+
+    private CompletionStage<String> name() {
+        IntStream prompt = IntStream.range(0, promptTexts.size()).boxed().flatMapToInt(i -> IntStream.concat(
+                promptTexts.get(i).isEmpty() ? IntStream.of(task.prompt()[i]) : IntStream.empty(),
+                promptTop(i).stream().mapToInt(TokenLogprob::token)));
+        int[] missing = names.missing(IntStream.concat(prompt,
+                texts.stream().flatMapToInt(CompletionText::toBeNamed)));
+        if (missing.length == 0) return CompletableFuture.completedStage("");
+        return services.engine(task.baseModel(), EngineReply.DetokenizedEach.class, replyTo ->
+                new EngineCommand.DetokenizeEach(task.baseModel(), missing, replyTo)).thenApply(reply -> {
+                    names.add(missing, reply.texts());
+                    hold();
+                    return "";
+                });
     }
 }

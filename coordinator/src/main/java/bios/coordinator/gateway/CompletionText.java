@@ -1,7 +1,10 @@
 package bios.coordinator.gateway;
 
 import bios.protocol.sampling.DrawnTokens;
+import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
+import bios.protocol.sampling.SampleResult.TokenLogprob;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
@@ -16,6 +19,8 @@ final class CompletionText {
     private final List<String> stops;
     private int[] tokens = new int[16];
     private float[] logprobs = new float[16];
+    /// The most likely tokens at the place of each token; empty if the request does not want them.
+    private List<List<TokenLogprob>> tops = new ArrayList<>();
     private int count;
     private Optional<StopReason> stopReason = Optional.empty();
     private int[] known;
@@ -23,19 +28,29 @@ final class CompletionText {
     /// Where the text of each decoded token ends. An answer may have millions of tokens: they are no objects.
     private int[] ends = new int[16];
     private int decoded;
+    private int named;
     private int sentText;
     private int sentTokens;
 
     /// A token and its part of the text.
     ///
-    /// @param start where the part begins
-    record Piece(String text, int start, float logprob) {}
+    /// @param token its id
+    /// @param logprob NaN of the first token of a prompt
+    /// @param top the most likely tokens at its place, best first, if they are wanted
+    record Piece(int token, String text, float logprob, List<TokenLogprob> top) {}
 
     /// New text of the answer.
     ///
     /// @param pieces the tokens that it consists of
+    /// @param stopToken the token that has ended the answer, without its text; empty: none has
     /// @param finishReason why the answer ends with it; empty: it does not
-    record Delta(String text, List<Piece> pieces, Optional<StopReason> finishReason) {
+    record Delta(String text, List<Piece> pieces, Optional<Piece> stopToken,
+            Optional<StopReason> finishReason) {
+        /// The end of an answer without more text; or, without a reason, nothing.
+        static Delta ofNothing(Optional<StopReason> finishReason) {
+            return new Delta("", List.of(), Optional.empty(), finishReason);
+        }
+
         boolean isEmpty() {
             return text.isEmpty() && pieces.isEmpty() && finishReason.isEmpty();
         }
@@ -71,18 +86,21 @@ final class CompletionText {
         }
         System.arraycopy(more.tokens(), 0, tokens, count, n);
         System.arraycopy(more.logprobs(), 0, logprobs, count, n);
+        more.topkLogprobs().ifPresent(tops::addAll);
         count += n;
         stopReason = more.stopReason();
         return true;
     }
 
     /// Completes the sequence with all its tokens; false if they do not begin with those received.
-    boolean complete(int[] all, float[] allLogprobs, StopReason reason) {
-        if (all.length < count || !Arrays.equals(all, 0, count, tokens, 0, count)) return false;
-        tokens = all;
-        logprobs = allLogprobs;
-        count = all.length;
-        stopReason = Optional.of(reason);
+    boolean complete(SampleResult.Sequence all) {
+        int n = all.tokens().length;
+        if (n < count || !Arrays.equals(all.tokens(), 0, count, tokens, 0, count)) return false;
+        tokens = all.tokens();
+        logprobs = all.modelLogprobs().orElse(all.logprobs());
+        tops = all.topkLogprobs().orElse(List.of());
+        count = n;
+        stopReason = Optional.of(all.stopReason());
         return true;
     }
 
@@ -113,6 +131,20 @@ final class CompletionText {
         known = tail(window, window.length);
     }
 
+    /// The tokens decoded since the last call whose names an answer with log-probabilities needs: the most
+    /// likely ones, and those that add nothing to the text.
+    IntStream toBeNamed() {
+        int from = named;
+        named = decoded;
+        return IntStream.range(from, decoded).boxed().flatMapToInt(i -> IntStream.concat(
+                start(i) == ends[i] ? IntStream.of(tokens[i]) : IntStream.empty(),
+                top(i).stream().mapToInt(TokenLogprob::token)));
+    }
+
+    private List<TokenLogprob> top(int token) {
+        return tops.isEmpty() ? List.of() : tops.get(token);
+    }
+
     /// The text that can be sent now and was not sent before.
     Delta next() {
         boolean whole = ended() && decoded == count;
@@ -123,7 +155,8 @@ final class CompletionText {
         List<Piece> sent = IntStream.range(sentTokens, toToken).mapToObj(this::piece).toList();
         sentText = Math.max(sentText, end);
         sentTokens = Math.max(sentTokens, toToken);
-        return new Delta(fresh, sent, whole ? stopReason : Optional.empty());
+        return new Delta(fresh, sent, whole ? stopToken() : Optional.empty(),
+                whole ? stopReason : Optional.empty());
     }
 
     private int start(int token) {
@@ -131,7 +164,17 @@ final class CompletionText {
     }
 
     private Piece piece(int token) {
-        return new Piece(text.substring(start(token), ends[token]), start(token), logprobs[token]);
+        return new Piece(tokens[token], text.substring(start(token), ends[token]), logprobs[token],
+                top(token));
+    }
+
+    private Optional<Piece> stopToken() {
+        return endsWithStopToken() ? Optional.of(new Piece(tokens[count - 1], "", logprobs[count - 1],
+                top(count - 1))) : Optional.empty();
+    }
+
+    private boolean endsWithStopToken() {
+        return stopReason.equals(Optional.of(StopReason.STOP)) && count > 0 && firstStop() < 0;
     }
 
     /// Where the first stop string begins, or -1. None begins in the text that was sent.

@@ -39,7 +39,7 @@ final class MessagesReader {
         UNSUPPORTED.forEach(name -> OpenAiReader.refuse(fields, name));
         fields.requireAllRead();
         return new OpenAiRequest(model, new OpenAiRequest.Input.Chat(messages, Map.of()), 1,
-                Optional.of(limit), params, stream, false, false, false);
+                Optional.of(limit), params, stream, false, false, 0);
     }
 
     private static Map<String, Object> message(Fields fields, boolean last) {

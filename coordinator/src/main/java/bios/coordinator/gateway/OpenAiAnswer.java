@@ -2,6 +2,7 @@ package bios.coordinator.gateway;
 
 import bios.protocol.Fault;
 import bios.protocol.Invalid;
+import bios.protocol.sampling.SampleResult.StopReason;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -17,6 +18,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Function;
 import java.util.function.Supplier;
+import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.apache.pekko.NotUsed;
 import org.apache.pekko.japi.Pair;
@@ -59,7 +61,21 @@ final class OpenAiAnswer {
 
     private Map<String, Object> usage() {
         return OpenAiBodies.usage(completions.stream().mapToLong(c -> c.task().prompt().length).sum(),
-                completions.stream().mapToLong(Completion::drawn).sum());
+                bodies.request().promptOnly() ? 0 : completions.stream().mapToLong(Completion::drawn).sum());
+    }
+
+    /// The new part of a choice.
+    ///
+    /// @param begins whether it is the first one, before which the prompt comes where it is asked for
+    private OpenAiBodies.Part next(int choice, boolean begins) {
+        Completion completion = completions.get(choice / choices);
+        CompletionText text = completion.texts().get(choice % choices);
+        CompletionText.Delta delta = !bodies.request().promptOnly() ? text.next()
+                : CompletionText.Delta.ofNothing(Optional.of(StopReason.LENGTH));
+        List<CompletionText.Piece> prompt = begins ? completion.promptPieces() : List.of();
+        String echo = !begins ? "" : prompt.isEmpty() ? echoed.get(choice / choices)
+                : prompt.stream().map(CompletionText.Piece::text).collect(Collectors.joining());
+        return new OpenAiBodies.Part(echo, prompt, delta, completion.names());
     }
 
     // ---- whole ----
@@ -84,7 +100,7 @@ final class OpenAiAnswer {
         CompletableFuture<Void> late = new CompletableFuture<Void>().completeOnTimeout(null,
                 services.settings().longPoll().toMillis(), TimeUnit.MILLISECONDS);
         return CompletableFuture.anyOf(body, late).thenApply(_ -> {
-            if (!body.isDone() || completions.stream().mapToLong(Completion::drawn).sum() > MANY_TOKENS)
+            if (!body.isDone() || completions.stream().mapToLong(Completion::listed).sum() > MANY_TOKENS)
                 return new ApiResponse.Streamed("application/json", written(body, problem), () ->
                         completions.forEach(Completion::cancel));
             var small = new ApiResponse.JsonBody(200, ResponseBodies.arrays(body.getNow(Map.of()), false),
@@ -96,8 +112,7 @@ final class OpenAiAnswer {
 
     private Map<String, Object> body() {
         return bodies.whole(IntStream.range(0, completions.size() * choices).mapToObj(i ->
-                bodies.choice(i, echoed.get(i / choices), completions.get(i / choices).texts()
-                        .get(i % choices).next())), usage());
+                bodies.choice(i, next(i, true))), usage());
     }
 
     /// The answer, when it is there; white space before it.
@@ -162,23 +177,19 @@ final class OpenAiAnswer {
     }
 
     private ByteString part(int choice) {
-        int prompt = choice / choices;
         boolean first = begun.add(choice);
         ByteString role = first && bodies.request().chat()
                 ? event(bodies.event(List.of(bodies.role(choice)))) : ByteString.emptyByteString();
-        return role.concat(text(choice, first ? echoed.get(prompt) : "",
-                completions.get(prompt).texts().get(choice % choices)));
+        return role.concat(text(choice, first));
     }
 
-    private ByteString text(int choice, String begins, CompletionText text) {
-        if (offsets.getOrDefault(choice, 0) < 0) return ByteString.emptyByteString();
-        CompletionText.Delta delta = text.next();
-        if (delta.isEmpty() && begins.isEmpty()) return ByteString.emptyByteString();
+    private ByteString text(int choice, boolean first) {
         int offset = offsets.getOrDefault(choice, 0);
-        ByteString part = event(bodies.event(List.of(bodies.part(choice, begins, delta, offset))));
-        int sent = delta.pieces().stream().mapToInt(p -> p.text().codePointCount(0, p.text().length())).sum();
-        offsets.put(choice, delta.finishReason().isPresent() ? -1 : offset + sent);
-        return part;
+        if (offset < 0) return ByteString.emptyByteString();
+        OpenAiBodies.Part part = next(choice, first);
+        if (part.isEmpty()) return ByteString.emptyByteString();
+        offsets.put(choice, part.delta().finishReason().isPresent() ? -1 : offset + part.characters());
+        return event(bodies.event(List.of(bodies.part(choice, part, offset))));
     }
 
     private static ApiException error(Throwable failed) {

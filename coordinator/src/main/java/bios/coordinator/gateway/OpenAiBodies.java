@@ -1,8 +1,10 @@
 package bios.coordinator.gateway;
 
 import bios.protocol.sampling.SampleResult.StopReason;
+import bios.protocol.sampling.SampleResult.TokenLogprob;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -66,50 +68,93 @@ record OpenAiBodies(OpenAiRequest request, String id, long created, Optional<Str
                 prompt + drawn);
     }
 
-    /// One choice of the whole answer.
+    /// New text of a choice.
     ///
-    /// @param echoed text of the prompt, where it is asked for
-    Map<String, Object> choice(int index, String echoed, CompletionText.Delta delta) {
+    /// @param echo text of the prompt, where the choice begins and it is asked for
+    /// @param prompt the tokens of that, with log-probabilities
+    /// @param delta what follows
+    /// @param names of tokens that are not in the text
+    record Part(String echo, List<CompletionText.Piece> prompt, CompletionText.Delta delta,
+            TokenNames names) {
+        boolean isEmpty() {
+            return echo.isEmpty() && delta.isEmpty();
+        }
+
+        String text() {
+            return echo + delta.text();
+        }
+
+        /// Characters of all its tokens.
+        int characters() {
+            return Stream.concat(prompt.stream(), delta.pieces().stream()).mapToInt(p ->
+                    OpenAiBodies.characters(p.text())).sum();
+        }
+    }
+
+    /// One choice of the whole answer.
+    Map<String, Object> choice(int index, Part part) {
         Map<String, Object> choice = ApiResponse.object("index", index);
         if (request.chat()) choice.put("message", ApiResponse.object("role", "assistant", "content",
-                delta.text(), "refusal", null));
-        else choice.put("text", echoed + delta.text());
-        return finish(choice, delta, 0);
+                part.text(), "refusal", null));
+        else choice.put("text", part.text());
+        return finish(choice, part, 0);
     }
 
     /// The first event of a choice in a chat, before any text.
     Map<String, Object> role(int index) {
         Map<String, Object> choice = ApiResponse.object("index", index, "delta",
                 ApiResponse.object("role", "assistant", "content", ""));
-        return finish(choice, new CompletionText.Delta("", List.of(), Optional.empty()), 0);
+        choice.put("logprobs", null);
+        choice.put("finish_reason", null);
+        return choice;
     }
 
     /// A part of a choice in a stream.
     ///
     /// @param offset characters of the text before it
-    Map<String, Object> part(int index, String echoed, CompletionText.Delta delta, int offset) {
+    Map<String, Object> part(int index, Part part, int offset) {
         Map<String, Object> choice = ApiResponse.object("index", index);
-        boolean empty = delta.text().isEmpty() && delta.pieces().isEmpty();
-        if (!request.chat()) choice.put("text", echoed + delta.text());
-        else choice.put("delta", empty ? Map.of() : ApiResponse.object("content", delta.text()));
-        return finish(choice, delta, offset);
+        boolean empty = part.text().isEmpty() && part.delta().pieces().isEmpty();
+        if (!request.chat()) choice.put("text", part.text());
+        else choice.put("delta", empty ? Map.of() : ApiResponse.object("content", part.text()));
+        return finish(choice, part, offset);
     }
 
-    private Map<String, Object> finish(Map<String, Object> choice, CompletionText.Delta delta, int offset) {
-        boolean asked = request.logprobs() && !(delta.pieces().isEmpty() && delta.text().isEmpty());
-        choice.put("logprobs", !asked ? null : request.chat() ? chatLogprobs(delta)
-                : completionLogprobs(delta, offset));
-        choice.put("finish_reason", delta.finishReason().map(reason ->
+    private Map<String, Object> finish(Map<String, Object> choice, Part part, int offset) {
+        List<CompletionText.Piece> pieces = pieces(part);
+        boolean asked = request.logprobs() && !(pieces.isEmpty() && part.text().isEmpty());
+        choice.put("logprobs", !asked ? null : request.chat() ? chatLogprobs(pieces, part.names())
+                : completionLogprobs(pieces, part.names(), offset));
+        choice.put("finish_reason", part.delta().finishReason().map(reason ->
                 reason == StopReason.STOP ? "stop" : "length").orElse(null));
         return choice;
     }
 
-    private static Map<String, Object> chatLogprobs(CompletionText.Delta delta) {
+    /// The tokens whose log-probabilities a part has. The token that ends a completion is one of them, so
+    /// that what was drawn after an echoed prompt can be told from it.
+    private List<CompletionText.Piece> pieces(Part part) {
+        CompletionText.Delta delta = part.delta();
+        if (request.chat()) return delta.pieces();
+        return Stream.of(part.prompt().stream(), delta.pieces().stream(), delta.stopToken().stream())
+                .flatMap(each -> each).toList();
+    }
+
+    private static Map<String, Object> chatLogprobs(List<CompletionText.Piece> pieces, TokenNames names) {
         var content = new ArrayList<Map<String, Object>>();
-        for (CompletionText.Piece piece : delta.pieces()) content.add(ApiResponse.object("token",
-                piece.text(), "logprob", piece.logprob(), "bytes", bytes(piece.text()), "top_logprobs",
-                List.of()));
+        for (CompletionText.Piece piece : pieces) {
+            Map<String, Object> token = token(piece.text(), piece.logprob(), true);
+            token.put("top_logprobs", piece.top().stream().map(top -> top.token() == piece.token()
+                    ? token(piece.text(), top.logprob(), true)
+                    : token(names.of(top.token()), top.logprob(), names.isText(top.token()))).toList());
+            content.add(token);
+        }
         return ApiResponse.object("content", content, "refusal", null);
+    }
+
+    /// @param isText whether `token` is text, which has bytes
+    private static Map<String, Object> token(String token, float logprob, boolean isText) {
+        return ApiResponse.object("token", token, "logprob", logprob, "bytes",
+                isText ? bytes(token) : null);
     }
 
     private static List<Integer> bytes(String text) {
@@ -118,20 +163,38 @@ record OpenAiBodies(OpenAiRequest request, String id, long created, Optional<Str
         return bytes;
     }
 
-    private Map<String, Object> completionLogprobs(CompletionText.Delta delta, int offset) {
+    private static int characters(String text) {
+        return text.codePointCount(0, text.length());
+    }
+
+    private Map<String, Object> completionLogprobs(List<CompletionText.Piece> pieces, TokenNames names,
+            int offset) {
         var tokens = new ArrayList<String>();
         var logprobs = new ArrayList<Float>();
         var tops = new ArrayList<Map<String, Float>>();
         var offsets = new ArrayList<Integer>();
         int at = offset;
-        for (CompletionText.Piece piece : delta.pieces()) {
-            tokens.add(piece.text());
+        for (CompletionText.Piece piece : pieces) {
+            boolean named = piece.text().isEmpty() && names.isText(piece.token());
+            tokens.add(named ? names.of(piece.token()) : piece.text());
             logprobs.add(piece.logprob());
-            tops.add(Map.of(piece.text(), piece.logprob()));
+            tops.add(Float.isNaN(piece.logprob()) ? null : top(tokens.getLast(), piece, names));
             offsets.add(at);
-            at += piece.text().codePointCount(0, piece.text().length());
+            at += characters(piece.text());
         }
         return ApiResponse.object("tokens", tokens, "token_logprobs", logprobs,
-                "top_logprobs", request.tops() ? tops : null, "text_offset", offsets);
+                "top_logprobs", request.tops() > 0 ? tops : null, "text_offset", offsets);
+    }
+
+    /// The most likely tokens at the place of one, and itself. Each has a name of its own.
+    private static Map<String, Float> top(String name, CompletionText.Piece piece, TokenNames names) {
+        var top = new LinkedHashMap<String, Float>();
+        for (TokenLogprob each : piece.top()) {
+            boolean taken = names.of(each.token()).equals(name) || top.containsKey(names.of(each.token()));
+            top.put(each.token() == piece.token() ? name
+                    : taken ? TokenNames.number(each.token()) : names.of(each.token()), each.logprob());
+        }
+        top.putIfAbsent(name, piece.logprob());
+        return top;
     }
 }

@@ -160,7 +160,7 @@ final class OpenAiEndpoints {
             tasks.add(task(call, request, served, prompt.tokens(), tasks.size()));
         checkMemory(request, served.base(), tasks);
         List<CompletionStage<Completion>> submitted = tasks.stream().map(task ->
-                submit(call, task, request.logprobs())).toList();
+                submit(call, task, request)).toList();
         List<String> echoed = prompts.stream().map(Encoded::echoed).toList();
         return all(submitted).thenCompose(running ->
                 form.answer(call, request, served.base(), running, echoed));
@@ -185,7 +185,7 @@ final class OpenAiEndpoints {
         String id = "openai:" + call.id() + ":" + index;
         SamplingParams given = request.params();
         int room = Math.max(1, served.base().contextLength() - prompt.length);
-        Optional<Integer> limit = request.maxTokens().map(OpenAiRequest.MaxTokens::limit).or(() ->
+        Optional<Integer> limit = request.maxTokens().map(max -> Math.max(1, max.limit())).or(() ->
                 request.chat() ? Optional.empty() : Optional.of(Math.min(COMPLETION_TOKENS, room)));
         var params = new SamplingParams(limit, given.seed(), given.stopStrings(), given.stopTokens(),
                 given.temperature(), given.topK(), given.topP());
@@ -193,7 +193,8 @@ final class OpenAiEndpoints {
                 ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
         checkLength(request, served.base(), prompt);
         return new SampleTask(id, served.sampler().baseModel(), served.sampler().adapter(), prompt, params,
-                request.choices(), seed, false, 0);
+                request.choices(), seed, request.scoresPrompt(),
+                request.scoresPrompt() ? request.tops() : 0, request.tops());
     }
 
     private static void checkLength(OpenAiRequest request, ModelInfo model, int[] prompt) {
@@ -215,25 +216,36 @@ final class OpenAiEndpoints {
         long tokens = 0;
         long longest = 0;
         for (SampleTask task : tasks) {
+            long prompt = request.scoresPrompt() ? task.prompt().length : 0;
             long most = task.params().maxTokens().orElse(Math.max(1,
                     model.contextLength() - task.prompt().length));
-            tokens += most * task.numSamples();
-            longest = Math.max(longest, most);
+            checkTops(request, most * task.numSamples());
+            tokens += most * task.numSamples() + prompt;
+            longest = Math.max(longest, most + prompt);
         }
-        long bytes = Completion.heapBytes(tokens, longest, request.logprobs());
+        long names = Math.min(model.vocabularySize(), tokens * request.tops());
+        long bytes = Completion.heapBytes(request, tokens, longest, names);
         long mostBytes = services.memory().mostOfOne();
         if (bytes > mostBytes) throw new ApiException(ErrorCode.LIMIT_REACHED, request.maxTokens()
                 .map(OpenAiRequest.MaxTokens::field).orElse(FieldPath.BODY.field("n")).toString(),
-                "up to " + tokens + " drawn tokens take " + bytes + " bytes of memory, and one request may"
-                + " use " + mostBytes + " here (bios.gateway.max-bytes-in-work); lower n or max_tokens, or"
-                + " send several requests");
+                "up to " + tokens + " tokens of the answer take " + bytes + " bytes of memory, and one request"
+                + " may use " + mostBytes + " here (bios.gateway.max-bytes-in-work); lower n"
+                + (request.tops() > 0 ? ", " + request.topsField() : "")
+                + " or max_tokens, or send several requests");
     }
 
-    private CompletionStage<Completion> submit(ApiRequest call, SampleTask task, boolean logprobs) {
+    private static void checkTops(OpenAiRequest request, long tokens) {
+        if (tokens * request.tops() > SampleReader.MAX_SAMPLED_CANDIDATES)
+            throw new ApiException(ErrorCode.LIMIT_REACHED, request.topsField().toString(), request.tops()
+                    + " for each of up to " + tokens + " drawn tokens are more than the "
+                    + SampleReader.MAX_SAMPLED_CANDIDATES + " of one request; lower it, n or max_tokens");
+    }
+
+    private CompletionStage<Completion> submit(ApiRequest call, SampleTask task, OpenAiRequest asked) {
         return services.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
                 services.settings().askTimeout()).thenApply(reply -> switch (reply) {
                     case SamplingReply.Accepted(var request) ->
-                            new Completion(services, call.account(), task, request, logprobs);
+                            new Completion(services, call.account(), task, request, asked);
                     case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
                     case SamplingReply.Completed _, SamplingReply.Drawn _, SamplingReply.Failed _,
                             SamplingReply.Pending _, SamplingReply.Foreign _, SamplingReply.Gone _ ->

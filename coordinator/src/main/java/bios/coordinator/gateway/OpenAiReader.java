@@ -19,6 +19,9 @@ final class OpenAiReader {
             "modalities", "audio", "prediction", "reasoning_effort", "verbosity", "web_search_options",
             "suffix");
     private static final int MAX_STOP_CHARACTERS = 1 << 10;
+    /// Most of the most likely tokens at each place, as OpenAI defines them.
+    private static final int CHAT_TOPS = 20;
+    private static final int COMPLETION_TOPS = 5;
     static final int MAX_MESSAGES = 1 << 14;
 
     private final GatewaySettings settings;
@@ -33,33 +36,26 @@ final class OpenAiReader {
         Map<String, Object> arguments = fields.optional("chat_template_kwargs").map(json ->
                 object(Fields.of(fields.at("chat_template_kwargs"), json).at(), json)).orElse(Map.of());
         boolean logprobs = fields.bool("logprobs", false);
-        if (fields.optionalInteger("top_logprobs", 0, 20).orElse(0L) > 0)
-            throw unsupported(fields, "top_logprobs", "the log-probabilities of tokens that were not drawn"
-                    + " are not part of this answer; leave it out, or use 0 (asample has them)");
-        Optional<OpenAiRequest.MaxTokens> limit = limit(fields, "max_completion_tokens")
-                .or(() -> limit(fields, "max_tokens"));
+        int tops = tops(fields, "top_logprobs", CHAT_TOPS).orElse(0);
+        if (tops > 0 && !logprobs)
+            throw fields.at("top_logprobs").invalid("is only for requests with logprobs: true");
+        Optional<OpenAiRequest.MaxTokens> limit = limit(fields, "max_completion_tokens", 1)
+                .or(() -> limit(fields, "max_tokens", 1));
         fields.optionalInteger("max_tokens", 1, Integer.MAX_VALUE);
-        return rest(fields, new OpenAiRequest.Input.Chat(messages, arguments), limit, logprobs, false);
+        return rest(fields, new OpenAiRequest.Input.Chat(messages, arguments), limit, logprobs, tops);
     }
 
     /// The body of `/v1/completions`.
     OpenAiRequest completion(Fields fields) {
         boolean echo = fields.bool("echo", false);
         List<OpenAiRequest.Prompt> prompts = prompts(fields.at("prompt"), fields.required("prompt"));
-        Optional<Long> tops = fields.optionalInteger("logprobs", 0, 5);
-        boolean greedy = fields.number("temperature", 1) == 0;
-        if (tops.orElse(0L) > (greedy ? 1 : 0))
-            throw unsupported(fields, "logprobs", "the log-probabilities of tokens that were not drawn are"
-                    + " not part of this answer; use 0, or at temperature 0 also 1 (asample has them)");
-        if (echo && tops.isPresent())
-            throw unsupported(fields, "echo", "the log-probabilities of a prompt are not part of this answer;"
-                    + " leave out echo or logprobs");
+        Optional<Integer> tops = tops(fields, "logprobs", COMPLETION_TOPS);
         long bestOf = fields.optionalInteger("best_of", 1, settings.maxSamples()).orElse(1L);
         if (bestOf > fields.optionalInteger("n", 1, settings.maxSamples()).orElse(1L))
             throw unsupported(fields, "best_of",
                     "more sequences than n are not drawn; leave best_of out, or give it the value of n");
         OpenAiRequest request = rest(fields, new OpenAiRequest.Input.Prompts(prompts, echo),
-                limit(fields, "max_tokens"), tops.isPresent(), tops.orElse(0L) > 0);
+                limit(fields, "max_tokens", echo ? 0 : 1), tops.isPresent(), tops.orElse(0));
         if ((long) prompts.size() * request.choices() > settings.maxSamples())
             throw fields.at("prompt").invalid("with n asks for " + (long) prompts.size() * request.choices()
                     + " sequences; at most " + settings.maxSamples());
@@ -67,7 +63,7 @@ final class OpenAiReader {
     }
 
     private OpenAiRequest rest(Fields fields, OpenAiRequest.Input input,
-            Optional<OpenAiRequest.MaxTokens> limit, boolean logprobs, boolean tops) {
+            Optional<OpenAiRequest.MaxTokens> limit, boolean logprobs, int tops) {
         String model = fields.string("model");
         int choices = fields.optionalInteger("n", 1, settings.maxSamples()).orElse(1L).intValue();
         boolean stream = fields.bool("stream", false);
@@ -86,8 +82,13 @@ final class OpenAiReader {
         return new OpenAiRequest(model, input, choices, limit, params, stream, usage, logprobs, tops);
     }
 
-    private static Optional<OpenAiRequest.MaxTokens> limit(Fields fields, String name) {
-        return fields.optionalInteger(name, 1, Integer.MAX_VALUE).map(limit ->
+    private Optional<Integer> tops(Fields fields, String name, int most) {
+        return fields.optionalInteger(name, 0, Math.min(most, settings.maxTopkPromptLogprobs()))
+                .map(Math::toIntExact);
+    }
+
+    private static Optional<OpenAiRequest.MaxTokens> limit(Fields fields, String name, int least) {
+        return fields.optionalInteger(name, least, Integer.MAX_VALUE).map(limit ->
                 new OpenAiRequest.MaxTokens(fields.at(name), limit.intValue()));
     }
 

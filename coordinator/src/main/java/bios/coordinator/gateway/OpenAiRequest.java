@@ -16,9 +16,9 @@ import java.util.Optional;
 /// @param stream whether the answer is a stream of events
 /// @param includeUsage whether a stream ends with the numbers of tokens
 /// @param logprobs whether the answer has the log-probability of each token
-/// @param tops whether it has the most likely token too, which is the drawn one
+/// @param tops how many of the most likely tokens it has at the place of each token
 record OpenAiRequest(String model, Input input, int choices, Optional<MaxTokens> maxTokens,
-        SamplingParams params, boolean stream, boolean includeUsage, boolean logprobs, boolean tops) {
+        SamplingParams params, boolean stream, boolean includeUsage, boolean logprobs, int tops) {
     /// What is continued.
     sealed interface Input {
         /// @param templateArguments further variables of the chat template
@@ -55,6 +55,26 @@ record OpenAiRequest(String model, Input input, int choices, Optional<MaxTokens>
 
     boolean chat() {
         return input instanceof Input.Chat;
+    }
+
+    /// Whether an answer begins with its prompt.
+    boolean echo() {
+        return input instanceof Input.Prompts(_, var echo) && echo;
+    }
+
+    /// Whether an answer has the log-probabilities of its prompt.
+    boolean scoresPrompt() {
+        return echo() && logprobs;
+    }
+
+    /// Whether an answer is its prompt alone. The token that is drawn all the same is no part of it.
+    boolean promptOnly() {
+        return maxTokens.filter(max -> max.limit() == 0).isPresent();
+    }
+
+    /// The field that asks for the most likely tokens, for messages about it.
+    FieldPath topsField() {
+        return FieldPath.BODY.field(chat() ? "top_logprobs" : "logprobs");
     }
 
     /// The prompts or messages, for messages about them.

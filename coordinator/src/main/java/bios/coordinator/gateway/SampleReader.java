@@ -19,7 +19,7 @@ final class SampleReader {
     /// Fields of Tinker's newer clients: more numbers in the result.
     static final List<String> UNSUPPORTED = List.of("target_prompt_logprobs", "prompt_alt_tokens_k");
     /// Most likely tokens that one result holds at drawn positions: some 130 MB of the heap.
-    private static final long MAX_SAMPLED_CANDIDATES = 1 << 22;
+    static final long MAX_SAMPLED_CANDIDATES = 1 << 22;
     private final GatewaySettings settings;
 
     SampleReader(GatewaySettings settings) {

@@ -262,10 +262,12 @@ class ApiDocumentTest {
             assertEquals(200, checked("GET", path, "").status(), path);
         assertEquals(404, checked("GET", "/v1/models/nothing", "").status());
         String more = ", 'n': 2, 'logprobs': ";
-        for (String body : List.of(PROMPT, PROMPT.replace("}", more + "0}"),
+        for (String body : List.of(PROMPT, PROMPT.replace("}", more + "0}"), PROMPT.replace("}", more + "5}"),
+                PROMPT.replace("}", more + "2, 'echo': true, 'max_tokens': 0}"),
                 PROMPT.replace("ultrasafe/usf-tiny", weights)))
             assertEquals(200, checked("POST", "/v1/completions", body).status(), body);
-        for (String body : List.of(CHAT, CHAT.replace("]}", "]" + more + "true}")))
+        for (String body : List.of(CHAT, CHAT.replace("]}", "]" + more + "true}"),
+                CHAT.replace("]}", "]" + more + "true, 'top_logprobs': 2}")))
             assertEquals(200, checked("POST", "/v1/chat/completions", body).status(), body);
         String message = CHAT.replace("'messages'", "'max_tokens': 3, 'messages'");
         for (String body : List.of(message, message.replace("'messages'", "'system': 'a', 'messages'")))

@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.sampling.DrawnTokens;
+import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -100,7 +101,8 @@ class CompletionTextTest {
         int[] other = {1, 3, 4};
         assertFalse(text.add(new DrawnTokens(2, DrawnTokens.digest(other, 2), new int[] {4}, new float[1],
                 Optional.empty())));
-        assertFalse(text.complete(other, new float[3], StopReason.STOP));
-        assertTrue(text.complete(new int[] {1, 2, 4}, new float[3], StopReason.STOP));
+        assertFalse(text.complete(new SampleResult.Sequence(other, new float[3], StopReason.STOP)));
+        assertTrue(text.complete(new SampleResult.Sequence(new int[] {1, 2, 4}, new float[3],
+                StopReason.STOP)));
     }
 }

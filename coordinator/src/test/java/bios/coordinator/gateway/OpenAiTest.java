@@ -174,6 +174,122 @@ class OpenAiTest {
                 + " 'max_tokens': 2}").json().path("choices").get(0).path("text").asText());
     }
 
+    @Test void theMostLikelyTokensOfACompletionAreNamed() {
+        JsonNode logprobs = service.post("/v1/completions", PROMPT.replace("5", "5, 'logprobs': 2")).json()
+                .at("/choices/0/logprobs");
+        assertEquals("[{\"f\":-0.25,\"h\":-2.0},{\"g\":-1.0}]", logprobs.path("top_logprobs").toString());
+        assertEquals("[\"f\",\"g\"]", logprobs.path("tokens").toString());
+        var task = service.sampled.getLast().task();
+        assertEquals(2, task.topkSampleLogprobs());
+        assertEquals(0, task.topkPromptLogprobs());
+        assertFalse(task.promptLogprobs());
+        JsonNode plain = service.post("/v1/completions", PROMPT.replace("5", "5, 'logprobs': 0")).json();
+        assertTrue(plain.at("/choices/0/logprobs/top_logprobs").isNull(), plain::toString);
+    }
+
+    @Test void anEchoedPromptHasItsLogprobs() {
+        String asked = PROMPT.replace("5", "5, 'logprobs': 1, 'echo': true");
+        for (String prompts : List.of("[1, 2]", "[[1, 2], [3, 4]]", "'ab'", "['ab', 'ab']")) {
+            JsonNode choices = service.post("/v1/completions", asked.replace("[1, 2]", prompts)).json()
+                    .path("choices");
+            assertEquals(prompts.contains("], [") || prompts.contains("', '") ? 2 : 1, choices.size());
+            for (JsonNode choice : choices) {
+                JsonNode logprobs = choice.path("logprobs");
+                assertEquals(choice.path("text").asText(), String.join("", logprobs.path("tokens")
+                        .valueStream().map(JsonNode::asText).toList()), choice::toString);
+                assertEquals("[null,-2.0,-0.25,-1.0]", logprobs.path("token_logprobs").toString());
+                assertEquals("[0,1,2,3]", logprobs.path("text_offset").toString());
+            }
+        }
+        JsonNode first = service.post("/v1/completions", asked).json().at("/choices/0");
+        assertEquals("bcfg", first.path("text").asText());
+        assertEquals("[null,{\"d\":-1.5,\"c\":-2.0},{\"f\":-0.25,\"h\":-2.0},{\"g\":-1.0}]",
+                first.at("/logprobs/top_logprobs").toString());
+        JsonNode score = service.post("/v1/completions", asked.replace("5", "0")).json();
+        assertEquals("bc", score.at("/choices/0/text").asText(), score::toString);
+        assertEquals("length", score.at("/choices/0/finish_reason").asText());
+        assertEquals("[null,-2.0]", score.at("/choices/0/logprobs/token_logprobs").toString());
+        assertEquals(0, score.at("/usage/completion_tokens").asInt());
+        assertEquals(2, score.at("/usage/prompt_tokens").asInt());
+        String text = PROMPT.replace("5", "0, 'echo': true").replace("[1, 2]", "'ab'");
+        assertEquals("ab", service.post("/v1/completions", text).json().at("/choices/0/text").asText());
+    }
+
+    /// What evaluation harnesses leave out is the one token behind the prompt: it has to be there.
+    @Test void theTokenThatEndsAnAnswerIsBehindItsPrompt() throws Exception {
+        service.manualSampling = true;
+        for (boolean streamed : List.of(false, true)) {
+            String asked = PROMPT.replace("5", "5, 'logprobs': 3, 'echo': true, 'stream': " + streamed);
+            var answer = CompletableFuture.supplyAsync(() -> service.post("/v1/completions", asked));
+            var sample = next(EngineCommand.Sample.class);
+            assertEquals(3, sample.task().topkPromptLogprobs());
+            sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(List.of(
+                    new SampleResult.Sequence(new int[] {60, 60, 99}, new float[] {-3, -2, -1},
+                            StopReason.STOP, Optional.empty(), Optional.of(List.of(top(60, 99, 86),
+                                    top(60, 4, 30), top(99, 60, 1))))),
+                    Optional.of(new float[] {Float.NaN, -2}),
+                    Optional.of(List.of(List.of(), top(5, 31, 2))))));
+            byte[] bytes = answer.get(20, TimeUnit.SECONDS).bytes();
+            String body = new String(bytes, StandardCharsets.UTF_8);
+            JsonNode choice = TestClient.MAPPER.readTree(streamed ? body.lines().filter(line ->
+                    line.startsWith("data: {")).findFirst().orElseThrow().substring(6) : body)
+                    .at("/choices/0");
+            assertEquals("bcé", choice.path("text").asText(), choice::toString);
+            assertEquals("stop", choice.path("finish_reason").asText());
+            JsonNode logprobs = choice.path("logprobs");
+            assertEquals("[\"b\",\"c\",\"\",\"é\",\"<end>\"]", logprobs.path("tokens").toString());
+            assertEquals("[null,-2.0,-3.0,-2.0,-1.0]", logprobs.path("token_logprobs").toString());
+            assertEquals("[0,1,2,2,3]", logprobs.path("text_offset").toString());
+            // Each token has a name of its own: 5 and 31 are the same letter, and 60 is half of a character.
+            assertEquals("[null,{\"f\":-1.0,\"token_id:31\":-2.0,\"c\":-3.0},"
+                    + "{\"\":-1.0,\"<end>\":-2.0,\"i\":-3.0},{\"é\":-1.0,\"e\":-2.0,\"token_id:30\":-3.0},"
+                    + "{\"<end>\":-1.0,\"token_id:60\":-2.0,\"b\":-3.0}]",
+                    logprobs.path("top_logprobs").toString());
+        }
+    }
+
+    private static List<SampleResult.TokenLogprob> top(int... tokens) {
+        var top = new ArrayList<SampleResult.TokenLogprob>();
+        for (int token : tokens) top.add(new SampleResult.TokenLogprob(token, -top.size() - 1));
+        return top;
+    }
+
+    @Test void theMostLikelyTokensOfAChatAreStreamed() throws Exception {
+        service.manualSampling = true;
+        String asked = CHAT.replace("'messages'", "'logprobs': true, 'top_logprobs': 2, 'messages'");
+        try (var stream = new Stream("/v1/chat/completions",
+                asked.replace("'messages'", "'stream': true, 'messages'"))) {
+            var sample = next(EngineCommand.Sample.class);
+            assertEquals(2, sample.task().topkSampleLogprobs());
+            var follow = next(EngineCommand.FollowSample.class);
+            follow.replyTo().tell(new EngineReply.Drawn(follow.task(), List.of(new DrawnTokens(0,
+                    DrawnTokens.digest(new int[0], 0), new int[] {1, 60}, new float[] {-1, -3},
+                    Optional.empty(), Optional.of(List.of(top(1, 99), top(60, 2)))))));
+            stream.event();
+            JsonNode first = stream.event().at("/choices/0/logprobs/content");
+            assertEquals("[{\"token\":\"b\",\"logprob\":-1.0,\"bytes\":[98],\"top_logprobs\":["
+                    + "{\"token\":\"b\",\"logprob\":-1.0,\"bytes\":[98]},"
+                    + "{\"token\":\"<end>\",\"logprob\":-2.0,\"bytes\":[60,101,110,100,62]}]}]",
+                    first.toString(), "half of a character is kept back");
+            next(EngineCommand.FollowSample.class);
+            sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(List.of(
+                    new SampleResult.Sequence(new int[] {1, 60, 60, 99}, new float[4], StopReason.STOP,
+                            Optional.empty(), Optional.of(List.of(top(1, 99), top(60, 2), top(3, 60),
+                                    top(99, 1))))), Optional.empty(), Optional.empty())));
+            JsonNode rest = stream.event().at("/choices/0/logprobs/content");
+            assertEquals(2, rest.size(), "the stop token is not among them");
+            assertEquals("[\"\",\"é\"]", "[" + rest.get(0).path("token") + "," + rest.get(1).path("token")
+                    + "]");
+            assertEquals("d", rest.at("/1/top_logprobs/0/token").asText());
+            assertEquals("é", rest.at("/1/top_logprobs/1/token").asText(), "the token that was drawn");
+        }
+        calm();
+        JsonNode whole = service.post("/v1/chat/completions", asked).json()
+                .at("/choices/0/logprobs/content");
+        assertEquals("h", whole.at("/0/top_logprobs/1/token").asText(), whole::toString);
+        assertEquals("[104]", whole.at("/0/top_logprobs/1/bytes").toString());
+    }
+
     @Test void aChatIsRenderedWithTheTemplateOfTheModel() {
         Answer answer = service.post("/v1/chat/completions", "{" + MODEL + ", 'messages': [{'role':"
                 + " 'developer', 'content': 'S'}, {'role': 'user', 'content': [{'type': 'text', 'text':"
@@ -315,6 +431,10 @@ class OpenAiTest {
             refuses(small.post("/v1/completions", most), 400, "max_tokens", "limit_reached");
             refuses(small.post("/v1/chat/completions", CHAT.replace("'messages'", "'n': 1000, 'messages'")),
                     400, "n", "limit_reached");
+            String several = PROMPT.replace("5", "60, 'n': 100");
+            assertEquals(200, small.post("/v1/completions", several).status());
+            refuses(small.post("/v1/completions", several.replace("60", "60, 'logprobs': 5")), 400,
+                    "max_tokens", "limit_reached");
             String few = PROMPT.replace("5", "5, 'n': 100, 'stream': true");
             Answer answer = small.post("/v1/completions", few);
             assertTrue(new String(answer.bytes(), StandardCharsets.UTF_8).endsWith("[DONE]\n\n"));
@@ -342,7 +462,11 @@ class OpenAiTest {
 
     @Test void anAnswerOfManyTokensIsWrittenWhileItIsRead() {
         try (var large = new TestService(Accounts.open(), "long-poll = 2 s, max-samples = 4000")) {
-            for (String more : List.of("", ", 'logprobs': 0")) {
+            large.tokenizerFiles = files("");
+            refuses(large.post("/v1/chat/completions", CHAT.replace("'messages'",
+                    "'logprobs': true, 'top_logprobs': 20, 'n': 4000, 'max_tokens': 54, 'messages'")), 400,
+                    "top_logprobs", "limit_reached");
+            for (String more : List.of("", ", 'logprobs': 0", ", 'logprobs': 3")) {
                 JsonNode answer = large.post("/v1/completions", PROMPT.replace("5", "5, 'n': 3000" + more))
                         .json();
                 assertEquals(3000, answer.path("choices").size());
@@ -396,7 +520,9 @@ class OpenAiTest {
             {"messages[0].tool_calls", "unsupported", "'ab'", "'ab', 'tool_calls': [{'id': 'x'}]"},
             {"messages[0].colour", "invalid", "'ab'", "'ab', 'colour': 1"},
             {"messages", "invalid", "[{'role': 'user', 'content': 'ab'}]", "'ab'"},
-            {"top_logprobs", "unsupported", "'messages'", "'logprobs': true, 'top_logprobs': 2, 'messages'"},
+            {"top_logprobs", "invalid", "'messages'", "'logprobs': true, 'top_logprobs': 21, 'messages'"},
+            {"top_logprobs", "invalid", "'messages'", "'top_logprobs': 2, 'messages'"},
+            {"max_tokens", "invalid", "'messages'", "'max_tokens': 0, 'messages'"},
             {"logprobs", "invalid", "'messages'", "'logprobs': 3, 'messages'"},
             {"chat_template_kwargs", "invalid", "'messages'", "'chat_template_kwargs': 3, 'messages'"},
             {"max_completion_tokens", "context_length_exceeded", "'messages'",
@@ -419,9 +545,8 @@ class OpenAiTest {
             {"top_p", "invalid", "5", "5, 'top_p': 0"},
             {"n", "invalid", "5", "5, 'n': 9"}, {"stop", "invalid", "5", "5, 'stop': ['']"},
             {"stop[0]", "invalid", "5", "5, 'stop': [3]"},
-            {"logprobs", "unsupported", "5", "5, 'logprobs': 1"},
-            {"logprobs", "unsupported", "5", "5, 'logprobs': 2, 'temperature': 0"},
-            {"echo", "unsupported", "5", "5, 'logprobs': 0, 'echo': true"},
+            {"logprobs", "invalid", "5", "5, 'logprobs': 6"}, {"logprobs", "invalid", "5", "5, 'logprobs': -1"},
+            {"logprobs", "invalid", "5", "5, 'logprobs': true"}, {"echo", "invalid", "5", "5, 'echo': 1"},
             {"best_of", "unsupported", "5", "5, 'best_of': 2"},
             {"suffix", "unsupported", "5", "5, 'suffix': 'x'"},
             {"presence_penalty", "unsupported", "5", "5, 'presence_penalty': 0.5"},
@@ -434,8 +559,6 @@ class OpenAiTest {
         refuses(service.post("/v1/embeddings", "{}"), 404, "", "no_such_call");
         String many = PROMPT.replace("[1, 2]", "['a', 'b', 'c']").replace("5", "5, 'n': 3");
         refuses(service.post("/v1/completions", many), 400, "prompt", "invalid");
-        String greedy = PROMPT.replace("5", "5, 'logprobs': 1, 'temperature': 0");
-        assertEquals(200, service.post("/v1/completions", greedy).status());
     }
 
     private static void bad(String path, String good, String[] row) {

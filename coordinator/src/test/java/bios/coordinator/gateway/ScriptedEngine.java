@@ -84,7 +84,9 @@ final class ScriptedEngine {
             case EngineCommand.Sample(var task, var replyTo) ->
                     replyTo.tell(new EngineReply.Sampled(task.id(), new SampleResult(Collections.nCopies(
                             task.numSamples(), new SampleResult.Sequence(new int[] {5}, new float[] {-1},
-                                    StopReason.LENGTH)), Optional.empty(), Optional.empty())));
+                                    StopReason.LENGTH)), task.promptLogprobs()
+                            ? Optional.of(new float[task.prompt().length]) : Optional.empty(),
+                            Optional.empty())));
             case EngineCommand.Tokenize(_, _, _, var replyTo) ->
                 replyTo.tell(new EngineReply.Tokenized(new int[] {1}));
             case EngineCommand.Detokenize(_, _, _, var replyTo) ->
@@ -95,6 +97,9 @@ final class ScriptedEngine {
             case EngineCommand.DetokenizeNext(_, _, var next, _, var replyTo) ->
                 replyTo.tell(new EngineReply.DetokenizedNext(
                         Arrays.stream(next).mapToObj(_ -> "t").toList()));
+            case EngineCommand.DetokenizeEach(_, var tokens, var replyTo) ->
+                replyTo.tell(new EngineReply.DetokenizedEach(
+                        Arrays.stream(tokens).mapToObj(_ -> "t").toList()));
             case EngineCommand.Describe _, EngineCommand.Drain _, EngineCommand.FollowSample _,
                     EngineCommand.CancelSample _ -> { }
         }

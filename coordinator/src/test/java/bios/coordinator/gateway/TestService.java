@@ -18,6 +18,7 @@ import java.nio.charset.StandardCharsets;
 import java.security.SecureRandom;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
@@ -125,6 +126,9 @@ final class TestService extends TestClient implements AutoCloseable {
                 case EngineCommand.FollowSample _, EngineCommand.CancelSample _ -> manual.add(command);
                 case EngineCommand.DetokenizeNext(_, _, var next, var last, var replyTo) ->
                         replyTo.tell(new EngineReply.DetokenizedNext(texts(next, last)));
+                case EngineCommand.DetokenizeEach(_, var tokens, var replyTo) ->
+                        replyTo.tell(new EngineReply.DetokenizedEach(Arrays.stream(tokens).mapToObj(token ->
+                                token == 60 ? "\uFFFD" : token == 99 ? "<end>" : letter(token)).toList()));
                 case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _,
                         EngineCommand.CloseRun _, EngineCommand.Describe _, EngineCommand.Drain _ -> { }
             }
@@ -142,11 +146,15 @@ final class TestService extends TestClient implements AutoCloseable {
                 continue;
             }
             if (half) texts.add("");
-            texts.add(half ? "é" : token == 99 ? "" : Character.toString('a' + token % 26));
+            texts.add(half ? "é" : token == 99 ? "" : letter(token));
             half = false;
         }
         if (half && last) texts.add("\uFFFD");
         return texts;
+    }
+
+    private static String letter(int token) {
+        return Character.toString('a' + token % 26);
     }
 
     /// Creates the run with number `seq` and returns its id.
