@@ -72,19 +72,30 @@ def whole_and_streamed(port: int) -> None:
     same("also in a stream", streamed(port, "/v1/chat/completions", cut)[0][0], texts[0][:texts[0].index(stop)])
 
 
+def tops(choice: Any) -> List[List[float]]:
+    """The three largest log-probabilities at each place of a completion, which also has that of the token there."""
+    return [sorted((top or {}).values(), reverse=True)[:3] for top in choice["logprobs"]["top_logprobs"]]
+
+
 def as_asample(port: int, service: Any) -> None:
     """Tokens and log-probabilities are those of the sampler."""
     prompt = service.create_sampling_client(base_model=NAME)
     tokens = [5, 300, 17, 42]
-    drawn = prompt.sample(types.ModelInput.from_ints(tokens), types.SamplingParams(max_tokens=12, seed=9, temperature=0.7)).result()
-    body = {"model": NAME, "prompt": tokens, "max_tokens": 12, "seed": 9, "temperature": 0.7, "logprobs": 0}
+    drawn = prompt.sample(types.ModelInput.from_ints(tokens), types.SamplingParams(max_tokens=12, seed=9, temperature=0.7),
+                          include_prompt_logprobs=True, topk_prompt_logprobs=3, topk_sample_logprobs=3).result()
+    body = {"model": NAME, "prompt": tokens, "max_tokens": 12, "seed": 9, "temperature": 0.7, "logprobs": 3}
     status, answer = call(port, "/v1/completions", body)
     same("a completion of tokens is answered", status, 200)
     choice = answer["choices"][0]
     own = drawn.sequences[0].model_logprobs or drawn.sequences[0].logprobs
     same("its log-probabilities are those of the model to the bit", choice["logprobs"]["token_logprobs"],
          list(own)[:len(choice["logprobs"]["tokens"])])
-    same("its tokens are its text", "".join(choice["logprobs"]["tokens"]), choice["text"])
+    same("the most likely tokens too", tops(choice), [[p for _, p in row] for row in drawn.sequences[0].topk_logprobs])
+    echoed = call(port, "/v1/completions", {**body, "echo": True})[1]["choices"][0]
+    same("and those of the prompt", tops(echoed)[:4], [[p for _, p in row or []] for row in drawn.topk_prompt_logprobs])
+    same("and what was drawn behind it", tops(echoed)[4:], tops(choice))
+    same("with its log-probabilities", echoed["logprobs"]["token_logprobs"], drawn.prompt_logprobs + list(own))
+    same("its tokens are its text", "".join(choice["logprobs"]["tokens"])[:len(choice["text"])], choice["text"])
     same("several prompts, several choices", [c["index"] for c in call(port, "/v1/completions", {
         **body, "prompt": ["One day", "A fox"], "n": 2})[1]["choices"]], [0, 1, 2, 3])
 
@@ -131,7 +142,7 @@ def leaves(running: Any, port: int) -> None:
 def refused(port: int) -> None:
     """Errors have OpenAI's form."""
     bad = {"model": NAME, "messages": TURNS}
-    for field, value in {"tools": [{"type": "function"}], "top_logprobs": 3, "response_format": {"type": "json_object"}, "colour": 1,
+    for field, value in {"tools": [{"type": "function"}], "top_logprobs": 21, "response_format": {"type": "json_object"}, "colour": 1,
                          "temperature": -1, "n": 0, "messages": []}.items():
         status, problem = call(port, "/v1/chat/completions", {**bad, "logprobs": True, field: value})
         same(f"{field} is refused by its name", (status, problem["error"]["param"], problem["error"]["type"]),

@@ -21,6 +21,7 @@ import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.sampling.DrawnTokens;
+import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
@@ -29,6 +30,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -175,6 +177,29 @@ class EngineTest {
             var rest = follower.expectMessageClass(EngineReply.Drawn.class, EngineHarness.TIMEOUT);
             assertEquals(98, rest.sequences().getFirst().tokens().length);
             assertEquals(Optional.empty(), rest.sequences().getFirst().topkLogprobs());
+        }
+    }
+
+    /// The likeliest tokens count in the bound of a reply, and each has the place of its token.
+    @Test void aReplyToAFollowerIsBoundedWithTheLikeliestTokens() throws Exception {
+        var followed = new FollowedSample(withTop(EngineHarness.task("t", Optional.empty(), 3), 20));
+        var nothing = new DrawnTokens(0, 0, new int[0], new float[0], Optional.empty());
+        int[] tokens = new int[5000];
+        var top = new ArrayList<List<SampleResult.TokenLogprob>>();
+        for (int i = 0; i < tokens.length; i++) {
+            tokens[i] = i;
+            top.add(Collections.nCopies(20, new SampleResult.TokenLogprob(i, -1)));
+        }
+        followed.add(List.of(new DrawnTokens(0, 0, tokens, new float[tokens.length], Optional.empty(),
+                Optional.of(top)), nothing));
+        try (var harness = EngineHarness.open(folder.resolve("bounded"))) {
+            var follower = harness.replies();
+            followed.ask(new EngineCommand.FollowSample("t", new int[] {100, 0}, follower.ref()));
+            var drawn = follower.expectMessageClass(EngineReply.Drawn.class, EngineHarness.TIMEOUT)
+                    .sequences().getFirst();
+            assertEquals((1 << 16) / 21 / 2, drawn.tokens().length);
+            for (int i = 0; i < drawn.tokens().length; i++)
+                assertEquals(drawn.tokens()[i], drawn.topkLogprobs().orElseThrow().get(i).getFirst().token());
         }
     }
 
