@@ -228,8 +228,8 @@ final class OpenAiEndpoints {
         long mostBytes = services.memory().mostOfOne();
         if (bytes > mostBytes) throw new ApiException(ErrorCode.LIMIT_REACHED, request.maxTokens()
                 .map(OpenAiRequest.MaxTokens::field).orElse(FieldPath.BODY.field("n")).toString(),
-                "up to " + tokens + " tokens of the answer take " + bytes + " bytes of memory, and one request"
-                + " may use " + mostBytes + " here (bios.gateway.max-bytes-in-work); lower n"
+                "up to " + tokens + " tokens of the answer take " + bytes + " bytes of memory, and one"
+                + " request may use " + mostBytes + " here (bios.gateway.max-bytes-in-work); lower n"
                 + (request.tops() > 0 ? ", " + request.topsField() : "")
                 + " or max_tokens, or send several requests");
     }
