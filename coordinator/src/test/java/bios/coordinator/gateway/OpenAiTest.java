@@ -228,7 +228,7 @@ class OpenAiTest {
                             StopReason.STOP, Optional.empty(), Optional.of(List.of(top(60, 99, 86),
                                     top(60, 4, 30), top(99, 60, 1))))),
                     Optional.of(new float[] {Float.NaN, -2}),
-                    Optional.of(List.of(List.of(), top(5, 31, 2))))));
+                    Optional.of(List.of(List.of(), top(5, 28, 2))))));
             byte[] bytes = answer.get(20, TimeUnit.SECONDS).bytes();
             String body = new String(bytes, StandardCharsets.UTF_8);
             JsonNode choice = TestClient.MAPPER.readTree(streamed ? body.lines().filter(line ->
@@ -240,8 +240,8 @@ class OpenAiTest {
             assertEquals("[\"b\",\"c\",\"\",\"é\",\"<end>\"]", logprobs.path("tokens").toString());
             assertEquals("[null,-2.0,-3.0,-2.0,-1.0]", logprobs.path("token_logprobs").toString());
             assertEquals("[0,1,2,2,3]", logprobs.path("text_offset").toString());
-            // Each token has a name of its own: 5 and 31 are the same letter, and 60 is half of a character.
-            assertEquals("[null,{\"f\":-1.0,\"token_id:31\":-2.0,\"c\":-3.0},"
+            // Each token has a name of its own: 28 is the letter of 2, 30 that of 4, 60 half of a character.
+            assertEquals("[null,{\"f\":-1.0,\"token_id:28\":-2.0,\"c\":-3.0},"
                     + "{\"\":-1.0,\"<end>\":-2.0,\"i\":-3.0},{\"é\":-1.0,\"e\":-2.0,\"token_id:30\":-3.0},"
                     + "{\"<end>\":-1.0,\"token_id:60\":-2.0,\"b\":-3.0}]",
                     logprobs.path("top_logprobs").toString());
@@ -271,17 +271,25 @@ class OpenAiTest {
                     + "{\"token\":\"b\",\"logprob\":-1.0,\"bytes\":[98]},"
                     + "{\"token\":\"<end>\",\"logprob\":-2.0,\"bytes\":[60,101,110,100,62]}]}]",
                     first.toString(), "half of a character is kept back");
-            next(EngineCommand.FollowSample.class);
-            sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(List.of(
-                    new SampleResult.Sequence(new int[] {1, 60, 60, 99}, new float[4], StopReason.STOP,
-                            Optional.empty(), Optional.of(List.of(top(1, 99), top(60, 2), top(3, 60),
-                                    top(99, 1))))), Optional.empty(), Optional.empty())));
+            follow = next(EngineCommand.FollowSample.class);
+            int[] before = {1, 60};
+            follow.replyTo().tell(new EngineReply.Drawn(follow.task(), List.of(new DrawnTokens(2,
+                    DrawnTokens.digest(before, 2), new int[] {60}, new float[1], Optional.empty(),
+                    Optional.of(List.of(top(3, 60)))))));
             JsonNode rest = stream.event().at("/choices/0/logprobs/content");
-            assertEquals(2, rest.size(), "the stop token is not among them");
+            assertEquals(2, rest.size());
             assertEquals("[\"\",\"é\"]", "[" + rest.get(0).path("token") + "," + rest.get(1).path("token")
                     + "]");
             assertEquals("d", rest.at("/1/top_logprobs/0/token").asText());
             assertEquals("é", rest.at("/1/top_logprobs/1/token").asText(), "the token that was drawn");
+            next(EngineCommand.FollowSample.class);
+            sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(List.of(
+                    new SampleResult.Sequence(new int[] {1, 60, 60, 4, 99}, new float[5], StopReason.STOP,
+                            Optional.empty(), Optional.of(List.of(top(1, 99), top(60, 2), top(3, 60),
+                                    top(4, 5), top(99, 1))))), Optional.empty(), Optional.empty())));
+            JsonNode last = stream.event().at("/choices/0/logprobs/content");
+            assertEquals(1, last.size(), "the stop token is not among them");
+            assertEquals("f", last.at("/0/top_logprobs/1/token").asText());
         }
         calm();
         JsonNode whole = service.post("/v1/chat/completions", asked).json()
