@@ -1,5 +1,6 @@
 package bios.command;
 
+import bios.CommandFailed;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.net.URLEncoder;
 import java.nio.charset.StandardCharsets;
@@ -82,7 +83,10 @@ public final class RunsCommand implements Runnable {
     /// one that is.
     private static String decide(Remote at, String run, String what, Optional<Long> named) {
         String path = "/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8);
-        JsonNode waiting = at.get(path).path("waiting_operation");
+        JsonNode found = at.get(path);
+        if (named.isPresent() && !found.has("waiting_operation"))
+            throw new CommandFailed("--seq: the server is of an older build, which does not read it");
+        JsonNode waiting = found.path("waiting_operation");
         Optional<Long> seq = named.or(() -> Optional.of(waiting.path("seq_id").asLong())
                 .filter(_ -> waiting.path("set_aside").asBoolean()
                         || waiting.isObject() && what.equals("give_up")));

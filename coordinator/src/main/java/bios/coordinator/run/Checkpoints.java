@@ -293,7 +293,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     }
 
     /// All manifests of which clients know.
-    private Stream<CheckpointManifest> found() {
+    Stream<CheckpointManifest> found() {
         return Stream.concat(versions.stream(), snapshots.stream().map(Snapshot::manifest));
     }
 
@@ -311,7 +311,10 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
             Collection<BlobId> adapters) {
         var stay = Set.copyOf(adapters);
         var more = new ArrayList<>(retained);
-        versions.stream().filter(v -> version.test(v) && stay.contains(v.adapter().id())).forEach(more::add);
+        for (CheckpointManifest v : versions) {
+            boolean again = more.stream().anyMatch(m -> sameBlobs(m, v));
+            if (version.test(v) && stay.contains(v.adapter().id()) && !again) more.add(v);
+        }
         return new Checkpoints(versions.stream().filter(version.negate()).toList(),
                 snapshots.stream().filter(snapshot.negate()).toList(), more);
     }

@@ -6,6 +6,7 @@ import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
 import java.time.Duration;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Predicate;
 
 /// The rule for executing operations that met a fault of a moment or a worker, and for setting one aside
@@ -24,8 +25,16 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
     ///
     /// @param times how often the same one was met in a row
     record Trouble(long position, int times, Fault why) {
-        private boolean store() {
-            return why.code().equals(EngineCommand.STORE_FAILED);
+        /// Whether something else is away, for which an operation waits without limit: a store, or the run
+        /// whose checkpoint it loads.
+        private boolean away() {
+            return why.code().equals(EngineCommand.STORE_FAILED) || why.code().equals(UNAVAILABLE);
+        }
+
+        /// Whether an unloading waits for the end of it no more than so often. Other faults may be those of a
+        /// worker that is full or starting; the owner can give up what waits for their end.
+        private boolean endsUnloading() {
+            return why.code().equals(EngineCommand.STORE_FAILED) || GONE.contains(why.code());
         }
 
         private static Optional<Trouble> again(Optional<Trouble> last, long position, Fault why) {
@@ -57,6 +66,12 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
 
     /// The error code of an operation during which workers ended.
     static final String WORKER_LOST = "worker_lost";
+
+    /// The error code of a load whose checkpoint's run does not answer.
+    static final String UNAVAILABLE = "checkpoint_unavailable";
+
+    /// The error codes of blobs that cannot be read again.
+    private static final Set<String> GONE = Set.of("blob_missing", "blob_damaged");
 
     /// The error code of an operation that was executed to its end and fails by itself in a replay.
     static final String REPLAY_DIFFERS = "replay_differs";
@@ -109,7 +124,7 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
                 Trouble.again(opening, run.recovery().position() + 1, why));
     }
 
-    /// The run is open at its recovery point.
+    /// The run is open at its recovery point, or need not be opened.
     ReplayPolicy opened() {
         return new ReplayPolicy(attempts, retryAfter, waited, waiting, trouble, Optional.empty());
     }
@@ -119,41 +134,56 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
         return trouble.filter(t -> t.position() == position).isPresent();
     }
 
-    /// The fault for which the run waits, if its owner may give up what waits: that of a store, or another
-    /// that was met as often in a row as sets an operation aside.
+    /// The fault for which the run waits, if its owner may give up what waits: something is away, or another
+    /// fault was met as often in a row as sets an operation aside.
     Optional<Fault> waitsFor(TrainingRun run) {
-        return waitsFor(run, t -> t.store() || t.times() >= attempts);
+        return waitsFor(run, t -> t.away() || t.times() >= attempts);
     }
 
-    /// The fault for which the run waits, if it was met that often.
+    /// The fault for which the run waits, if it was met that often and unloading the run gives up what waits.
     Optional<Fault> waitsInVainFor(TrainingRun run) {
-        return waitsFor(run, t -> t.times() >= attempts);
+        return waitsFor(run, t -> t.times() >= attempts && t.endsUnloading());
     }
 
     private Optional<Fault> waitsFor(TrainingRun run, Predicate<Trouble> which) {
-        Optional<PendingOperation> first = run.pending().stream().filter(o -> !o.settled()).findFirst();
-        return first.flatMap(next -> opening.filter(which).or(() -> trouble.filter(which)
-                .filter(t -> t.store() ? next.position() <= t.position()
-                        : replays(run, t.position())))).map(Trouble::why);
+        if (run.pending().stream().allMatch(PendingOperation::settled)) return Optional.empty();
+        return opening.filter(which)
+                .or(() -> trouble.filter(which).filter(t -> isOpen(run, t.position()))).map(Trouble::why);
     }
 
-    private static boolean replays(TrainingRun run, long position) {
+    /// Whether the operation at `position` has no outcome and is not set aside.
+    private static boolean isOpen(TrainingRun run, long position) {
         return run.at(position).filter(o -> !o.settled()).isPresent()
                 && run.setAside().filter(aside -> aside.position() == position).isEmpty();
     }
 
-    /// The operation that was executed before and met the same fault as often in a row as sets another one
-    /// aside, though no store is away. Waiting alone may never help: what it needs may be gone.
+    /// The operation that was executed before, and that met the same fault as often in a row as sets another
+    /// one aside, though nothing else is away, or during which workers ended so often. Waiting alone may
+    /// never help: what it needs may be gone.
     ///
     /// @param executed operations up to this position were executed to their end before
-    Optional<Trouble> stuck(long executed) {
-        return trouble.filter(t -> t.times() >= attempts && t.position() <= executed && !t.store());
+    /// @param finished those that were executed to their end since the last end of a worker
+    Optional<Trouble> stuck(TrainingRun run, long executed, IntervalSet finished) {
+        int deaths = run.deathsAlone();
+        Optional<Trouble> deadly = run.suspect().map(TrainingRun.Suspect::position)
+                .filter(at -> deaths >= attempts && !finished.contains(at))
+                .map(at -> new Trouble(at, deaths, lost(deaths)));
+        return trouble.filter(t -> t.times() >= attempts && !t.away()).or(() -> deadly)
+                .filter(t -> t.position() <= executed && isOpen(run, t.position()));
     }
 
     /// The operation at `position` was executed to its end.
     ReplayPolicy succeeded(long position) {
-        return trouble.filter(t -> t.position() <= position).isEmpty() ? this
-                : new ReplayPolicy(attempts, retryAfter, waited, waiting, Optional.empty(), opening);
+        return trouble.filter(t -> t.position() <= position).isEmpty() ? this : untroubled();
+    }
+
+    /// The operation at `position` has an outcome, or goes on: what it met before says nothing of others.
+    ReplayPolicy settled(long position) {
+        return isTroubledBy(position) ? untroubled() : this;
+    }
+
+    private ReplayPolicy untroubled() {
+        return new ReplayPolicy(attempts, retryAfter, waited, waiting, Optional.empty(), opening);
     }
 
     /// The event that sets the troubled operation aside, if it met its fault often enough.
@@ -161,7 +191,7 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
     /// @param executed operations up to this position were executed to their end before: they are tried
     ///     until they succeed, unless their replay differs
     Optional<OperationSetAside> exhausted(long executed) {
-        return trouble.filter(t -> t.times() >= attempts && !t.store()
+        return trouble.filter(t -> t.times() >= attempts && !t.away()
                 && (t.position() > executed || t.why().code().equals(REPLAY_DIFFERS)))
                 .map(t -> new OperationSetAside(t.position(), t.why()));
     }

@@ -144,6 +144,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         });
     }
 
+    /// The operation that was executed before and cannot be executed again, see [ReplayPolicy#stuck].
+    Optional<ReplayPolicy.Trouble> stuck(TrainingRun run) {
+        return replay.stuck(run, executed(run), finished);
+    }
+
     /// Whether the operation `seq` has no outcome yet.
     boolean awaitsOutcome(TrainingRun run, long seq) {
         return run.bySeq(seq).filter(o -> !finished.contains(o.position())).isPresent();
@@ -366,7 +371,9 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case OperationResult.Loaded _ -> {
                     points = points.want();
                     finish(FinishedOperation.success(operation, result));
-                    if (!(operation.outcome() instanceof Outcome.Applied))
+                    // Given up meanwhile: an operation before it, which blocks what is behind it no more.
+                    boolean blocked = run.blocking().filter(b -> b.position() < position).isPresent();
+                    if (blocked || !(operation.outcome() instanceof Outcome.Applied))
                         persist(new LoadApplied(position));
                 }
                 case OperationResult.Stepped _, OperationResult.Evaluated _,
@@ -417,7 +424,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             Duration delay = replay.retryDelay();
             restart(why.code());
             reopenAfter(delay);
-            stalled = Optional.of(replay.stuck(executedUpTo()).isPresent() ? ReplayPolicy.stuck(why) : why);
+            stalled = Optional.of(stuck().isPresent() ? ReplayPolicy.stuck(why) : why);
         }
 
         /// The event of an operation that cannot be sent to the engine.
@@ -436,6 +443,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     || pipeline.holds(position) || pipeline.resolving() == position
                     || engine == Engine.RETRY_DELAY && replay.isTroubledBy(position))
                 restart("operation_failed");
+            replay = replay.settled(position);
+            if (run.pending().stream().allMatch(PendingOperation::settled)) replay = replay.opened();
         }
 
         private void engineLost() {
@@ -496,12 +505,14 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void resolved(long at, long position, Resolution resolution) {
             if (at != epoch || pipeline.resolving() != position) return;
             pipeline = pipeline.resolving(0);
+            replay = replay.settled(position);
             stalled = Optional.empty();
             persist(resolution.event());
         }
 
         private void unanswered(RunInput.LoadUnanswered load) {
-            if (load.epoch() != epoch) return;
+            if (load.epoch() != epoch || pipeline.resolving() != load.position()) return;
+            replay = replay.troubled(load.position(), load.why());
             stalled = Optional.of(load.why());
             start(new RunTimer.ResolveAgain(epoch, load.position(), load.attempt() + 1),
                     settings.retryAfter());
@@ -628,6 +639,10 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             return RunScheduler.executed(run, finished);
         }
 
+        private Optional<ReplayPolicy.Trouble> stuck() {
+            return replay.stuck(run, executedUpTo(), finished);
+        }
+
         /// Deletes blobs. Meanwhile nothing is written that could refer to a blob, and the reverse.
         private void deleteBlobs() {
             boolean writing = points.underWay() || points.inWork() || pipeline.saving();
@@ -680,6 +695,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case ReplayPolicy.Verdict.WaitForEarlier _, ReplayPolicy.Verdict.Delayed _ -> false;
                 case ReplayPolicy.Verdict.Delay(var time) -> {
                     replay = replay.delaying();
+                    stuck().ifPresent(t -> stalled = Optional.of(ReplayPolicy.stuck(t.why())));
                     start(new RunTimer.Attempt(epoch, position), time);
                     yield false;
                 }
@@ -717,7 +733,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         /// The events with which the owner gives up what waits: an operation that is stuck in its replay, or
         /// what was never executed. Empty: nothing waits so.
         private List<RunEvent> waitingGivenUp() {
-            return replay.stuck(executedUpTo()).flatMap(t -> run.at(t.position())
+            return stuck().flatMap(t -> run.at(t.position())
                     .filter(PendingOperation::needsInput).map(o -> run.givenUp(o, t.why())))
                     .orElseGet(this::unexecutedGivenUp);
         }
@@ -737,7 +753,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         }
 
         /// Whether the run is to be unloaded and has met the same fault so often that it does not wait any
-        /// more: a store is away, its recovery point cannot be opened, or its replay is stuck.
+        /// more: a store is away, or a blob that a replay or the opening needs is gone.
         private boolean waitsInVain() {
             return unloading && replay.waitsInVainFor(run).isPresent();
         }
@@ -775,6 +791,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private boolean send(PendingOperation operation, boolean alone) {
             pipeline = pipeline.send(operation);
             points = points.sent(operation);
+            if (alone) stalled = Optional.empty(); // the delay is over
             Optional<CheckpointManifest> loaded = switch (operation.outcome()) {
                 case Outcome.Resolved(var manifest) -> Optional.of(manifest);
                 case Outcome.Applied(var manifest) -> Optional.of(manifest);

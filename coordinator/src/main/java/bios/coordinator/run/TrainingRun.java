@@ -499,8 +499,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         boolean newer = report.death() > Optional.ofNullable(deaths.get(report.worker()))
                 .map(WorkerDeath::number).orElse(0L);
         long told = executedBy(report);
-        boolean suspects = report.position() > Math.max(executed(), told)
-                && at(report.position()).filter(PendingOperation::needsInput).isPresent();
+        boolean suspects = at(report.position()).filter(PendingOperation::needsInput).isPresent();
         boolean executes = told > executed() && pending.stream()
                 .anyMatch(o -> !o.settled() && o.position() <= told);
         return newer && (suspects || suspect.isPresent()) || executes;
@@ -519,8 +518,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun applyDeath(DeathReport report) {
         long known = Math.max(executed(), executedBy(report));
-        boolean suspects = report.position() > known
-                && at(report.position()).filter(PendingOperation::needsInput).isPresent();
+        boolean suspects = at(report.position()).filter(PendingOperation::needsInput).isPresent();
         Optional<Suspect> next = suspects ? Optional.of(new Suspect(report.position(), 0)) : suspect;
         var counted = new TreeMap<String, WorkerDeath>();
         deaths.forEach((worker, death) -> counted.put(worker, next.equals(suspect) ? death
@@ -562,10 +560,11 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     /// Bytes of what the run stores beside the checkpoints that it shows: recovery point, results, operations
-    /// behind it, snapshots, and versions that were saved over.
+    /// behind it, snapshots, and versions that were saved over. What its owner has deleted does not count,
+    /// though it may stay for other runs.
     long stateBytes(long nowMillis) {
         var bytes = new HashMap<BlobId, Long>();
-        Stream<BlobRef> weights = checkpoints.all().flatMap(Checkpoints::refs);
+        Stream<BlobRef> weights = checkpoints.found().flatMap(Checkpoints::refs);
         Stream<BlobRef> state = Stream.concat(recovery.state().stream(),
                 recovery.allPages().stream().map(ResultsPage::blob));
         Stream.concat(weights, state).forEach(ref -> bytes.put(ref.id(), ref.bytes()));

@@ -776,7 +776,7 @@ public final class TrainingRunEntity
                     find(run, run.config().orElseThrow().owner(), path)));
             return;
         }
-        var unavailable = Fault.server("checkpoint_unavailable",
+        var unavailable = Fault.server(ReplayPolicy.UNAVAILABLE,
                 "the run of " + path + " did not answer; retry later");
         context.whenDone(resolveElsewhere(run.config().orElseThrow().owner(), path),
                 (reply, failure) -> {

@@ -46,7 +46,8 @@ public final class SimulatedRegister {
                     : report(before.run(), before.position(), alone.get(before)));
         }
         if (marks.isEmpty()) alone.clear();
-        alone.keySet().removeIf(m -> executed.getOrDefault(m.run(), 0L) >= m.position());
+        alone.keySet().removeIf(m -> !marks.contains(m)
+                && executed.getOrDefault(m.run(), 0L) >= m.position());
         for (Mark mark : marks) {
             alone.merge(mark, marks.size() == 1 ? 1 : 0, Integer::sum);
             reports.put(mark.run(), report(mark.run(), mark.position(), alone.get(mark)));

@@ -141,6 +141,8 @@ final class SimulatedRun {
     private boolean attemptElapsed;
     /// Whether the owner is giving something up.
     private boolean givesUp;
+    /// The faults of what was stuck and given up.
+    private final Set<Fault> stuck = new HashSet<>();
     /// How often the engine had no memory to open the run since it was last opened.
     private int refusals;
 
@@ -654,8 +656,9 @@ final class SimulatedRun {
                 check(number(e.state()) == state(e.position()), "has a point of another state");
                 session.pointsInWork--;
             }
-            case LoadApplied(var at, _) -> check(run.at(at).orElseThrow().outcome()
-                    instanceof PendingOperation.Outcome.Resolved, "applies the load at " + at + " twice");
+            case LoadApplied(var at, _) -> check(run.blocking().isPresent()
+                    || run.at(at).orElseThrow().outcome() instanceof PendingOperation.Outcome.Resolved,
+                    "applies the load at " + at + " twice");
             case OperationSetAside(var at, var why, _) -> setAside(operations.get((int) at - 1), at, why);
             case OperationRetried(var at, _) -> operations.get((int) at - 1).retried = true;
             case RunClosed _ -> {
@@ -690,16 +693,16 @@ final class SimulatedRun {
         check(!operation.failed && !operation.saved, at + " fails although it is settled");
         // Only its owner's decision changes an outcome that was told.
         boolean differs = why.code().equals(ReplayPolicy.REPLAY_DIFFERS);
-        check(!operation.told || differs, at + " fails after its result was told");
+        check(!operation.told || differs || stuck.contains(why), at + " fails after its result was told");
         boolean blocked = run.blockedBy(at).filter(why::equals).isPresent();
         boolean legitimate = blocked || switch (why.code()) {
             case "bad_data" -> operation.nature == Nature.BAD;
             case ReplayPolicy.REPLAY_DIFFERS ->
                 operation.aside && (givesUp || scheduler.unloading());
-            case ReplayPolicy.WORKER_LOST -> operation.aside;
+            case ReplayPolicy.WORKER_LOST -> operation.aside || stuck.contains(why);
             case "out_of_memory", "not_ready" -> operation.aside || givesUp || scheduler.unloading();
             case "checkpoint_not_found" -> operation.kind == OperationKind.LOAD_STATE;
-            case EngineCommand.STORE_FAILED -> givesUp || scheduler.unloading();
+            case EngineCommand.STORE_FAILED, ReplayPolicy.UNAVAILABLE -> givesUp || scheduler.unloading();
             default -> false;
         };
         check(legitimate, at + " fails for no reason: " + why.code());
@@ -805,13 +808,13 @@ final class SimulatedRun {
             deliver(new RunInput.IdleElapsed(false, true));
     }
 
-    /// Whether the run waits for something that may not come, and what its owner would give up was never
-    /// told.
+    /// Whether the run waits for something that may not come, and what its owner would give up was never told
+    /// or is stuck.
     private boolean mayGiveUp() {
         long executed = scheduler.executed(run);
-        long kept = scheduler.replay().stuck(executed).map(t -> t.position() - 1).orElse(executed);
-        return scheduler.replay().waitsFor(run).isPresent() && run.pending().stream()
-                .noneMatch(o -> o.position() > kept && operations.get((int) o.position() - 1).told);
+        return scheduler.stuck(run).isPresent() || scheduler.replay().waitsFor(run).isPresent()
+                && run.pending().stream().noneMatch(o -> o.position() > executed
+                        && operations.get((int) o.position() - 1).told);
     }
 
     /// The owner learns that an operation was set aside: tries it again once, gives it up, or goes on.
@@ -830,6 +833,7 @@ final class SimulatedRun {
         seq.ifPresent(number -> deliver(new RunInput.GiveUpRequested(Optional.of(number + 1))));
         check(run.setAside().equals(aside), "another operation is given up than the one that is named");
         givesUp = true;
+        scheduler.stuck(run).ifPresent(t -> stuck.add(t.why()));
         deliver(new RunInput.GiveUpRequested(seq));
         givesUp = false;
     }

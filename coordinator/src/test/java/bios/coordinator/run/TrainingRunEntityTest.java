@@ -917,8 +917,8 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void theOwnerGivesUpOrUnloadsWhatIsStuckInItsReplay() throws Exception {
-        for (boolean unloads : List.of(false, true)) try (var harness = harness("stuck" + unloads,
+    @Test void theOwnerGivesUpWhatIsStuckInItsReplay() throws Exception {
+        try (var harness = harness("stuck",
                 "bios.run { rest-after = 1 h, attempts = 2, retry-after = 10 ms }")) {
             harness.controls.roomy().set(true);
             harness.submit(0, train(1));
@@ -933,12 +933,13 @@ class TrainingRunEntityTest {
             harness.await(() -> harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 1, 0, r))
                     instanceof RunReply.Stalled(_, var why) && why.message().contains("give_up"),
                     "it is told what its owner can do");
-            if (unloads) {
-                assertInstanceOf(RunReply.Done.class,
-                        harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)));
-                assertEquals("out_of_memory", failure(harness, 3).code(), "it was never executed");
-                continue;
-            }
+            CompletableFuture<RunReply> unloaded =
+                    harness.tell(r -> new RunCommand.Unload(RunHarness.OWNER, r));
+            assertInstanceOf(RunReply.Refused.class, harness.submit(4, train(2)), "it is being unloaded");
+            assertFalse(unloaded.isDone(), "a worker may have room again");
+            harness.restart();
+            harness.await(() -> harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 1, 0, r))
+                    instanceof RunReply.Stalled(_, var why) && why.message().contains("give_up"), "again");
             assertInstanceOf(RunReply.Done.class, giveUp(harness));
             assertEquals(first, harness.outcome(0), "it is executed before");
             for (long seq : List.of(1L, 2L)) assertEquals("out_of_memory", failure(harness, seq).code());
@@ -948,14 +949,92 @@ class TrainingRunEntityTest {
         }
     }
 
+    @Test void anOperationWhoseReplayEndsWorkersWaitsAndCanBeGivenUp() throws Exception {
+        try (var harness = harness("deadly-replay", "bios.run { rest-after = 1 h, retry-after = 1 h }")) {
+            harness.submit(0, train(1));
+            harness.submit(1, step());
+            RunReply first = assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
+            harness.reportDeath(2, 3);
+            assertInstanceOf(RunReply.Refused.class, giveUp(harness), "this process has executed it");
+            harness.restart();
+            harness.await(() -> harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 1, 0, r))
+                    instanceof RunReply.Stalled(_, var why) && why.code().equals("worker_lost")
+                    && why.message().contains("give_up"), "it is told what its owner can do");
+            assertEquals(first, harness.outcome(0), "it is executed before");
+            assertInstanceOf(RunReply.Done.class, giveUp(harness, 1));
+            assertEquals("worker_lost", failure(harness, 1).code());
+            harness.submit(2, train(2));
+            harness.submit(3, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(3));
+        }
+    }
+
+    @Test void whatIsGivenUpBeforeALoadChangesNothingBehindIt() throws Exception {
+        try (var harness = harness("stuck-load",
+                "bios.run { rest-after = 1 h, attempts = 2, retry-after = 10 ms }")) {
+            harness.controls.roomy().set(true);
+            harness.submit(0, save("a"));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            harness.controls.pointsToFail().set(1000);
+            List<Operation> operations = List.of(full(), step(), new Operation.LoadState(CheckpointPath.parse(
+                    "bios://" + RunHarness.RUN + "/a"), true), train(1), step(), forward(1));
+            for (int i = 0; i < operations.size(); i++) harness.submit(i + 1, operations.get(i));
+            var told = new ArrayList<RunReply>();
+            for (int seq = 3; seq <= 6; seq++)
+                told.add(assertInstanceOf(RunReply.Completed.class, harness.outcome(seq)));
+            harness.controls.roomy().set(false);
+            harness.restart();
+            harness.await(() -> harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 1, 0, r))
+                    instanceof RunReply.Stalled(_, var why) && why.message().contains("give_up"), "stuck");
+            assertInstanceOf(RunReply.Done.class, giveUp(harness, 1));
+            for (long seq : List.of(1L, 2L)) assertEquals("out_of_memory", failure(harness, seq).code());
+            for (int seq = 3; seq <= 6; seq++) assertEquals(told.get(seq - 3), harness.outcome(seq));
+        }
+    }
+
+    @Test void theOwnerGivesUpALoadThatNobodyAnswers() throws Exception {
+        try (var harness = harness("unanswered", "bios.run { rest-after = 1 h, retry-after = 10 ms }")) {
+            var path = CheckpointPath.parse("bios://usf-finance-000000000000/a");
+            harness.elsewhere.put(path, new RunReply.Refused(Reason.UNAVAILABLE, "damaged"));
+            harness.submit(0, new Operation.LoadState(path, true));
+            harness.submit(1, train(1));
+            harness.await(() -> harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 0, 0, r))
+                    instanceof RunReply.Stalled(_, var why) && why.code().equals("checkpoint_unavailable"),
+                    "its reason is told");
+            assertInstanceOf(RunReply.Done.class, giveUp(harness, 0));
+            for (long seq : List.of(0L, 1L))
+                assertEquals("checkpoint_unavailable", failure(harness, seq).code());
+            harness.submit(2, train(2));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
+        }
+    }
+
+    @Test void aFaultThatIsOverFailsNothingElse() throws Exception {
+        try (var harness = harness("over", "bios.run { rest-after = 1 h, attempts = 1 }")) {
+            harness.submit(0, train(1));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            harness.controls.away().set(true);
+            harness.submit(1, stored());
+            awaitStore(harness, 1);
+            assertInstanceOf(RunReply.Done.class, giveUp(harness));
+            harness.controls.away().set(false);
+            harness.submit(2, train(2));
+            assertInstanceOf(RunReply.Refused.class, giveUp(harness), "it waits for nothing");
+            assertInstanceOf(RunReply.Done.class,
+                    harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
+        }
+    }
+
     @Test void anOperationDuringWhichWorkersEndedIsSetAsideUnlessItWasExecutedBefore() throws Exception {
-        try (var harness = harness("deaths")) {
+        try (var harness = harness("deaths", "bios.run { rest-after = 1 h, retry-after = 10 ms }")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
             harness.submit(2, train(2)); // says that the two before were executed
             assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
-            harness.reportDeath(2, 9);
+            harness.reportDeath(2, 3);
             harness.kill();
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1), "its outcome was told");
             harness.reportDeath(4, 9);

@@ -562,7 +562,11 @@ class TrainingRunTest {
         TrainingRun knows = run.apply(new WorkerDied(executed));
         assertEquals(2, knows.executed());
         assertFalse(knows.learnsFrom(executed), "it is no news");
-        assertFalse(knows.learnsFrom(ends), "it was executed to its end");
+        assertTrue(knows.learnsFrom(ends), "its replay ends workers");
+        TrainingRun waits = knows.apply(new WorkerDied(ends));
+        assertEquals(3, waits.deathsAlone());
+        assertInstanceOf(ReplayPolicy.Verdict.Delay.class, ReplayPolicy.initial(SETTINGS)
+                .judge(waits, 2, waits.executed(), true), "it was executed to its end");
     }
 
     /// Marks of a worker survive a journal that was put back: they tell of operations that are gone.

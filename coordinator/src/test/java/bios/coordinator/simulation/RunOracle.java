@@ -340,6 +340,7 @@ final class RunOracle {
                     op.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
             case "worker_lost", "blob_damaged" -> op.aside;
             case "store_failed" -> unloading || givenUp.contains(op.seq);
+            case "checkpoint_unavailable" -> op.loading() && givenUp.contains(op.seq);
             default -> false;
         };
     }
