@@ -41,20 +41,22 @@ final class Completion {
     private final SampleTask task;
     private final String request;
     private final OpenAiRequest asked;
+    private final EncodedPrompt prompt;
     private final List<CompletionText> texts = new ArrayList<>();
     private final TokenNames names = new TokenNames();
-    /// The prompt's log-probabilities and texts, where they are asked for and have come.
+    /// The prompt's log-probabilities, where they are asked for and have come.
     private Optional<SampleResult> scored = Optional.empty();
-    private List<String> promptTexts = List.of();
     private final RequestMemory.Share memory;
     private long held;
     private boolean over;
 
     /// @param request the id under which the router has accepted the task
     /// @param asked what the client has asked for
+    /// @param prompt that of the task
     Completion(GatewayServices services, String account, SampleTask task, String request,
-            OpenAiRequest asked) {
+            OpenAiRequest asked, EncodedPrompt prompt) {
         this.asked = asked;
+        this.prompt = prompt;
         this.memory = services.memory().new Share();
         this.services = services;
         this.account = account;
@@ -78,12 +80,17 @@ final class Completion {
         return names;
     }
 
+    /// What an answer begins with: the prompt's text if it is asked for.
+    String echoed() {
+        return prompt.text();
+    }
+
     /// The tokens of the prompt with their log-probabilities; none if they are not asked for.
     List<CompletionText.Piece> promptPieces() {
         if (scored.isEmpty()) return List.of();
         float[] logprobs = scored.get().promptLogprobs().orElseThrow();
-        return IntStream.range(0, promptTexts.size()).mapToObj(i -> new CompletionText.Piece(
-                task.prompt()[i], promptTexts.get(i), logprobs[i], promptTop(i))).toList();
+        return IntStream.range(0, prompt.tokens().length).mapToObj(i -> new CompletionText.Piece(
+                prompt.tokens()[i], prompt.part(i), logprobs[i], promptTop(i))).toList();
     }
 
     private List<TokenLogprob> promptTop(int position) {
@@ -93,8 +100,8 @@ final class Completion {
 
     /// Tokens whose log-probabilities are in the lists of the answer.
     long listed() {
-        long prompt = asked.scoresPrompt() ? (long) task.numSamples() * task.prompt().length : 0;
-        return (drawn() + prompt) * (1 + asked.tops());
+        long scores = asked.scoresPrompt() ? (long) task.numSamples() * task.prompt().length : 0;
+        return (drawn() + scores) * (1 + asked.tops());
     }
 
     /// Tokens drawn so far.
@@ -153,9 +160,9 @@ final class Completion {
     /// Takes the memory of the tokens that have come. Throws an [ApiException] (429) if there is none.
     private synchronized void hold() {
         if (over) throw ApiException.of(Fault.user("cancelled", "the client has left"));
-        long prompt = scored.isPresent() ? task.prompt().length : 0;
+        long scores = scored.isPresent() ? task.prompt().length : 0;
         int longest = texts.stream().mapToInt(CompletionText::count).max().orElse(0);
-        long bytes = heapBytes(asked, drawn() + prompt, longest + prompt, names.size());
+        long bytes = heapBytes(asked, drawn() + scores, longest + scores, names.size());
         memory.take(bytes - held);
         held = bytes;
     }
@@ -191,11 +198,10 @@ final class Completion {
                 + " send it again"));
     }
 
-    /// Decodes the prompt if its texts are needed, and the new tokens of all sequences, one after another;
-    /// then finds the names that their log-probabilities need.
+    /// Decodes the new tokens of all sequences, one after another; then finds the names that their
+    /// log-probabilities and those of the prompt need.
     private CompletionStage<String> decode() {
-        CompletionStage<Void> done = scored.isEmpty() ? CompletableFuture.completedStage(null)
-                : decode(new int[0], task.prompt(), true).thenAccept(decoded -> promptTexts = decoded);
+        CompletionStage<Void> done = CompletableFuture.completedStage(null);
         for (CompletionText text : texts)
             if (text.undecoded().length > 0) done = done.thenCompose(_ ->
                     decode(text.known(), text.undecoded(), text.ended()).thenAccept(text::decoded));
@@ -209,10 +215,11 @@ final class Completion {
     }
 
     private CompletionStage<String> name() {
-        IntStream prompt = IntStream.range(0, promptTexts.size()).boxed().flatMapToInt(i -> IntStream.concat(
-                promptTexts.get(i).isEmpty() ? IntStream.of(task.prompt()[i]) : IntStream.empty(),
+        int scores = scored.isEmpty() ? 0 : prompt.tokens().length;
+        IntStream ofPrompt = IntStream.range(0, scores).boxed().flatMapToInt(i -> IntStream.concat(
+                prompt.part(i).isEmpty() ? IntStream.of(prompt.tokens()[i]) : IntStream.empty(),
                 promptTop(i).stream().mapToInt(TokenLogprob::token)));
-        int[] missing = names.missing(IntStream.concat(prompt,
+        int[] missing = names.missing(IntStream.concat(ofPrompt,
                 texts.stream().flatMapToInt(CompletionText::toBeNamed)));
         if (missing.length == 0) return CompletableFuture.completedStage("");
         return services.engine(task.baseModel(), EngineReply.DetokenizedEach.class, replyTo ->

@@ -18,7 +18,6 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Function;
 import java.util.function.Supplier;
-import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.apache.pekko.NotUsed;
 import org.apache.pekko.japi.Pair;
@@ -42,20 +41,16 @@ final class OpenAiAnswer {
     private final GatewayServices services;
     private final OpenAiBodies bodies;
     private final List<Completion> completions;
-    private final List<String> echoed;
     private final int choices;
     /// Characters sent of each choice, and the choices of which an event was sent.
     private final Map<Integer, Integer> offsets = new HashMap<>();
     private final Set<Integer> begun = new HashSet<>();
 
     /// @param completions one of each prompt
-    /// @param echoed what the texts of each begin with
-    OpenAiAnswer(GatewayServices services, OpenAiBodies bodies, List<Completion> completions,
-            List<String> echoed) {
+    OpenAiAnswer(GatewayServices services, OpenAiBodies bodies, List<Completion> completions) {
         this.services = services;
         this.bodies = bodies;
         this.completions = completions;
-        this.echoed = echoed;
         this.choices = bodies.request().choices();
     }
 
@@ -73,9 +68,7 @@ final class OpenAiAnswer {
         CompletionText.Delta delta = !bodies.request().promptOnly() ? text.next()
                 : CompletionText.Delta.ofNothing(Optional.of(StopReason.LENGTH));
         List<CompletionText.Piece> prompt = begins ? completion.promptPieces() : List.of();
-        String echo = !begins ? "" : prompt.isEmpty() ? echoed.get(choice / choices)
-                : prompt.stream().map(CompletionText.Piece::text).collect(Collectors.joining());
-        return new OpenAiBodies.Part(echo, prompt, delta, completion.names());
+        return new OpenAiBodies.Part(begins ? completion.echoed() : "", prompt, delta, completion.names());
     }
 
     // ---- whole ----

@@ -22,7 +22,9 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
+import java.util.function.Function;
 import java.util.stream.Stream;
+import org.apache.pekko.actor.typed.ActorRef;
 
 /// The endpoints of OpenAI's clients, below `/v1`: completions, chat completions and models. A model is a
 /// base model or a checkpoint; docs/reference/openai.md documents them.
@@ -121,26 +123,23 @@ final class OpenAiEndpoints {
 
     // ---- completions ----
 
-    /// A prompt as tokens, and its text where the answer repeats it.
-    private record Encoded(int[] tokens, String echoed) {}
-
     /// Makes the answer of requests that were accepted.
     @FunctionalInterface
     private interface Form {
         CompletionStage<ApiResponse> answer(ApiRequest call, OpenAiRequest request, ModelInfo base,
-                List<Completion> running, List<String> echoed);
+                List<Completion> running);
     }
 
     private CompletionStage<ApiResponse> inOpenAiForm(ApiRequest call, OpenAiRequest request, ModelInfo base,
-            List<Completion> running, List<String> echoed) {
+            List<Completion> running) {
         String id = (request.chat() ? "chatcmpl-" : "cmpl-") + call.id();
         var bodies = new OpenAiBodies(request, id, services.clock().millis() / 1000, base.fingerprint());
-        var answer = new OpenAiAnswer(services, bodies, running, echoed);
+        var answer = new OpenAiAnswer(services, bodies, running);
         return request.stream() ? CompletableFuture.completedStage(answer.events()) : answer.whole();
     }
 
     private CompletionStage<ApiResponse> asMessage(ApiRequest call, OpenAiRequest request, ModelInfo base,
-            List<Completion> running, List<String> echoed) {
+            List<Completion> running) {
         var answer = new MessagesAnswer(services, request, "msg_" + call.id(), running.getFirst());
         return request.stream() ? CompletableFuture.completedStage(answer.events()) : answer.whole();
     }
@@ -154,16 +153,15 @@ final class OpenAiEndpoints {
     }
 
     private CompletionStage<ApiResponse> start(ApiRequest call, OpenAiRequest request, Served served,
-            List<Encoded> prompts, Form form) {
+            List<EncodedPrompt> prompts, Form form) {
         var tasks = new ArrayList<SampleTask>();
-        for (Encoded prompt : prompts)
-            tasks.add(task(call, request, served, prompt.tokens(), tasks.size()));
+        for (EncodedPrompt prompt : prompts)
+            tasks.add(task(call, request, served, prompt, tasks.size()));
         checkMemory(request, served.base(), tasks);
-        List<CompletionStage<Completion>> submitted = tasks.stream().map(task ->
-                submit(call, task, request)).toList();
-        List<String> echoed = prompts.stream().map(Encoded::echoed).toList();
-        return all(submitted).thenCompose(running ->
-                form.answer(call, request, served.base(), running, echoed));
+        var submitted = new ArrayList<CompletionStage<Completion>>();
+        for (EncodedPrompt prompt : prompts)
+            submitted.add(submit(call, tasks.get(submitted.size()), request, prompt));
+        return all(submitted).thenCompose(running -> form.answer(call, request, served.base(), running));
     }
 
     /// All values; if one fails, the requests that were accepted are cancelled.
@@ -181,7 +179,9 @@ final class OpenAiEndpoints {
         });
     }
 
-    private SampleTask task(ApiRequest call, OpenAiRequest request, Served served, int[] prompt, int index) {
+    private SampleTask task(ApiRequest call, OpenAiRequest request, Served served, EncodedPrompt encoded,
+            int index) {
+        int[] prompt = encoded.tokens();
         String id = "openai:" + call.id() + ":" + index;
         SamplingParams given = request.params();
         int room = Math.max(1, served.base().contextLength() - prompt.length);
@@ -191,18 +191,19 @@ final class OpenAiEndpoints {
                 given.temperature(), given.topK(), given.topP());
         long seed = given.seed().orElseGet(() ->
                 ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
-        checkLength(request, served.base(), prompt);
+        checkLength(request, served.base(), encoded);
         return new SampleTask(id, served.sampler().baseModel(), served.sampler().adapter(), prompt, params,
                 request.choices(), seed, request.scoresPrompt(),
                 request.scoresPrompt() ? request.tops() : 0, request.tops());
     }
 
-    private static void checkLength(OpenAiRequest request, ModelInfo model, int[] prompt) {
-        FieldPath at = request.inputField();
-        if (prompt.length == 0) throw at.invalid("is empty; at least one token is needed");
+    private static void checkLength(OpenAiRequest request, ModelInfo model, EncodedPrompt encoded) {
+        int[] prompt = encoded.tokens();
+        if (prompt.length == 0) throw encoded.at().invalid("is empty; at least one token is needed");
         if (prompt.length > model.contextLength())
-            throw new ApiException(ErrorCode.CONTEXT_LENGTH_EXCEEDED, at.toString(), "has " + prompt.length
-                    + " tokens; the context of " + model.name() + " is " + model.contextLength());
+            throw new ApiException(ErrorCode.CONTEXT_LENGTH_EXCEEDED, encoded.at().toString(), "has "
+                    + prompt.length + " tokens; the context of " + model.name() + " is "
+                    + model.contextLength());
         request.maxTokens().filter(max -> max.limit() > 1
                 && (long) prompt.length + max.limit() > model.contextLength()).ifPresent(max -> {
             throw new ApiException(ErrorCode.CONTEXT_LENGTH_EXCEEDED, max.field().toString(), "a prompt of "
@@ -241,11 +242,12 @@ final class OpenAiEndpoints {
                     + SampleReader.MAX_SAMPLED_CANDIDATES + " of one request; lower it, n or max_tokens");
     }
 
-    private CompletionStage<Completion> submit(ApiRequest call, SampleTask task, OpenAiRequest asked) {
+    private CompletionStage<Completion> submit(ApiRequest call, SampleTask task, OpenAiRequest asked,
+            EncodedPrompt prompt) {
         return services.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
                 services.settings().askTimeout()).thenApply(reply -> switch (reply) {
                     case SamplingReply.Accepted(var request) ->
-                            new Completion(services, call.account(), task, request, asked);
+                            new Completion(services, call.account(), task, request, asked, prompt);
                     case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
                     case SamplingReply.Completed _, SamplingReply.Drawn _, SamplingReply.Failed _,
                             SamplingReply.Pending _, SamplingReply.Foreign _, SamplingReply.Gone _ ->
@@ -256,7 +258,7 @@ final class OpenAiEndpoints {
 
     // ---- prompts ----
 
-    private CompletionStage<List<Encoded>> prompts(OpenAiRequest request, ModelInfo model) {
+    private CompletionStage<List<EncodedPrompt>> prompts(OpenAiRequest request, ModelInfo model) {
         return switch (request.input()) {
             case OpenAiRequest.Input.Chat(var messages, var arguments) ->
                     templates.of(model).thenCompose(template -> services.runBlocking(() -> {
@@ -266,45 +268,63 @@ final class OpenAiEndpoints {
                             throw new ApiException(ErrorCode.INVALID, "messages",
                                     "the chat template of the model refuses them: " + refused.getMessage());
                         }
-                    })).thenCompose(text -> encode(request, model, text, false))
-                            .thenApply(tokens -> List.of(new Encoded(tokens, "")));
-            case OpenAiRequest.Input.Prompts(var prompts, var echo) -> {
-                CompletionStage<List<Encoded>> done = CompletableFuture.completedStage(new ArrayList<>());
+                    })).thenCompose(text -> tokens(request.inputField(), model, text, false))
+                            .thenApply(tokens ->
+                                    List.of(new EncodedPrompt(request.inputField(), tokens, "")));
+            case OpenAiRequest.Input.Prompts(var prompts, _) -> {
+                CompletionStage<List<EncodedPrompt>> done =
+                        CompletableFuture.completedStage(new ArrayList<>());
                 for (OpenAiRequest.Prompt prompt : prompts)
-                    done = done.thenCompose(before -> encode(request, model, prompt, echo)
-                            .thenApply(encoded -> {
-                                before.add(encoded);
-                                return before;
-                            }));
+                    done = done.thenCompose(before -> encode(request, model, prompt).thenApply(encoded -> {
+                        before.add(encoded);
+                        return before;
+                    }));
                 yield done;
             }
         };
     }
 
-    private CompletionStage<Encoded> encode(OpenAiRequest request, ModelInfo model,
-            OpenAiRequest.Prompt prompt, boolean echo) {
+    private CompletionStage<EncodedPrompt> encode(OpenAiRequest request, ModelInfo model,
+            OpenAiRequest.Prompt prompt) {
         return switch (prompt) {
-            case OpenAiRequest.Prompt.Text(var text) -> encode(request, model, text, true)
-                    .thenApply(tokens -> new Encoded(tokens, echo ? text : ""));
+            case OpenAiRequest.Prompt.Text(var at, var text) -> {
+                checkCharacters(at, text);
+                yield request.scoresPrompt() ? aligned(at, model, replyTo ->
+                                new EngineCommand.AlignText(model.name(), text, replyTo))
+                        : tokens(at, model, text, true).thenApply(tokens ->
+                                new EncodedPrompt(at, tokens, request.echo() ? text : ""));
+            }
             case OpenAiRequest.Prompt.Tokens ids -> {
                 int[] tokens = ids.of(model);
-                checkLength(request, model, tokens);
-                yield !echo ? CompletableFuture.completedStage(new Encoded(tokens, ""))
+                checkLength(request, model, new EncodedPrompt(ids.at(), tokens, ""));
+                yield request.scoresPrompt() ? aligned(ids.at(), model, replyTo ->
+                                new EngineCommand.AlignTokens(model.name(), tokens, replyTo))
+                        : !request.echo()
+                        ? CompletableFuture.completedStage(new EncodedPrompt(ids.at(), tokens, ""))
                         : services.engine(model.name(), EngineReply.Detokenized.class, replyTo ->
-                                new EngineCommand.Detokenize(model.name(), tokens, true, replyTo))
-                                .thenApply(reply -> new Encoded(tokens, reply.text()));
+                                new EngineCommand.Detokenize(model.name(), tokens, false, replyTo))
+                                .thenApply(reply -> new EncodedPrompt(ids.at(), tokens, reply.text()));
             }
         };
     }
 
+    /// A prompt with the part of each token in its text.
+    private CompletionStage<EncodedPrompt> aligned(FieldPath at, ModelInfo model,
+            Function<ActorRef<EngineReply>, EngineCommand> command) {
+        return services.engine(model.name(), EngineReply.Aligned.class, command).thenApply(reply ->
+                new EncodedPrompt(at, reply.tokens(), reply.text(), reply.ends()));
+    }
+
     /// @param special whether the tokenizer adds its special tokens; a chat's text has them
-    private CompletionStage<int[]> encode(OpenAiRequest request, ModelInfo model, String text,
-            boolean special) {
-        if (text.length() > MAX_CHARACTERS)
-            throw request.inputField().invalid("has " + text.length() + " characters; at most "
-                    + MAX_CHARACTERS);
+    private CompletionStage<int[]> tokens(FieldPath at, ModelInfo model, String text, boolean special) {
+        checkCharacters(at, text);
         return services.engine(model.name(), EngineReply.Tokenized.class,
                 replyTo -> new EngineCommand.Tokenize(model.name(), text, special, replyTo))
                 .thenApply(EngineReply.Tokenized::tokens);
+    }
+
+    private static void checkCharacters(FieldPath at, String text) {
+        if (text.length() > MAX_CHARACTERS)
+            throw at.invalid("has " + text.length() + " characters; at most " + MAX_CHARACTERS);
     }
 }

@@ -127,7 +127,7 @@ final class OpenAiReader {
     }
 
     private static List<OpenAiRequest.Prompt> prompts(FieldPath at, Json json) {
-        if (json instanceof Json.Str(var text)) return List.of(new OpenAiRequest.Prompt.Text(text));
+        if (json instanceof Json.Str(var text)) return List.of(new OpenAiRequest.Prompt.Text(at, text));
         List<Json> items = json instanceof Json.Arr(var given) ? given : List.of();
         if (items.isEmpty())
             throw at.invalid("is " + (json instanceof Json.Arr ? "empty" : json.kind())
@@ -138,7 +138,7 @@ final class OpenAiReader {
         for (Json item : items) {
             FieldPath place = at.item(prompts.size());
             prompts.add(switch (item) {
-                case Json.Str(var text) -> new OpenAiRequest.Prompt.Text(text);
+                case Json.Str(var text) -> new OpenAiRequest.Prompt.Text(place, text);
                 case Json.Arr(var ids) -> new OpenAiRequest.Prompt.Tokens(place, ids);
                 default -> throw place.invalid("is " + item.kind() + "; expected a string or token ids");
             });

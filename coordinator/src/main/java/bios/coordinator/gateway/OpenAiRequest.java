@@ -31,8 +31,10 @@ record OpenAiRequest(String model, Input input, int choices, Optional<MaxTokens>
 
     /// One prompt.
     sealed interface Prompt {
-        record Text(String text) implements Prompt {}
+        /// @param at the field that has it, for messages
+        record Text(FieldPath at, String text) implements Prompt {}
 
+        /// @param at the field that has it, for messages
         /// @param ids are checked when the model is known
         record Tokens(FieldPath at, List<Json> ids) implements Prompt {
             int[] of(ModelInfo model) {

@@ -398,7 +398,7 @@ public final class SamplingRouter {
             }
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
                     EngineReply.DetokenizedNext _, EngineReply.DetokenizedEach _,
-                    EngineReply.TokenizerFiles _ ->
+                    EngineReply.Aligned _, EngineReply.TokenizerFiles _ ->
                     dispatcher.handleFailure(task, Fault.server("sampling_failed",
                             "the worker sent an unexpected reply"), now());
         };

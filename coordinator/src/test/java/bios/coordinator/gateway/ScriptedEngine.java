@@ -100,6 +100,10 @@ final class ScriptedEngine {
             case EngineCommand.DetokenizeEach(_, var tokens, var replyTo) ->
                 replyTo.tell(new EngineReply.DetokenizedEach(
                         Arrays.stream(tokens).mapToObj(_ -> "t").toList()));
+            case EngineCommand.AlignText(_, var text, var replyTo) ->
+                replyTo.tell(new EngineReply.Aligned(new int[] {1}, text, new int[] {text.length()}));
+            case EngineCommand.AlignTokens(_, var tokens, var replyTo) ->
+                replyTo.tell(new EngineReply.Aligned(tokens, "", new int[tokens.length]));
             case EngineCommand.Describe _, EngineCommand.Drain _, EngineCommand.FollowSample _,
                     EngineCommand.CancelSample _ -> { }
         }

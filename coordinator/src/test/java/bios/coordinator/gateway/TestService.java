@@ -110,15 +110,15 @@ final class TestService extends TestClient implements AutoCloseable {
                     if (!silentEngine)
                         sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(
                                 Collections.nCopies(sample.task().numSamples(), sequence),
-                                sample.task().promptLogprobs() ? Optional.of(new float[] {Float.NaN, -2})
+                                sample.task().promptLogprobs() ? Optional.of(scores(sample.task().prompt()))
                                 : Optional.empty(), sample.task().topkPromptLogprobs() > 0
-                                ? Optional.of(List.of(List.of(), List.of(new SampleResult.TokenLogprob(3,
-                                        -1.5f)))) : Optional.empty())));
+                                ? Optional.of(tops(sample.task().prompt())) : Optional.empty())));
                 }
                 case EngineCommand.Tokenize tokenize -> tokenize.replyTo().tell(new EngineReply.Tokenized(
                         tokenize.text().chars().map(c -> c % 100).toArray()));
                 case EngineCommand.Detokenize detokenize -> detokenize.replyTo()
-                        .tell(new EngineReply.Detokenized("text of " + detokenize.tokens().length));
+                        .tell(new EngineReply.Detokenized("text of " + detokenize.tokens().length
+                                + (detokenize.skipSpecialTokens() ? "" : ", special ones too")));
                 case EngineCommand.FetchTokenizerFiles fetch -> fetch.replyTo()
                         .tell(withoutTokenizer
                                 ? new EngineReply.RequestFailed(Fault.user("no_tokenizer", "there is none"))
@@ -129,11 +129,46 @@ final class TestService extends TestClient implements AutoCloseable {
                 case EngineCommand.DetokenizeEach(_, var tokens, var replyTo) ->
                         replyTo.tell(new EngineReply.DetokenizedEach(Arrays.stream(tokens).mapToObj(token ->
                                 token == 60 ? "\uFFFD" : token == 99 ? "<end>" : letter(token)).toList()));
+                case EngineCommand.AlignText(_, var text, var replyTo) -> replyTo.tell(aligned(text));
+                case EngineCommand.AlignTokens(_, var tokens, var replyTo) -> {
+                    String[] texts = texts(tokens, true).toArray(String[]::new);
+                    for (int i = 0; i < tokens.length; i++) if (tokens[i] == 99) texts[i] = "<end>";
+                    replyTo.tell(new EngineReply.Aligned(tokens, String.join("", texts), ends(texts)));
+                }
                 case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _,
                         EngineCommand.CloseRun _, EngineCommand.Describe _, EngineCommand.Drain _ -> { }
             }
             return Behaviors.same();
         });
+    }
+
+    private static float[] scores(int[] prompt) {
+        float[] scores = new float[prompt.length];
+        Arrays.fill(scores, -2);
+        scores[0] = Float.NaN;
+        return scores;
+    }
+
+    private static List<List<SampleResult.TokenLogprob>> tops(int[] prompt) {
+        var tops = new ArrayList<>(Collections.nCopies(prompt.length,
+                List.of(new SampleResult.TokenLogprob(3, -1.5f))));
+        tops.set(0, List.of());
+        return tops;
+    }
+
+    /// A token for each character behind token 99, which the tokenizer adds.
+    private static EngineReply aligned(String text) {
+        String[] texts = ("-" + text).split("");
+        int[] tokens = Arrays.stream(texts).mapToInt(each -> each.charAt(0) % 100).toArray();
+        tokens[0] = 99;
+        texts[0] = "";
+        return new EngineReply.Aligned(tokens, text, ends(texts));
+    }
+
+    private static int[] ends(String[] texts) {
+        int[] ends = Arrays.stream(texts).mapToInt(String::length).toArray();
+        Arrays.parallelPrefix(ends, Integer::sum);
+        return ends;
     }
 
     /// Token 60 is half of a character, 99 has no text, and the others are letters.

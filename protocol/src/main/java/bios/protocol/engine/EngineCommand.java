@@ -120,6 +120,15 @@ public sealed interface EngineCommand extends Message {
     record DetokenizeEach(ModelName model, int[] tokens, ActorRef<EngineReply> replyTo)
             implements EngineCommand {}
 
+    /// Converts a prompt to token ids, with the model's special tokens, and finds the part of each in it.
+    /// Reply: [EngineReply.Aligned].
+    record AlignText(ModelName model, String text, ActorRef<EngineReply> replyTo) implements EngineCommand {}
+
+    /// Converts the token ids of a prompt to text, special tokens too, and finds the part of each in it.
+    /// Reply: [EngineReply.Aligned].
+    record AlignTokens(ModelName model, int[] tokens, ActorRef<EngineReply> replyTo)
+            implements EngineCommand {}
+
     /// Reads the tokenizer's files, for archives. Reply: [EngineReply.TokenizerFiles].
     record FetchTokenizerFiles(ModelName model, ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
@@ -193,6 +202,10 @@ public sealed interface EngineCommand extends Message {
         /// @param texts of each token, as it stands inside a text; U+FFFD stands for bytes that are no whole
         ///     character
         record DetokenizedEach(List<String> texts) implements EngineReply {}
+
+        /// A prompt's tokens, its text, and where the part of each token ends in that: it begins where the
+        /// part of the token before ends. Tokens that the tokenizer adds have an empty part.
+        record Aligned(int[] tokens, String text, int[] ends) implements EngineReply {}
 
         /// @param files content by name, e.g. `tokenizer.json`
         record TokenizerFiles(Map<String, byte[]> files) implements EngineReply {}

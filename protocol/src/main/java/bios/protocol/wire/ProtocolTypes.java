@@ -173,6 +173,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(210, EngineCommand.CancelSample.class);
         registry.add(211, EngineCommand.DetokenizeNext.class);
         registry.add(212, EngineCommand.DetokenizeEach.class);
+        registry.add(213, EngineCommand.AlignText.class);
+        registry.add(214, EngineCommand.AlignTokens.class);
         registry.add(219, EngineCommand.Drain.class);
     }
 
@@ -198,6 +200,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(256, EngineCommand.EngineReply.Drawn.class);
         registry.add(257, EngineCommand.EngineReply.DetokenizedNext.class);
         registry.add(258, EngineCommand.EngineReply.DetokenizedEach.class);
+        registry.add(259, EngineCommand.EngineReply.Aligned.class);
     }
 
     private static void sampling(Registry registry) {

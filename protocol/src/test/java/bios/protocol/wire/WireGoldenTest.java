@@ -170,6 +170,8 @@ class WireGoldenTest {
         all.add(new EngineCommand.DetokenizeNext(new ModelName("m"), new int[] {1}, new int[] {2}, true,
                 nobody()));
         all.add(new EngineCommand.DetokenizeEach(new ModelName("m"), new int[] {1, 2}, nobody()));
+        all.add(new EngineCommand.AlignText(new ModelName("m"), "text", nobody()));
+        all.add(new EngineCommand.AlignTokens(new ModelName("m"), new int[] {1, 2}, nobody()));
         all.add(new EngineCommand.Drain());
         all.add(new EngineEvent.Opened(Samples.RUN));
         all.add(new EngineEvent.Measured(Samples.RUN, 4, 5000));
@@ -193,6 +195,7 @@ class WireGoldenTest {
         all.add(new EngineReply.Drawn("task", drawn()));
         all.add(new EngineReply.DetokenizedNext(List.of("te", "xt")));
         all.add(new EngineReply.DetokenizedEach(List.of("te", "xt")));
+        all.add(new EngineReply.Aligned(new int[] {1, 2}, "text", new int[] {2, 4}));
         all.add(new EngineReply.RequestFailed(Fault.server("device_lost", "gone")));
     }
 

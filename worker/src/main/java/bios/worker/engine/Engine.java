@@ -254,6 +254,10 @@ public final class Engine {
                         t -> new EngineReply.DetokenizedNext(t.decodeNext(known, next, last)));
             case EngineCommand.DetokenizeEach(var model, var tokens, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.DetokenizedEach(t.decodeEach(tokens)));
+            case EngineCommand.AlignText(var model, var text, var replyTo) ->
+                withTokenizer(model, replyTo, t -> aligned(t.align(text)));
+            case EngineCommand.AlignTokens(var model, var tokens, var replyTo) ->
+                withTokenizer(model, replyTo, t -> aligned(t.align(tokens)));
             case EngineCommand.FetchTokenizerFiles(var model, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.TokenizerFiles(t.files()));
             case EngineCommand.Drain _ -> deregister();
@@ -365,6 +369,10 @@ public final class Engine {
         if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.RequestFailed(model.isEmpty()
                 ? models.missing(name) : Fault.user("no_tokenizer", name + " has no tokenizer.json")));
         else Thread.ofVirtual().start(() -> replyTo.tell(answer(tokenizer.get(), use)));
+    }
+
+    private static EngineReply aligned(Tokenizer.Aligned prompt) {
+        return new EngineReply.Aligned(prompt.tokens(), prompt.text(), prompt.ends());
     }
 
     private static EngineReply answer(Tokenizer tokenizer, Function<Tokenizer, EngineReply> use) {

@@ -1,6 +1,8 @@
 package bios.worker.load;
 
+import ai.djl.huggingface.tokenizers.Encoding;
 import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer;
+import ai.djl.huggingface.tokenizers.jni.CharSpan;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
@@ -85,8 +87,60 @@ public final class Tokenizer implements AutoCloseable {
     ///
     /// @param addSpecialTokens whether to add the model's special tokens, e.g. a beginning-of-text token
     public int[] encode(String text, boolean addSpecialTokens) {
-        return Arrays.stream(tokenizer.encode(text, addSpecialTokens, false).getIds())
-                .mapToInt(Math::toIntExact).toArray();
+        return ids(tokenizer.encode(text, addSpecialTokens, false));
+    }
+
+    private static int[] ids(Encoding encoding) {
+        return Arrays.stream(encoding.getIds()).mapToInt(Math::toIntExact).toArray();
+    }
+
+    /// Tokens, their text, and the part of each token in it.
+    ///
+    /// @param ends where the part of each token ends in the text; it begins where that of the token before
+    ///     ends. The part of a token that the tokenizer adds to a text is empty, and so are those of all
+    ///     tokens of one character but the last
+    public record Aligned(int[] tokens, String text, int[] ends) {}
+
+    /// The tokens of a text, with the model's special tokens, and the part of each in the text as it is
+    /// given: what tokens decode to lacks what a normalizer has changed.
+    public Aligned align(String text) {
+        Encoding encoding = tokenizer.encode(text, true, false);
+        CharSpan[] spans = encoding.getCharTokenSpans();
+        int[] points = text.codePoints().toArray();
+        int[] ends = new int[spans.length];
+        int begin = points.length; // of the part behind
+        boolean last = true;
+        for (int i = spans.length - 1; i >= 0; i--) {
+            if (spans[i] == null || encoding.getSpecialTokenMask()[i] == 1) continue;
+            ends[i] = last ? begin : partEnd(points, spans[i].getEnd(), begin);
+            begin = Math.min(begin, spans[i].getStart());
+            last = false;
+        }
+        int before = 0;
+        int end = 0;
+        for (int i = 0; i < ends.length; i++) {
+            end = text.offsetByCodePoints(end, Math.max(0, ends[i] - before));
+            before = Math.max(before, ends[i]);
+            ends[i] = end;
+        }
+        return new Aligned(ids(encoding), text, ends);
+    }
+
+    /// Where the part of a token ends. Of what no token covers, spaces belong to the token behind them, and
+    /// what was composed with a character, or dropped, to the token before it.
+    private static int partEnd(int[] points, int end, int begin) {
+        int at = Math.min(end, begin);
+        while (at < begin && !Character.isWhitespace(points[at]) && !Character.isSpaceChar(points[at])) at++;
+        return at;
+    }
+
+    /// The text of tokens, of special ones too, and the part of each.
+    public Aligned align(int[] tokens) {
+        var text = new StringBuilder();
+        int[] ends = new int[tokens.length];
+        List<String> texts = decodeNext(new int[0], tokens, true, false);
+        for (int i = 0; i < ends.length; i++) ends[i] = text.append(texts.get(i)).length();
+        return new Aligned(tokens, text.toString(), ends);
     }
 
     /// The text of tokens; invalid UTF-8 gives U+FFFD, unknown ids are skipped.
@@ -103,14 +157,18 @@ public final class Tokenizer implements AutoCloseable {
     ///     way
     /// @param last whether the sequence ends: nothing is left out
     public List<String> decodeNext(int[] known, int[] next, boolean last) {
+        return decodeNext(known, next, last, true);
+    }
+
+    private List<String> decodeNext(int[] known, int[] next, boolean last, boolean skipSpecialTokens) {
         List<String> texts = new ArrayList<>();
         int[] all = Arrays.copyOf(known, known.length + next.length);
         System.arraycopy(next, 0, all, known.length, next.length);
         int from = 0;
         int whole = known.length;
         for (int to = whole + 1; to <= all.length; to++) {
-            String before = decode(Arrays.copyOfRange(all, from, whole), true);
-            String now = decode(Arrays.copyOfRange(all, from, to), true);
+            String before = decode(Arrays.copyOfRange(all, from, whole), skipSpecialTokens);
+            String now = decode(Arrays.copyOfRange(all, from, to), skipSpecialTokens);
             String fresh = now.substring(common(before, now));
             boolean broken = !fresh.isEmpty() && fresh.charAt(fresh.length() - 1) == BROKEN;
             if (broken && to - whole < LONGEST_CHARACTER && !(last && to == all.length)) continue;

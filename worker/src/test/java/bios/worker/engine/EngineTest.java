@@ -637,6 +637,15 @@ class EngineTest {
                     replies.ref()));
             assertEquals(tokens.length, replies.expectMessageClass(EngineReply.DetokenizedEach.class,
                     EngineHarness.TIMEOUT).texts().size());
+            harness.engine().tell(new EngineCommand.AlignText(EngineHarness.TINY, "Once upon a time",
+                    replies.ref()));
+            harness.engine().tell(new EngineCommand.AlignTokens(EngineHarness.TINY, tokens, replies.ref()));
+            for (int i = 0; i < 2; i++) {
+                var aligned = replies.expectMessageClass(EngineReply.Aligned.class, EngineHarness.TIMEOUT);
+                assertArrayEquals(tokens, aligned.tokens());
+                assertEquals("Once upon a time", aligned.text());
+                assertEquals(16, aligned.ends()[tokens.length - 1]);
+            }
             harness.engine().tell(new EngineCommand.FetchTokenizerFiles(EngineHarness.TINY, replies.ref()));
             var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, EngineHarness.TIMEOUT)
                     .files();

@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.text.Normalizer;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -71,6 +72,77 @@ class TokenizerTest {
             assertEquals(text.substring(0, text.length() - 1), joined.substring(0, text.length() - 1));
             assertTrue(texts.getLast().contains("\uFFFD") || texts.getLast().equals("日"), texts.toString());
             assertEquals(List.of("<|user|>"), tokenizer.decodeEach(tokenizer.encode("<|user|>", false)));
+        }
+    }
+
+    private static List<String> parts(Tokenizer.Aligned aligned) {
+        var parts = new ArrayList<String>();
+        int begin = 0;
+        for (int end : aligned.ends()) {
+            parts.add(aligned.text().substring(begin, end));
+            begin = end;
+        }
+        return parts;
+    }
+
+    /// The parts are those of the text as it is given: the normalizer composes accents, and special tokens
+    /// have no text where answers are decoded.
+    @Test void theTokensOfAPromptAreThePartsOfItsText() {
+        try (Tokenizer tokenizer = Tokenizer.open(MODEL).orElseThrow()) {
+            String text = "<|user|>Hi e\u0301te\u0301 🙂🏽 日本<|assistant|>Yes,  a\n";
+            Tokenizer.Aligned aligned = tokenizer.align(text);
+            List<String> parts = parts(aligned);
+            assertEquals(text, String.join("", parts));
+            assertArrayEquals(tokenizer.encode(text, true), aligned.tokens());
+            assertEquals("<|user|>", parts.getFirst());
+            assertTrue(parts.containsAll(List.of("<|assistant|>", "日", "本")), parts.toString());
+            assertTrue(parts.stream().noneMatch(part -> part.startsWith("\u0301")), parts.toString());
+            Tokenizer.Aligned ids = tokenizer.align(aligned.tokens());
+            assertEquals(tokenizer.decode(aligned.tokens(), false), ids.text());
+            assertEquals(ids.text(), String.join("", parts(ids)));
+            assertEquals(parts.stream().map(part -> Normalizer.normalize(part, Normalizer.Form.NFC)).toList(),
+                    parts(ids), "the tokens of a text are aligned as the same tokens without it");
+            assertEquals(0, tokenizer.align("").ends().length);
+        }
+    }
+
+    private static void write(Path folder, String postProcessor) throws IOException {
+        String file = Files.readString(MODEL.resolve("tokenizer.json"));
+        Files.writeString(folder.resolve("tokenizer.json"),
+                file.replace("\"post_processor\": null", postProcessor));
+    }
+
+    /// Many tokenizers leave the space in front of a word out of the place that they report.
+    @Test void aSpaceBelongsToTheWordBehindIt(@TempDir Path folder) throws IOException {
+        write(folder, "\"post_processor\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false,"
+                + " \"trim_offsets\": true, \"use_regex\": false}");
+        String text = "Once upon  a time\u00a0!  ";
+        try (Tokenizer trims = Tokenizer.open(folder).orElseThrow();
+                Tokenizer other = Tokenizer.open(MODEL).orElseThrow()) {
+            assertEquals(parts(other.align(text)), parts(trims.align(text)));
+            assertTrue(parts(trims.align(text)).contains(" a"), parts(trims.align(text)).toString());
+        }
+    }
+
+    @Test void tokensThatTheTokenizerAddsHaveNoPartInThePrompt(@TempDir Path folder) throws IOException {
+        String piece = "{\"%s\": {\"id\": \"%s\", \"type_id\": 0}}";
+        String end = piece.formatted("SpecialToken", "<|endoftext|>");
+        String added = "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" + end + ", "
+                + piece.formatted("Sequence", "A") + ", " + end + "], \"pair\": ["
+                + piece.formatted("Sequence", "A") + ", " + piece.formatted("Sequence", "B")
+                + "], \"special_tokens\": {\"<|endoftext|>\": {\"id\": \"<|endoftext|>\", \"ids\": [0],"
+                + " \"tokens\": [\"<|endoftext|>\"]}}}";
+        write(folder, added);
+        try (Tokenizer tokenizer = Tokenizer.open(folder).orElseThrow()) {
+            String text = "<|endoftext|>a🙂b";
+            Tokenizer.Aligned aligned = tokenizer.align(text);
+            List<String> parts = parts(aligned);
+            assertEquals(0, aligned.tokens()[0]);
+            assertEquals(List.of("", "<|endoftext|>"), parts.subList(0, 2), "the second one was sent");
+            assertEquals(0, aligned.tokens()[parts.size() - 1]);
+            assertEquals(List.of("b", ""), parts.subList(parts.size() - 2, parts.size()));
+            assertEquals(text, String.join("", parts));
+            assertArrayEquals(new int[] {0, 0}, tokenizer.align("").ends());
         }
     }
 
