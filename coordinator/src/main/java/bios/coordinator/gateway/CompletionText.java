@@ -42,13 +42,13 @@ final class CompletionText {
     /// New text of the answer.
     ///
     /// @param pieces the tokens that it consists of
-    /// @param stopToken the token that has ended the answer, without its text; empty: none has
+    /// @param ending the tokens behind them that are no part of the text: those of the stop string that has
+    ///     ended the answer, or the stop token, without its text
     /// @param finishReason why the answer ends with it; empty: it does not
-    record Delta(String text, List<Piece> pieces, Optional<Piece> stopToken,
-            Optional<StopReason> finishReason) {
+    record Delta(String text, List<Piece> pieces, List<Piece> ending, Optional<StopReason> finishReason) {
         /// The end of an answer without more text; or, without a reason, nothing.
         static Delta ofNothing(Optional<StopReason> finishReason) {
-            return new Delta("", List.of(), Optional.empty(), finishReason);
+            return new Delta("", List.of(), List.of(), finishReason);
         }
 
         boolean isEmpty() {
@@ -153,10 +153,10 @@ final class CompletionText {
         while (!whole && toToken < decoded && ends[toToken] <= end) toToken++;
         String fresh = text.substring(sentText, Math.max(sentText, end));
         List<Piece> sent = IntStream.range(sentTokens, toToken).mapToObj(this::piece).toList();
+        List<Piece> ending = whole ? ending(toToken) : List.of();
         sentText = Math.max(sentText, end);
         sentTokens = Math.max(sentTokens, toToken);
-        return new Delta(fresh, sent, whole ? stopToken() : Optional.empty(),
-                whole ? stopReason : Optional.empty());
+        return new Delta(fresh, sent, ending, whole ? stopReason : Optional.empty());
     }
 
     private int start(int token) {
@@ -168,13 +168,11 @@ final class CompletionText {
                 top(token));
     }
 
-    private Optional<Piece> stopToken() {
-        return endsWithStopToken() ? Optional.of(new Piece(tokens[count - 1], "", logprobs[count - 1],
-                top(count - 1))) : Optional.empty();
-    }
-
-    private boolean endsWithStopToken() {
-        return stopReason.equals(Optional.of(StopReason.STOP)) && count > 0 && firstStop() < 0;
+    /// The last token that is drawn is the one in which a stop string ends.
+    private List<Piece> ending(int from) {
+        if (firstStop() >= 0) return IntStream.range(from, count).mapToObj(this::piece).toList();
+        return IntStream.range(from, count).mapToObj(i ->
+                new Piece(tokens[i], "", logprobs[i], top(i))).toList();
     }
 
     /// Where the first stop string begins, or -1. None begins in the text that was sent.

@@ -97,7 +97,7 @@ record OpenAiBodies(OpenAiRequest request, String id, long created, Optional<Str
         if (request.chat()) choice.put("message", ApiResponse.object("role", "assistant", "content",
                 part.text(), "refusal", null));
         else choice.put("text", part.text());
-        return finish(choice, part, 0);
+        return finish(choice, part, pieces(part), 0, request.logprobs());
     }
 
     /// The first event of a choice in a chat, before any text.
@@ -117,26 +117,25 @@ record OpenAiBodies(OpenAiRequest request, String id, long created, Optional<Str
         boolean empty = part.text().isEmpty() && part.delta().pieces().isEmpty();
         if (!request.chat()) choice.put("text", part.text());
         else choice.put("delta", empty ? Map.of() : ApiResponse.object("content", part.text()));
-        return finish(choice, part, offset);
+        List<CompletionText.Piece> pieces = pieces(part);
+        return finish(choice, part, pieces, offset, request.logprobs() && !pieces.isEmpty());
     }
 
-    private Map<String, Object> finish(Map<String, Object> choice, Part part, int offset) {
-        List<CompletionText.Piece> pieces = pieces(part);
-        boolean asked = request.logprobs() && !(pieces.isEmpty() && part.text().isEmpty());
-        choice.put("logprobs", !asked ? null : request.chat() ? chatLogprobs(pieces, part.names())
+    private Map<String, Object> finish(Map<String, Object> choice, Part part,
+            List<CompletionText.Piece> pieces, int offset, boolean logprobs) {
+        choice.put("logprobs", !logprobs ? null : request.chat() ? chatLogprobs(pieces, part.names())
                 : completionLogprobs(pieces, part.names(), offset));
         choice.put("finish_reason", part.delta().finishReason().map(reason ->
                 reason == StopReason.STOP ? "stop" : "length").orElse(null));
         return choice;
     }
 
-    /// The tokens whose log-probabilities a part has. The token that ends a completion is one of them, so
+    /// The tokens whose log-probabilities a part has. The tokens that end a completion are among them, so
     /// that what was drawn after an echoed prompt can be told from it.
     private List<CompletionText.Piece> pieces(Part part) {
         CompletionText.Delta delta = part.delta();
         if (request.chat()) return delta.pieces();
-        return Stream.of(part.prompt().stream(), delta.pieces().stream(), delta.stopToken().stream())
-                .flatMap(each -> each).toList();
+        return Stream.of(part.prompt(), delta.pieces(), delta.ending()).flatMap(List::stream).toList();
     }
 
     private static Map<String, Object> chatLogprobs(List<CompletionText.Piece> pieces, TokenNames names) {

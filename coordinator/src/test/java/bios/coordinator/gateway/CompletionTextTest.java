@@ -12,6 +12,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import java.util.Random;
+import java.util.function.Function;
 import org.junit.jupiter.api.Test;
 
 /// The text of a growing sequence: token `i` is the letter or letters of `LETTERS[i]`.
@@ -56,8 +57,9 @@ class CompletionTextTest {
             var parts = parts(tokens, StopReason.STOP, List.of("aabEND", "zz"), cuts);
             assertEquals("aba", joined(parts), cuts.toString());
             assertEquals(Optional.of(StopReason.STOP), parts.getLast().finishReason());
-            assertEquals(List.of("a", "b", "a"), parts.stream().flatMap(p -> p.pieces().stream())
-                    .map(CompletionText.Piece::text).toList(), cuts.toString());
+            assertEquals(List.of("a", "b", "a"), texts(parts, CompletionText.Delta::pieces), cuts.toString());
+            assertEquals(List.of("a", "ab", "END"), texts(parts, CompletionText.Delta::ending),
+                    "every drawn token is in one of the two");
         }
         // The same text without the stop: what was kept back is sent at the end.
         var parts = parts(tokens, StopReason.LENGTH, List.of("aabENDx"), List.of(3, 5, 6));
@@ -65,9 +67,17 @@ class CompletionTextTest {
         assertEquals("ab", parts.getFirst().text(), "a tail that may begin the stop string is kept back");
     }
 
+    private static List<String> texts(List<CompletionText.Delta> parts,
+            Function<CompletionText.Delta, List<CompletionText.Piece>> of) {
+        return parts.stream().flatMap(p -> of.apply(p).stream()).map(CompletionText.Piece::text).toList();
+    }
+
     @Test void aStopTokenIsNoPartOfTheText() {
-        for (var cuts : List.of(List.of(3), List.of(1, 2, 3)))
-            assertEquals("ab", joined(parts(new int[] {0, 1, 7}, StopReason.STOP, List.of(), cuts)));
+        for (var cuts : List.of(List.of(3), List.of(1, 2, 3))) {
+            var parts = parts(new int[] {0, 1, 7}, StopReason.STOP, List.of(), cuts);
+            assertEquals("ab", joined(parts));
+            assertEquals(List.of(""), texts(parts, CompletionText.Delta::ending));
+        }
         assertEquals("abEND", joined(parts(new int[] {0, 1, 7}, StopReason.LENGTH, List.of(), List.of(3))));
     }
 
@@ -87,6 +97,8 @@ class CompletionTextTest {
             String what = Arrays.toString(tokens) + reason + stops + cuts;
             assertEquals(whole.text(), joined(parts), what);
             assertEquals(whole.pieces(), parts.stream().flatMap(p -> p.pieces().stream()).toList(), what);
+            assertEquals(whole.ending(), parts.stream().flatMap(p -> p.ending().stream()).toList(), what);
+            assertEquals(tokens.length, whole.pieces().size() + whole.ending().size(), what);
             assertEquals(whole.finishReason(), parts.getLast().finishReason(), what);
             for (CompletionText.Delta part : parts)
                 assertFalse(!part.text().isEmpty() && (Character.isLowSurrogate(part.text().charAt(0))

@@ -270,6 +270,45 @@ class OpenAiTest {
         }
     }
 
+    /// Harnesses take the lists of an empty answer apart, and leave the last token of an echo out.
+    @Test void theTokensOfAStopStringAreListed() throws Exception {
+        service.manualSampling = true;
+        for (boolean echo : List.of(false, true)) {
+            String asked = PROMPT.replace("5", "5, 'logprobs': 0, 'stop': ['de'], 'echo': " + echo);
+            var answer = CompletableFuture.supplyAsync(() -> service.post("/v1/completions", asked));
+            var sample = next(EngineCommand.Sample.class);
+            SampleResult drawn = result(StopReason.STOP, new int[] {3, 4});
+            sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(
+                    drawn.sequences(), echo ? Optional.of(new float[] {Float.NaN, -2}) : Optional.empty(),
+                    Optional.empty())));
+            JsonNode choice = answer.get(20, TimeUnit.SECONDS).json().at("/choices/0");
+            assertEquals(echo ? "bc" : "", choice.path("text").asText(), choice::toString);
+            assertEquals(echo ? "[\"b\",\"c\",\"d\",\"e\"]" : "[\"d\",\"e\"]",
+                    choice.at("/logprobs/tokens").toString());
+            assertEquals(echo ? "[0,1,2,3]" : "[0,1]", choice.at("/logprobs/text_offset").toString());
+        }
+    }
+
+    @Test void anAnswerWithoutTextHasItsLogprobs() throws Exception {
+        service.manualSampling = true;
+        String chat = CHAT.replace("'messages'", "'logprobs': true, 'messages'");
+        var answer = CompletableFuture.supplyAsync(() -> service.post("/v1/chat/completions", chat));
+        var sample = next(EngineCommand.Sample.class);
+        sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), result(StopReason.STOP,
+                new int[] {99})));
+        JsonNode choice = answer.get(20, TimeUnit.SECONDS).json().at("/choices/0");
+        assertEquals("{\"content\":[],\"refusal\":null}", choice.path("logprobs").toString());
+        assertEquals("", choice.at("/message/content").asText());
+        try (var stream = new Stream("/v1/chat/completions", chat.replace("'messages'",
+                "'stream': true, 'messages'"))) {
+            var streamed = next(EngineCommand.Sample.class);
+            streamed.replyTo().tell(new EngineReply.Sampled(streamed.task().id(), result(StopReason.STOP,
+                    new int[] {99})));
+            for (JsonNode event = stream.event(); !event.isTextual(); event = stream.event())
+                assertTrue(event.at("/choices/0/logprobs").isNull(), event::toString);
+        }
+    }
+
     private static List<SampleResult.TokenLogprob> top(int... tokens) {
         var top = new ArrayList<SampleResult.TokenLogprob>();
         for (int token : tokens) top.add(new SampleResult.TokenLogprob(token, -top.size() - 1));
