@@ -150,20 +150,24 @@ final class Completion {
     /// About the heap bytes of sequences, and of the longest one while it is written.
     ///
     /// @param tokens of all sequences, and of prompts whose log-probabilities are asked for
+    /// @param unsent of these the tokens that were not sent: the others have no likeliest tokens any more
     /// @param longest of these the tokens of the longest sequence with its prompt
     /// @param names of tokens
-    static long heapBytes(OpenAiRequest asked, long tokens, long longest, long names) {
-        return (TOKEN_BYTES + TOP_BYTES * asked.tops()) * tokens + NAME_BYTES * names
+    static long heapBytes(OpenAiRequest asked, long tokens, long unsent, long longest, long names) {
+        return TOKEN_BYTES * tokens + TOP_BYTES * asked.tops() * unsent + NAME_BYTES * names
                 + (asked.logprobs() ? WRITTEN_LOGPROB_BYTES * (1 + asked.tops()) : WRITTEN_BYTES) * longest;
     }
 
-    /// Takes the memory of the tokens that have come. Throws an [ApiException] (429) if there is none.
+    /// Takes the memory of the tokens that have come, and gives back that of what was sent. Throws an
+    /// [ApiException] (429) if there is none.
     private synchronized void hold() {
         if (over) throw ApiException.of(Fault.user("cancelled", "the client has left"));
         long scores = scored.isPresent() ? task.prompt().length : 0;
-        int longest = texts.stream().mapToInt(CompletionText::count).max().orElse(0);
-        long bytes = heapBytes(asked, drawn() + scores, longest + scores, names.size());
-        memory.take(bytes - held);
+        long unsent = texts.stream().mapToLong(CompletionText::unsent).sum();
+        long longest = texts.stream().mapToLong(CompletionText::unsent).max().orElse(0);
+        long bytes = heapBytes(asked, drawn() + scores, unsent + scores, longest + scores, names.size());
+        if (bytes > held) memory.take(bytes - held);
+        else memory.giveBack(held - bytes);
         held = bytes;
     }
 

@@ -19,8 +19,10 @@ final class CompletionText {
     private final List<String> stops;
     private int[] tokens = new int[16];
     private float[] logprobs = new float[16];
-    /// The most likely tokens at the place of each token; empty if the request does not want them.
+    /// The most likely tokens at the place of each token that was not sent; empty if the request does not
+    /// want them.
     private List<List<TokenLogprob>> tops = new ArrayList<>();
+    private int topsFrom;
     private int count;
     private Optional<StopReason> stopReason = Optional.empty();
     private int[] known;
@@ -70,6 +72,11 @@ final class CompletionText {
         return count;
     }
 
+    /// Tokens received that are in no part yet.
+    int unsent() {
+        return count - sentTokens;
+    }
+
     /// Whether the sequence has ended.
     boolean ended() {
         return stopReason.isPresent();
@@ -98,7 +105,7 @@ final class CompletionText {
         if (n < count || !Arrays.equals(all.tokens(), 0, count, tokens, 0, count)) return false;
         tokens = all.tokens();
         logprobs = all.modelLogprobs().orElse(all.logprobs());
-        tops = all.topkLogprobs().orElse(List.of());
+        tops = new ArrayList<>(all.topkLogprobs().map(given -> given.subList(topsFrom, n)).orElse(List.of()));
         count = n;
         stopReason = Optional.of(all.stopReason());
         return true;
@@ -142,7 +149,12 @@ final class CompletionText {
     }
 
     private List<TokenLogprob> top(int token) {
-        return tops.isEmpty() ? List.of() : tops.get(token);
+        return tops.isEmpty() ? List.of() : tops.get(token - topsFrom);
+    }
+
+    private void forgetTopsBefore(int token) {
+        tops.subList(0, Math.min(token - topsFrom, tops.size())).clear();
+        topsFrom = token;
     }
 
     /// The text that can be sent now and was not sent before.
@@ -156,6 +168,7 @@ final class CompletionText {
         List<Piece> ending = whole ? ending(toToken) : List.of();
         sentText = Math.max(sentText, end);
         sentTokens = Math.max(sentTokens, toToken);
+        forgetTopsBefore(sentTokens);
         return new Delta(fresh, sent, ending, whole ? stopReason : Optional.empty());
     }
 

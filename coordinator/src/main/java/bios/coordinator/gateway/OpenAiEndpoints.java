@@ -34,7 +34,7 @@ final class OpenAiEndpoints {
     private static final int LISTED_CHECKPOINTS = 1000;
     /// Who owns the base models.
     private static final String BASE_OWNER = "bios";
-    /// Of a completion whose request has no limit, as OpenAI defines it.
+    /// Of a completion whose request has no limit, as OpenAI defines it; and the least of a chat without one.
     private static final int COMPLETION_TOKENS = 16;
 
     private final GatewayServices services;
@@ -185,16 +185,41 @@ final class OpenAiEndpoints {
         String id = "openai:" + call.id() + ":" + index;
         SamplingParams given = request.params();
         int room = Math.max(1, served.base().contextLength() - prompt.length);
-        Optional<Integer> limit = request.maxTokens().map(max -> Math.max(1, max.limit())).or(() ->
-                request.chat() ? Optional.empty() : Optional.of(Math.min(COMPLETION_TOKENS, room)));
-        var params = new SamplingParams(limit, given.seed(), given.stopStrings(), given.stopTokens(),
-                given.temperature(), given.topK(), given.topP());
+        var params = new SamplingParams(limit(request, served.base(), room), given.seed(),
+                given.stopStrings(), given.stopTokens(), given.temperature(), given.topK(), given.topP());
         long seed = given.seed().orElseGet(() ->
                 ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
         checkLength(request, served.base(), encoded);
         return new SampleTask(id, served.sampler().baseModel(), served.sampler().adapter(), prompt, params,
                 request.choices(), seed, request.scoresPrompt(),
                 request.scoresPrompt() ? request.tops() : 0, request.tops());
+    }
+
+    /// Most tokens of a sequence; empty: up to the end of the context. If the request has no limit, a chat
+    /// goes on as far as the context, the memory of one request and the likeliest tokens of one allow.
+    ///
+    /// @param room tokens up to the end of the context
+    private Optional<Integer> limit(OpenAiRequest request, ModelInfo model, int room) {
+        if (request.maxTokens().isPresent())
+            return request.maxTokens().map(max -> Math.max(1, max.limit()));
+        int most = Math.min(COMPLETION_TOKENS, room);
+        if (!request.chat()) return Optional.of(most);
+        if (fits(request, model, room)) return Optional.empty();
+        for (int step = Integer.highestOneBit(room); step > 0; step /= 2)
+            if (most + step < room && fits(request, model, most + step)) most += step;
+        return Optional.of(most);
+    }
+
+    /// Whether a chat may have sequences of so many tokens.
+    private boolean fits(OpenAiRequest request, ModelInfo model, long each) {
+        long tokens = each * request.choices();
+        return tokens * request.tops() <= SampleReader.MAX_SAMPLED_CANDIDATES
+                && heapBytes(request, model, tokens, each) <= services.memory().mostOfOne();
+    }
+
+    private static long heapBytes(OpenAiRequest request, ModelInfo model, long tokens, long longest) {
+        return Completion.heapBytes(request, tokens, tokens, longest,
+                Math.min(model.vocabularySize(), tokens * request.tops()));
     }
 
     private static void checkLength(OpenAiRequest request, ModelInfo model, EncodedPrompt encoded) {
@@ -224,15 +249,20 @@ final class OpenAiEndpoints {
             tokens += most * task.numSamples() + prompt;
             longest = Math.max(longest, most + prompt);
         }
-        long names = Math.min(model.vocabularySize(), tokens * request.tops());
-        long bytes = Completion.heapBytes(request, tokens, longest, names);
+        long bytes = heapBytes(request, model, tokens, longest);
         long mostBytes = services.memory().mostOfOne();
-        if (bytes > mostBytes) throw new ApiException(ErrorCode.LIMIT_REACHED, request.maxTokens()
-                .map(OpenAiRequest.MaxTokens::field).orElse(FieldPath.BODY.field("n")).toString(),
+        if (bytes > mostBytes) throw new ApiException(ErrorCode.LIMIT_REACHED, sizeField(request).toString(),
                 "up to " + tokens + " tokens of the answer take " + bytes + " bytes of memory, and one"
                 + " request may use " + mostBytes + " here (bios.gateway.max-bytes-in-work); lower n"
                 + (request.tops() > 0 ? ", " + request.topsField() : "")
                 + " or max_tokens, or send several requests");
+    }
+
+    /// The field of the request that makes an answer large.
+    private static FieldPath sizeField(OpenAiRequest request) {
+        return request.maxTokens().map(OpenAiRequest.MaxTokens::field).orElseGet(() ->
+                request.tops() > 0 ? request.topsField()
+                        : request.choices() > 1 ? FieldPath.BODY.field("n") : request.inputField());
     }
 
     private static void checkTops(OpenAiRequest request, long tokens) {

@@ -498,8 +498,11 @@ class OpenAiTest {
             small.tokenizerFiles = files("");
             String most = PROMPT.replace("5", "60, 'n': 1000");
             refuses(small.post("/v1/completions", most), 400, "max_tokens", "limit_reached");
-            refuses(small.post("/v1/chat/completions", CHAT.replace("'messages'", "'n': 1000, 'messages'")),
-                    400, "n", "limit_reached");
+            refuses(small.post("/v1/chat/completions", CHAT.replace("'messages'",
+                    "'n': 1000, 'logprobs': true, 'top_logprobs': 1, 'messages'")), 400, "top_logprobs",
+                    "limit_reached");
+            refuses(small.post("/v1/completions", PROMPT.replace(", 'max_tokens': 5",
+                    ", 'n': 1000, 'logprobs': 1")), 400, "logprobs", "limit_reached");
             String several = PROMPT.replace("5", "60, 'n': 100");
             assertEquals(200, small.post("/v1/completions", several).status());
             refuses(small.post("/v1/completions", several.replace("60", "60, 'logprobs': 5")), 400,
@@ -521,6 +524,44 @@ class OpenAiTest {
             assertEquals(100, small.post("/v1/completions", few.replace("true", "false")).json()
                     .path("choices").size());
             untilAllIsGivenBack(small);
+        }
+    }
+
+    /// Clients send no limit and rely on the end of the context, which may be far away.
+    @Test void aChatWithoutALimitGoesOnAsFarAsItsMemory() {
+        try (var small = new TestService(Accounts.open(), "long-poll = 2 s, max-bytes-in-work = 1 MiB")) {
+            small.tokenizerFiles = files("");
+            String asked = CHAT.replace("'messages'",
+                    "'n': 20, 'logprobs': true, 'top_logprobs': 20, 'messages'");
+            Answer answer = small.post("/v1/chat/completions", asked);
+            assertEquals(200, answer.status(), answer.json()::toString);
+            // Of each sequence (40 + 20 * 40) * 20 + 21 * 640 bytes a token, and 12000 of names.
+            assertEquals(Optional.of(34), small.sampled.getLast().task().params().maxTokens());
+            assertEquals(200, small.post("/v1/chat/completions", CHAT).status());
+            assertEquals(Optional.empty(), small.sampled.getLast().task().params().maxTokens());
+        }
+    }
+
+    @Test void aStreamIsChargedForWhatItHolds() throws Exception {
+        untilAllIsGivenBack(service);
+        service.manualSampling = true;
+        try (var stream = new Stream("/v1/chat/completions", CHAT.replace("'messages'",
+                "'stream': true, 'logprobs': true, 'top_logprobs': 2, 'messages'"))) {
+            next(EngineCommand.Sample.class);
+            var taken = new ArrayList<Long>();
+            int[] all = {1, 1, 1, 1, 1};
+            for (int i = 0; i < all.length; i++) {
+                var follow = next(EngineCommand.FollowSample.class);
+                taken.add(service.memory.taken());
+                follow.replyTo().tell(new EngineReply.Drawn(follow.task(), List.of(new DrawnTokens(i,
+                        DrawnTokens.digest(all, i), new int[] {1}, new float[1], Optional.empty(),
+                        Optional.of(List.of(top(1, 99)))))));
+            }
+            for (int i = 2; i < all.length; i++) assertEquals(40, taken.get(i) - taken.get(i - 1),
+                    "a token that was sent is its number and its text");
+            for (int i = 0; i <= all.length; i++) stream.event();
+            assertEquals("<end>", stream.events.getLast()
+                    .at("/choices/0/logprobs/content/0/top_logprobs/1/token").asText());
         }
     }
 
