@@ -188,7 +188,7 @@ def of_openai(run: str, others_run: str) -> Tuple[List[Tuple[str, str, Any, str]
         out += [("POST", path, bad, "") for bad in (b"", b"{", b"[]", b"null")] + [("GET", path, None, "")]
     out += [("POST", "/v1/completions", {**text, **more}, word) for more, word in (
         ({"prompt": [1, 10 ** 6]}, "prompt[1]"), ({"prompt": [1, "a"]}, "prompt[1]"), ({"prompt": [[1], []]}, "prompt"), ({"prompt": ""}, "prompt"),
-        ({"prompt": [1] * 5000}, "prompt"), ({"logprobs": 6}, "logprobs"), ({"echo": 1}, "echo"), ({"best_of": 2}, "best_of"),
+        ({"prompt": [1] * 5000}, "prompt"), ({"logprobs": 21}, "logprobs"), ({"echo": 1}, "echo"), ({"best_of": 2}, "best_of"),
         ({"suffix": "x"}, "suffix"))]
     out += [("POST", "/v1/chat/completions", {**chat, **more}, word) for more, word in (
         ({"messages": [{"content": "a"}]}, "messages[0].role"), ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
@@ -202,7 +202,7 @@ def of_openai(run: str, others_run: str) -> Tuple[List[Tuple[str, str, Any, str]
     out += [("GET", "/v1/models/none", None, "model"), ("POST", "/v1/models", {}, ""), ("POST", "/v1/embeddings", {}, "")]
     neutral = {"user": "me", "metadata": {"a": "b"}, "store": False, "presence_penalty": 0, "logit_bias": {}, "stop": None, "seed": -1}
     good = [("/v1/completions", {**text, **more}) for more in (
-        {}, neutral, {"prompt": "hello"}, {"prompt": ["a", [1, 2]]}, {"n": 2, "seed": 2 ** 64 - 1}, {"temperature": 0, "logprobs": 5},
+        {}, neutral, {"prompt": "hello"}, {"prompt": ["a", [1, 2]]}, {"n": 2, "seed": 2 ** 64 - 1}, {"temperature": 0, "logprobs": 20},
         {"echo": True, "logprobs": 1, "max_tokens": 0},
         {"model": f"bios://{run}/sampler_weights/drawn"}, {"echo": True}, {"stop": ["a", "b"]}, {"best_of": 1, "suffix": ""})]
     good += [("/v1/chat/completions", {**chat, **more}) for more in (

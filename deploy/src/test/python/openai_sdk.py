@@ -91,6 +91,8 @@ def likeliest(client: Any) -> None:
         holds("5 at each place, and the drawn one", all(
             token in top and len(top) in (5, 6) and top[token] == logprob for token, logprob, top in
             zip(choice.logprobs.tokens, choice.logprobs.token_logprobs, choice.logprobs.top_logprobs)))
+    same("10 as other harnesses ask", {len(top) in (10, 11) for top in client.completions.create(
+        **{**text, "logprobs": 10}).choices[0].logprobs.top_logprobs}, {True})
     lists: Any = {index: ([], [], [], []) for index in whole}
     for part in client.completions.create(**text, stream=True):
         for choice in part.choices:

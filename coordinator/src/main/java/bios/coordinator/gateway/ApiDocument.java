@@ -311,14 +311,16 @@ final class ApiDocument {
         all.add(messages());
         var chat = new ArrayList<Field>(List.of(must("messages", array(ref("ChatMessage"))),
                 may("max_completion_tokens", integer(1, Integer.MAX_VALUE)), may("logprobs", bool()),
-                may("top_logprobs", integer(0, 20)), may("chat_template_kwargs", map(any()))));
+                may("top_logprobs", integer(0, OpenAiReader.MOST_TOPS)),
+                may("chat_template_kwargs", map(any()))));
         chat.addAll(completion(1));
         all.add(post("/v1/chat/completions", "Continue a conversation, in OpenAI's form")
                 .taking(chat.toArray(Field[]::new))
                 .answering(anyOf(ref("ChatCompletion"), ref("OpenAiError"))).or("text/event-stream"));
         var text = new ArrayList<Field>(List.of(must("prompt", anyOf(string(), array(string()),
-                array(integer()), array(array(integer())))), may("logprobs", integer(0, 5)),
-                may("echo", bool()), may("best_of", integer(1, 1024))));
+                array(integer()), array(array(integer())))),
+                may("logprobs", integer(0, OpenAiReader.MOST_TOPS)), may("echo", bool()),
+                may("best_of", integer(1, 1024))));
         text.addAll(completion(0));
         all.add(post("/v1/completions", "Continue a text, in OpenAI's form")
                 .taking(text.toArray(Field[]::new))

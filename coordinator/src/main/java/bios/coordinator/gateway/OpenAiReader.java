@@ -19,9 +19,9 @@ final class OpenAiReader {
             "modalities", "audio", "prediction", "reasoning_effort", "verbosity", "web_search_options",
             "suffix");
     private static final int MAX_STOP_CHARACTERS = 1 << 10;
-    /// Most of the most likely tokens at each place, as OpenAI defines them.
-    private static final int CHAT_TOPS = 20;
-    private static final int COMPLETION_TOPS = 5;
+    /// Most of the most likely tokens at each place. OpenAI defines 20 for chats, and 5 for completions:
+    /// evaluation harnesses ask other services for more there.
+    static final int MOST_TOPS = 20;
     static final int MAX_MESSAGES = 1 << 14;
 
     private final GatewaySettings settings;
@@ -36,7 +36,7 @@ final class OpenAiReader {
         Map<String, Object> arguments = fields.optional("chat_template_kwargs").map(json ->
                 object(Fields.of(fields.at("chat_template_kwargs"), json).at(), json)).orElse(Map.of());
         boolean logprobs = fields.bool("logprobs", false);
-        int tops = tops(fields, "top_logprobs", CHAT_TOPS).orElse(0);
+        int tops = tops(fields, "top_logprobs").orElse(0);
         if (tops > 0 && !logprobs)
             throw fields.at("top_logprobs").invalid("is only for requests with logprobs: true");
         Optional<OpenAiRequest.MaxTokens> limit = limit(fields, "max_completion_tokens", 1)
@@ -49,7 +49,7 @@ final class OpenAiReader {
     OpenAiRequest completion(Fields fields) {
         boolean echo = fields.bool("echo", false);
         List<OpenAiRequest.Prompt> prompts = prompts(fields.at("prompt"), fields.required("prompt"));
-        Optional<Integer> tops = tops(fields, "logprobs", COMPLETION_TOPS);
+        Optional<Integer> tops = tops(fields, "logprobs");
         long bestOf = fields.optionalInteger("best_of", 1, settings.maxSamples()).orElse(1L);
         if (bestOf > fields.optionalInteger("n", 1, settings.maxSamples()).orElse(1L))
             throw unsupported(fields, "best_of",
@@ -82,8 +82,8 @@ final class OpenAiReader {
         return new OpenAiRequest(model, input, choices, limit, params, stream, usage, logprobs, tops);
     }
 
-    private Optional<Integer> tops(Fields fields, String name, int most) {
-        return fields.optionalInteger(name, 0, Math.min(most, settings.maxTopkPromptLogprobs()))
+    private Optional<Integer> tops(Fields fields, String name) {
+        return fields.optionalInteger(name, 0, Math.min(MOST_TOPS, settings.maxTopkPromptLogprobs()))
                 .map(Math::toIntExact);
     }
 

@@ -181,6 +181,7 @@ class OpenAiTest {
         assertEquals("[\"f\",\"g\"]", logprobs.path("tokens").toString());
         var task = service.sampled.getLast().task();
         assertEquals(2, task.topkSampleLogprobs());
+        assertEquals(200, service.post("/v1/completions", PROMPT.replace("5", "5, 'logprobs': 20")).status());
         assertEquals(0, task.topkPromptLogprobs());
         assertFalse(task.promptLogprobs());
         JsonNode plain = service.post("/v1/completions", PROMPT.replace("5", "5, 'logprobs': 0")).json();
@@ -655,7 +656,7 @@ class OpenAiTest {
             {"top_p", "invalid", "5", "5, 'top_p': 0"},
             {"n", "invalid", "5", "5, 'n': 9"}, {"stop", "invalid", "5", "5, 'stop': ['']"},
             {"stop[0]", "invalid", "5", "5, 'stop': [3]"},
-            {"logprobs", "invalid", "5", "5, 'logprobs': 6"},
+            {"logprobs", "invalid", "5", "5, 'logprobs': 21"},
             {"logprobs", "invalid", "5", "5, 'logprobs': -1"},
             {"logprobs", "invalid", "5", "5, 'logprobs': true"}, {"echo", "invalid", "5", "5, 'echo': 1"},
             {"best_of", "unsupported", "5", "5, 'best_of': 2"},
