@@ -139,13 +139,15 @@ final class CompletionText {
     }
 
     /// The tokens decoded since the last call whose names an answer with log-probabilities needs: the most
-    /// likely ones, and those that add nothing to the text.
+    /// likely ones, and those that add nothing to the text. A token that ends a sequence is one of these even
+    /// if it has a text.
     IntStream toBeNamed() {
         int from = named;
         named = decoded;
-        return IntStream.range(from, decoded).boxed().flatMapToInt(i -> IntStream.concat(
+        IntStream fresh = IntStream.range(from, decoded).boxed().flatMapToInt(i -> IntStream.concat(
                 start(i) == ends[i] ? IntStream.of(tokens[i]) : IntStream.empty(),
                 top(i).stream().mapToInt(TokenLogprob::token)));
+        return ended() && count > 0 ? IntStream.concat(fresh, IntStream.of(tokens[count - 1])) : fresh;
     }
 
     private List<TokenLogprob> top(int token) {

@@ -124,7 +124,7 @@ record OpenAiBodies(OpenAiRequest request, String id, long created, Optional<Str
     private Map<String, Object> finish(Map<String, Object> choice, Part part,
             List<CompletionText.Piece> pieces, int offset, boolean logprobs) {
         choice.put("logprobs", !logprobs ? null : request.chat() ? chatLogprobs(pieces, part.names())
-                : completionLogprobs(pieces, part.names(), offset));
+                : completionLogprobs(pieces, names(pieces, part), part.names(), offset));
         choice.put("finish_reason", part.delta().finishReason().map(reason ->
                 reason == StopReason.STOP ? "stop" : "length").orElse(null));
         return choice;
@@ -141,13 +141,29 @@ record OpenAiBodies(OpenAiRequest request, String id, long created, Optional<Str
     private static Map<String, Object> chatLogprobs(List<CompletionText.Piece> pieces, TokenNames names) {
         var content = new ArrayList<Map<String, Object>>();
         for (CompletionText.Piece piece : pieces) {
-            Map<String, Object> token = token(piece.text(), piece.logprob(), true);
+            String name = name(piece, names);
+            Map<String, Object> token = token(name, piece.logprob(), true);
+            token.put("bytes", bytes(piece.text()));
             token.put("top_logprobs", piece.top().stream().map(top -> top.token() == piece.token()
-                    ? token(piece.text(), top.logprob(), true)
+                    ? token(name, top.logprob(), true)
                     : token(names.of(top.token()), top.logprob(), names.isText(top.token()))).toList());
             content.add(token);
         }
         return ApiResponse.object("content", content, "refusal", null);
+    }
+
+    /// What a token in an answer is called: a special token adds nothing to the text, and has a name.
+    private static String name(CompletionText.Piece piece, TokenNames names) {
+        return piece.text().isEmpty() && names.isText(piece.token()) ? names.of(piece.token()) : piece.text();
+    }
+
+    /// The names of the tokens of a completion. A stop token always has one.
+    private static List<String> names(List<CompletionText.Piece> pieces, Part part) {
+        var names = new ArrayList<String>();
+        for (CompletionText.Piece piece : pieces) names.add(name(piece, part.names()));
+        if (!part.delta().ending().isEmpty() && names.getLast().isEmpty())
+            names.set(names.size() - 1, part.names().of(pieces.getLast().token()));
+        return names;
     }
 
     /// @param isText whether `token` is text, which has bytes
@@ -166,18 +182,17 @@ record OpenAiBodies(OpenAiRequest request, String id, long created, Optional<Str
         return text.codePointCount(0, text.length());
     }
 
-    private Map<String, Object> completionLogprobs(List<CompletionText.Piece> pieces, TokenNames names,
-            int offset) {
-        var tokens = new ArrayList<String>();
+    /// @param tokens the names of the pieces
+    private Map<String, Object> completionLogprobs(List<CompletionText.Piece> pieces, List<String> tokens,
+            TokenNames names, int offset) {
         var logprobs = new ArrayList<Float>();
         var tops = new ArrayList<Map<String, Float>>();
         var offsets = new ArrayList<Integer>();
         int at = offset;
-        for (CompletionText.Piece piece : pieces) {
-            boolean named = piece.text().isEmpty() && names.isText(piece.token());
-            tokens.add(named ? names.of(piece.token()) : piece.text());
+        for (int i = 0; i < tokens.size(); i++) {
+            CompletionText.Piece piece = pieces.get(i);
             logprobs.add(piece.logprob());
-            tops.add(Float.isNaN(piece.logprob()) ? null : top(tokens.getLast(), piece, names));
+            tops.add(Float.isNaN(piece.logprob()) ? null : top(tokens.get(i), piece, names));
             offsets.add(at);
             at += characters(piece.text());
         }

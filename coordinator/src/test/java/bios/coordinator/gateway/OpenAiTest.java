@@ -290,6 +290,31 @@ class OpenAiTest {
         }
     }
 
+    @Test void specialTokensAndStopTokensHaveTheirNames() throws Exception {
+        service.manualSampling = true;
+        var chat = CompletableFuture.supplyAsync(() -> service.post("/v1/chat/completions",
+                CHAT.replace("'messages'", "'logprobs': true, 'top_logprobs': 2, 'messages'")));
+        var sample = next(EngineCommand.Sample.class);
+        sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(List.of(
+                new SampleResult.Sequence(new int[] {99, 1}, new float[] {-1, -1}, StopReason.LENGTH,
+                        Optional.empty(), Optional.of(List.of(top(99, 2), top(1, 2))))),
+                Optional.empty(), Optional.empty())));
+        JsonNode special = chat.get(20, TimeUnit.SECONDS).json().at("/choices/0/logprobs/content/0");
+        assertEquals("<end>", special.path("token").asText(), special::toString);
+        assertEquals("[]", special.path("bytes").toString(), "the bytes together are the text");
+        assertEquals("<end>", special.at("/top_logprobs/0/token").asText());
+        // A stop token that has a text: it is no part of the answer's.
+        var text = CompletableFuture.supplyAsync(() -> service.post("/v1/completions",
+                PROMPT.replace("5", "5, 'logprobs': 0")));
+        sample = next(EngineCommand.Sample.class);
+        sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), result(StopReason.STOP,
+                new int[] {1, 4})));
+        JsonNode choice = text.get(20, TimeUnit.SECONDS).json().at("/choices/0");
+        assertEquals("b", choice.path("text").asText());
+        assertEquals("[\"b\",\"e\"]", choice.at("/logprobs/tokens").toString());
+        assertEquals("[0,1]", choice.at("/logprobs/text_offset").toString());
+    }
+
     @Test void anAnswerWithoutTextHasItsLogprobs() throws Exception {
         service.manualSampling = true;
         String chat = CHAT.replace("'messages'", "'logprobs': true, 'messages'");
