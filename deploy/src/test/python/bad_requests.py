@@ -187,7 +187,7 @@ def of_openai(run: str, others_run: str) -> Tuple[List[Tuple[str, str, Any, str]
             out.append(("POST", path, put(body, field, value) if field in body else {**body, field: value}, word))
         out += [("POST", path, bad, "") for bad in (b"", b"{", b"[]", b"null")] + [("GET", path, None, "")]
     out += [("POST", "/v1/completions", {**text, **more}, word) for more, word in (
-        ({"prompt": [1, 10 ** 6]}, "prompt[1]"), ({"prompt": [1, "a"]}, "prompt[1]"), ({"prompt": [[1], []]}, "prompt"), ({"prompt": ""}, "prompt"),
+        ({"prompt": [1, 10 ** 6]}, "prompt[1]"), ({"prompt": [1, "a"]}, "prompt[1]"), ({"prompt": [[1], []]}, "prompt[1]"), ({"prompt": ""}, "prompt"),
         ({"prompt": [1] * 5000}, "prompt"), ({"logprobs": 21}, "logprobs"), ({"echo": 1}, "echo"), ({"best_of": 2}, "best_of"),
         ({"suffix": "x"}, "suffix"))]
     out += [("POST", "/v1/chat/completions", {**chat, **more}, word) for more, word in (
