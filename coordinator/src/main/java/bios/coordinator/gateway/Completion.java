@@ -100,7 +100,7 @@ final class Completion {
 
     /// Tokens whose log-probabilities are in the lists of the answer.
     long listed() {
-        long scores = asked.scoresPrompt() ? (long) task.numSamples() * task.prompt().length : 0;
+        long scores = asked.scoresPrompt() ? (long) asked.choices() * task.prompt().length : 0;
         return (drawn() + scores) * (1 + asked.tops());
     }
 

@@ -64,9 +64,9 @@ final class OpenAiAnswer {
     /// @param begins whether it is the first one, before which the prompt comes where it is asked for
     private OpenAiBodies.Part next(int choice, boolean begins) {
         Completion completion = completions.get(choice / choices);
-        CompletionText text = completion.texts().get(choice % choices);
-        CompletionText.Delta delta = !bodies.request().promptOnly() ? text.next()
-                : CompletionText.Delta.ofNothing(Optional.of(StopReason.LENGTH));
+        CompletionText.Delta delta = bodies.request().promptOnly()
+                ? CompletionText.Delta.ofNothing(Optional.of(StopReason.LENGTH))
+                : completion.texts().get(choice % choices).next();
         List<CompletionText.Piece> prompt = begins ? completion.promptPieces() : List.of();
         return new OpenAiBodies.Part(begins ? completion.echoed() : "", prompt, delta, completion.names());
     }

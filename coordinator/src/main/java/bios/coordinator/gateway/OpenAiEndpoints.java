@@ -191,7 +191,7 @@ final class OpenAiEndpoints {
                 ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
         checkLength(request, served.base(), encoded);
         return new SampleTask(id, served.sampler().baseModel(), served.sampler().adapter(), prompt, params,
-                request.choices(), seed, request.scoresPrompt(),
+                request.promptOnly() ? 1 : request.choices(), seed, request.scoresPrompt(),
                 request.scoresPrompt() ? request.tops() : 0, request.tops());
     }
 

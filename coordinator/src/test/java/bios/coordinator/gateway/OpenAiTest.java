@@ -212,6 +212,11 @@ class OpenAiTest {
         assertEquals("[null,-2.0]", score.at("/choices/0/logprobs/token_logprobs").toString());
         assertEquals(0, score.at("/usage/completion_tokens").asInt());
         assertEquals(2, score.at("/usage/prompt_tokens").asInt());
+        JsonNode twice = service.post("/v1/completions", asked.replace("5", "0, 'n': 3")).json();
+        assertEquals(3, twice.path("choices").size(), twice::toString);
+        for (JsonNode choice : twice.path("choices"))
+            assertEquals(score.at("/choices/0/logprobs"), choice.path("logprobs"));
+        assertEquals(1, service.sampled.getLast().task().numSamples(), "none is drawn to be thrown away");
         String text = PROMPT.replace("5", "0, 'echo': true").replace("[1, 2]", "'ab'");
         assertEquals("ab", service.post("/v1/completions", text).json().at("/choices/0/text").asText());
     }
