@@ -147,6 +147,9 @@ def refused(port: int) -> None:
         status, problem = call(port, "/v1/chat/completions", {**bad, "logprobs": True, field: value})
         same(f"{field} is refused by its name", (status, problem["error"]["param"], problem["error"]["type"]),
              (400, field, "invalid_request_error"))
+    status, problem = call(port, "/v1/completions", {"model": NAME, "prompt": ["A fox", [7] * 100_000]})
+    same("a prompt of several is named", (status, problem["error"]["param"], problem["error"]["code"]),
+         (400, "prompt[1]", "context_length_exceeded"))
 
 
 def main() -> None:

@@ -123,6 +123,8 @@ def scores(client: Any) -> None:
     same("none is counted", none.usage.completion_tokens, 0)
     same("streamed it is the same", [_lists(c) for p in client.completions.create(**asked, stream=True) for c in p.choices
                                      if c.logprobs], [_lists(one)])
+    several = client.completions.create(**{**asked, "n": 2, "max_tokens": 0}).choices
+    same("for each choice", [_lists(choice) for choice in several], 2 * [_lists(none.choices[0])])
     ids = [[5, 6, 7], [8, 9, 10, 11]]
     several = sorted(client.completions.create(**{**asked, "prompt": ids}).choices, key=lambda choice: choice.index)
     same("a list of token ids", [len(c.logprobs.tokens) for c in several], [4, 5])
@@ -131,6 +133,40 @@ def scores(client: Any) -> None:
     n = len(alone.logprobs.tokens)
     same("behind an echo are the same", (joined.logprobs.token_logprobs[-n:], joined.logprobs.top_logprobs[-n:]),
          (alone.logprobs.token_logprobs, alone.logprobs.top_logprobs))
+
+
+def special_prompts(client: Any) -> None:
+    """Prompts with special tokens and with what a normalizer changes come back as they are."""
+    asked: Any = dict(model=NAME, max_tokens=1, temperature=0, echo=True)
+    context = "<|user|>Hi e\u0301 日<|assistant|>"
+    scored = client.completions.create(prompt=context + "Yes", logprobs=1, **asked).choices[0]
+    tokens, _, _, offsets = _lists(scored)
+    same("the text is what was sent", scored.text[:len(context) + 3], context + "Yes")
+    same("with or without log-probabilities", scored.text,
+         client.completions.create(prompt=context + "Yes", **asked).choices[0].text)
+    same("offsets are into it", [scored.text[at:at + len(token)] for token, at in zip(tokens[:-1], offsets)], tokens[:-1])
+    same("what follows the context is found by its place",
+         "".join(token for token, at in zip(tokens[:-1], offsets) if at >= len(context)), "Yes")
+    ids: Any = [1, 75, 2, 80]
+    scored = client.completions.create(prompt=ids, logprobs=1, **asked).choices[0]
+    holds("special tokens of token ids are text", scored.text.startswith("<|user|>") and "<|assistant|>" in scored.text)
+    same("that is the same without log-probabilities", scored.text, client.completions.create(prompt=ids, **asked).choices[0].text)
+
+
+def stopped(client: Any) -> None:
+    """Answers that a stop string ends at once."""
+    asked: Any = dict(model=NAME, prompt="A fox", max_tokens=10, temperature=0)
+    text = client.completions.create(**asked).choices[0].text
+    for echo in (False, True):
+        answer = client.completions.create(**asked, logprobs=1, stop=[text[:1]], echo=echo)
+        choice = answer.choices[0]
+        same("nothing before a stop string", choice.text, "A fox" if echo else "")
+        drawn = len(choice.logprobs.tokens) - (answer.usage.prompt_tokens if echo else 0)
+        same("its tokens are listed", drawn, answer.usage.completion_tokens)
+    chat: Any = dict(model=NAME, messages=TURNS, max_tokens=10, temperature=0)
+    begin = client.chat.completions.create(**chat).choices[0].message.content[:1]
+    empty = client.chat.completions.create(**chat, logprobs=True, top_logprobs=2, stop=[begin]).choices[0]
+    same("an empty answer has its log-probabilities", (empty.message.content, empty.logprobs.content), ("", []))
 
 
 def checkpoints(client: Any, service: Any) -> None:
@@ -181,6 +217,8 @@ def main() -> None:
         completions(client)
         likeliest(client)
         scores(client)
+        special_prompts(client)
+        stopped(client)
         checkpoints(client, running.client())
         errors(client)
         asyncio.run(at_once(url))

@@ -69,8 +69,8 @@ record OpenAiRequest(String model, Input input, int choices, Optional<MaxTokens>
         return echo() && logprobs;
     }
 
-    /// Whether an answer is its prompt alone. One token is drawn all the same, for all choices together; it is
-    /// no part of any.
+    /// Whether an answer is its prompt alone. One token is drawn all the same, for all choices together; it
+    /// is no part of any.
     boolean promptOnly() {
         return maxTokens.filter(max -> max.limit() == 0).isPresent();
     }
