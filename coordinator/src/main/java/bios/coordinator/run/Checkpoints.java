@@ -311,10 +311,9 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
             Collection<BlobId> adapters) {
         var stay = Set.copyOf(adapters);
         var more = new ArrayList<>(retained);
-        for (CheckpointManifest v : versions) {
-            boolean again = more.stream().anyMatch(m -> sameBlobs(m, v));
-            if (version.test(v) && stay.contains(v.adapter().id()) && !again) more.add(v);
-        }
+        for (CheckpointManifest v : versions)
+            if (stay.contains(v.adapter().id()) && version.test(v)
+                    && more.stream().noneMatch(m -> sameBlobs(m, v))) more.add(v);
         return new Checkpoints(versions.stream().filter(version.negate()).toList(),
                 snapshots.stream().filter(snapshot.negate()).toList(), more);
     }

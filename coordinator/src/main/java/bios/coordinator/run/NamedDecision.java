@@ -7,8 +7,8 @@ import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.WaitingOperation;
 import java.util.Optional;
 
-/// An owner's decision about an operation that is named and is not the one that is set aside or waits for a
-/// store: nothing is left to do, or the decision cannot be carried out. A decision that was carried out gets
+/// An owner's decision about an operation that is named and is not the one that is set aside or waits in
+/// vain: nothing is left to do, or the decision cannot be carried out. A decision that was carried out gets
 /// the same reply again, whatever was set aside since. Pure.
 ///
 /// @param givesUp whether the operation is given up; otherwise it is tried again

@@ -116,7 +116,7 @@ public sealed interface EngineCommand extends Message {
     record DetokenizeNext(ModelName model, int[] known, int[] next, boolean last,
             ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
-    /// Converts each token id for itself to text, special tokens too. Reply: [EngineReply.DetokenizedEach].
+    /// Converts each token id on its own to text, special tokens too. Reply: [EngineReply.DetokenizedEach].
     record DetokenizeEach(ModelName model, int[] tokens, ActorRef<EngineReply> replyTo)
             implements EngineCommand {}
 
