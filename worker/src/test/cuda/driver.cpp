@@ -95,6 +95,16 @@ struct Stream {
     std::shared_ptr<Graph> capture;
 };
 struct Event { uint64_t magic = 0xe7; MarkPointer mark; Stream* captured = nullptr; bool timed = true; };
+// What cuLaunchKernelEx is told, as the driver's header lays it out.
+struct LaunchAttribute { int id; int pad; char value[64]; };
+struct LaunchConfig {
+    unsigned grid[3], block[3], shared;
+    void* stream;
+    LaunchAttribute* attributes;
+    unsigned attributeCount;
+};
+constexpr int PROGRAMMATIC_SERIALIZATION = 6;
+
 struct Function { uint64_t magic = 0xf7; const Kernel* kernel; std::string name; unsigned sharedLimit = 48 << 10; bool asked = false; bool* alive; };
 struct Module { uint64_t magic = 0x77; void* handle; std::map<std::string, std::unique_ptr<Function>> functions; bool alive = true; };
 struct Context { uint64_t magic = 0xc7; bool alive = true; int uses = 0; };
@@ -858,6 +868,15 @@ int cuLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned gz, unsigned 
         unsigned shared, void* stream, void** params, void** extra) {
     CALL("cuLaunchKernel")
     return launch(f, {gx, gy, gz}, {bx, by, bz}, shared, streamOf(stream), params, extra);
+}
+// A launch that may begin early is executed in its turn here.
+int cuLaunchKernelEx(const LaunchConfig* c, Function* f, void** params, void** extra) {
+    CALL("cuLaunchKernelEx")
+    for (unsigned i = 0; i < c->attributeCount; i++)
+        if (c->attributes[i].id != PROGRAMMATIC_SERIALIZATION) return NOT_SUPPORTED;
+    if (settings().major < 9) return NOT_SUPPORTED;
+    return launch(f, {c->grid[0], c->grid[1], c->grid[2]}, {c->block[0], c->block[1], c->block[2]}, c->shared,
+        streamOf(c->stream), params, extra);
 }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, Function*, int block, size_t shared) {
     int byThreads = 2048 / block, byShared = shared ? (int) ((settings().major >= 9 ? 228 << 10 : 164 << 10) / (shared + 1024)) : 32;

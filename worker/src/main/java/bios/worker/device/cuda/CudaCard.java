@@ -17,6 +17,11 @@ record CudaCard(int index, String name, String uuid, int major, int minor, long 
         return major == 9 && minor == 0;
     }
 
+    /// Whether a kernel can begin before the one before it has ended.
+    boolean earlyLaunches() {
+        return major >= 9;
+    }
+
     /// The name of the architecture that kernels are compiled for: with all instructions of a Hopper card.
     String architecture() {
         return warpgroups() ? "sm_90a" : "sm_" + major + minor;

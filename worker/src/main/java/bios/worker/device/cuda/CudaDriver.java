@@ -15,7 +15,6 @@ import jcuda.driver.CUdevice;
 import jcuda.driver.CUdevice_attribute;
 import jcuda.driver.CUdeviceptr;
 import jcuda.driver.CUevent;
-import jcuda.driver.CUfunction;
 import jcuda.driver.CUfunction_attribute;
 import jcuda.driver.CUgraph;
 import jcuda.driver.CUgraphExec;
@@ -39,6 +38,7 @@ final class CudaDriver implements AutoCloseable {
     /// Whose context is current on a platform thread.
     private static final ThreadLocal<CudaDriver> CURRENT = new ThreadLocal<>();
 
+    private final EarlyLaunch earlyLaunch = new EarlyLaunch();
     private final CUdevice device;
     private final CUcontext context = new CUcontext();
     private volatile String lost;
@@ -373,9 +373,9 @@ final class CudaDriver implements AutoCloseable {
     }
 
     /// A kernel of a module; empty if it has none of this name.
-    Optional<CUfunction> function(CUmodule module, String name) {
+    Optional<CudaFunction> function(CUmodule module, String name) {
         enter();
-        var function = new CUfunction();
+        var function = new CudaFunction();
         int code = JCudaDriver.cuModuleGetFunction(function, module, name);
         if (code == CUresult.CUDA_ERROR_NOT_FOUND) return Optional.empty();
         check(code, "cuModuleGetFunction of " + name);
@@ -383,7 +383,7 @@ final class CudaDriver implements AutoCloseable {
     }
 
     /// Lets a kernel use so much dynamic shared memory.
-    void allowShared(CUfunction function, int bytes) {
+    void allowShared(CudaFunction function, int bytes) {
         enter();
         check(JCudaDriver.cuFuncSetAttribute(function,
                 CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes),
@@ -393,12 +393,28 @@ final class CudaDriver implements AutoCloseable {
     /// Launches a kernel.
     ///
     /// @param extra the addresses of its packed parameters and their size, as cuLaunchKernel takes them
-    void launch(String name, CUfunction function, int gridX, int gridY, int gridZ, int block,
+    void launch(String name, CudaFunction function, int gridX, int gridY, int gridZ, int block,
             int sharedBytes, CudaStream on, NativeAddress extra) {
         enter();
         int code = JCudaDriver.cuLaunchKernel(function, gridX, gridY, gridZ, block, 1, 1, sharedBytes, on,
                 null, extra);
         if (code != CUresult.CUDA_SUCCESS) check(code, "cuLaunchKernel of " + name);
+    }
+
+    /// Launches a kernel whose blocks may start when all blocks of the kernel before it on the stream have
+    /// started and allowed it (`launchDependents` of ptx.cuh); what the kernel before it writes is there after
+    /// `awaitPrevious`. Only one thread launches.
+    void launchEarly(String name, CudaFunction function, int gridX, int gridY, int gridZ, int block,
+            int sharedBytes, CudaStream on, NativeAddress extra) {
+        if (!DriverLibrary.hasLaunchKernelEx()) {
+            launch(name, function, gridX, gridY, gridZ, block, sharedBytes, on, extra);
+            return;
+        }
+        enter();
+        earlyLaunch.set(gridX, gridY, gridZ, block, sharedBytes, on.handle());
+        int code = DriverLibrary.launchKernelEx(earlyLaunch.configuration(), function.handle(),
+                extra.address());
+        if (code != CUresult.CUDA_SUCCESS) check(code, "cuLaunchKernelEx of " + name);
     }
 
     // ---- graphs ----

@@ -14,7 +14,6 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import jcuda.driver.CUfunction;
 import jcuda.driver.CUmodule;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -38,6 +37,7 @@ final class Kernels implements AutoCloseable {
     private final MemorySegment parameters = arena.allocate(PARAMETER_BYTES, 16);
     private final MemorySegment size = arena.allocate(JAVA_LONG);
     private final NativeAddress extra;
+    private long launches;
 
     /// Compiles and loads everything.
     Kernels(CudaDriver driver, ComputeStream stream, KernelCompiler compiler) {
@@ -76,6 +76,11 @@ final class Kernels implements AutoCloseable {
         return kernel;
     }
 
+    /// Launches so far.
+    long launches() {
+        return launches;
+    }
+
     @Override public void close() {
         modules.forEach(driver::unload);
         arena.close();
@@ -84,13 +89,13 @@ final class Kernels implements AutoCloseable {
     /// A kernel and its launch: parameters in their order, then [#launch].
     final class Kernel {
         private final String name;
-        private final CUfunction function;
+        private final CudaFunction function;
         /// Dynamic shared memory that the driver has been asked for. Without being asked it gives 48 KiB,
         /// less what the kernel declares itself.
         private int shared;
         private long at;
 
-        private Kernel(String name, CUfunction function) {
+        private Kernel(String name, CudaFunction function) {
             this.name = name;
             this.function = function;
         }
@@ -137,14 +142,24 @@ final class Kernels implements AutoCloseable {
 
         /// Launches on the device's stream; nothing if the grid is empty.
         void launch(int gridX, int gridY, int gridZ, int block, int sharedBytes) {
+            launch(gridX, gridY, gridZ, block, sharedBytes, false);
+        }
+
+        /// The same.
+        ///
+        /// @param early whether blocks may start before the kernel that was launched before has ended; see
+        ///     [CudaDriver#launchEarly]
+        void launch(int gridX, int gridY, int gridZ, int block, int sharedBytes, boolean early) {
             if (gridX == 0 || gridY == 0 || gridZ == 0) return;
             if (sharedBytes > shared) {
                 driver.allowShared(function, sharedBytes);
                 shared = sharedBytes;
             }
             size.set(JAVA_LONG, 0, at);
-            driver.launch(name, function, gridX, gridY, gridZ, block, sharedBytes,
+            launches++;
+            if (early) driver.launchEarly(name, function, gridX, gridY, gridZ, block, sharedBytes,
                     stream.current(), extra);
+            else driver.launch(name, function, gridX, gridY, gridZ, block, sharedBytes, stream.current(), extra);
         }
 
         /// The same with one dimension and no dynamic shared memory.

@@ -76,3 +76,17 @@ __device__ __forceinline__ void cpAsync4(void* shared, const void* global, unsig
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
                  :: "r"(sharedAddress(shared)), "l"(global), "r"(valid) : "memory");
 }
+
+// Lets a kernel that may begin early begin when all blocks have called this, or have ended.
+__device__ __forceinline__ void launchDependents() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits for the end of the kernel before a kernel that may begin early, and sees what it has written.
+__device__ __forceinline__ void awaitPrevious() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
