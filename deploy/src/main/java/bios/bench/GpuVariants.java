@@ -38,7 +38,7 @@ record GpuVariants(GpuCheck.Sizes sizes, DeviceSettings settings, Path folder) {
         return List.of(new Variant("graphs = off", cuda -> cuda.withGraphs(false), true),
                 products("few-rows = off", p -> new Products(false, p.forwardInBf16(), p.algorithmRows()),
                         true),
-                products("forward-results = bfloat16", p -> new Products(p.fewRows(), true,
+                products("forward-results = float32", p -> new Products(p.fewRows(), false,
                         p.algorithmRows()), false),
                 products("algorithm-rows = " + sizes.length(), p -> new Products(p.fewRows(),
                         p.forwardInBf16(), sizes.length()), false));

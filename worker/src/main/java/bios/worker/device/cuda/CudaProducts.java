@@ -12,11 +12,12 @@ import bios.worker.device.Weight;
 import java.util.List;
 import java.util.Optional;
 
-/// Products of activations with frozen weights and adapters. The product with a weight is computed in fp32
-/// over all rows; one more kernel adds bias, residual and the corrections of all adapters, and rounds the
-/// result if it is BF16. BF16 gradients of inputs, and BF16 results if the settings say so, are rounded twice
-/// instead, without an fp32 product in memory: corrections are written first, and the product is added to
-/// them. Adapters' own products are one launch for all slots of a pass.
+/// Products of activations with frozen weights and adapters. BF16 results and gradients of inputs are rounded
+/// twice: bias, residual and the corrections of all adapters are added up and written first, and the product
+/// with the weight is added to them, so that no fp32 product goes through the memory. The product of an F32
+/// result, and of a BF16 result of forward if the settings say so, is computed in fp32 over all rows; one
+/// more kernel adds the rest, and rounds a BF16 result once. Adapters' own products are one launch for all
+/// slots of a pass.
 ///
 /// Products of bf16 weights are cuBLASLt's; those of fp32 weights, of fp32 activations as they are, and of
 /// shapes that do not fit tensor cores are a kernel of products.cu.
@@ -59,7 +60,7 @@ final class CudaProducts implements AutoCloseable {
     /// Words for [bios.worker.device.Device#description].
     String description() {
         return library.version() + ", activations " + cuda.activations().description()
-                + (cuda.products().forwardInBf16() ? ", bf16 results of the library" : "");
+                + (cuda.products().forwardInBf16() ? "" : ", fp32 results of forward");
     }
 
     Weight packWeight(FrozenMatrix matrix) {

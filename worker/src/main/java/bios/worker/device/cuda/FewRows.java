@@ -38,8 +38,8 @@ final class FewRows {
 
     private record Shape(int out, int in) {}
 
-    /// A projection: y ← x·wᵀ + onto + bias + low·b. If the settings say that bf16 results are narrow, what
-    /// is added to the product is rounded first.
+    /// A projection: y ← x·wᵀ + onto + bias + low·b. What is added to the product of a BF16 y is rounded
+    /// first, unless the settings say that the product is fp32.
     ///
     /// @param table address of the slots' entries, of which there are `entries`
     /// @param from row of the pass that is row 0
