@@ -36,6 +36,7 @@ record GpuVariants(GpuCheck.Sizes sizes, DeviceSettings settings, Path folder) {
 
     private List<Variant> variants() {
         return List.of(new Variant("graphs = off", cuda -> cuda.withGraphs(false), true),
+                new Variant("early-launches = off", cuda -> cuda.withEarlyLaunches(false), true),
                 products("few-rows = off", p -> new Products(false, p.forwardInBf16(), p.algorithmRows()),
                         true),
                 products("forward-results = float32", p -> new Products(p.fewRows(), false,

@@ -12,12 +12,13 @@ import java.util.Optional;
 /// @param cache folder of compiled kernels; empty: in the user's cache
 /// @param memoryBytes most bytes of a card that are used; what the card has free may be less
 /// @param graphs whether decode passes are launched as graphs
+/// @param earlyLaunches whether a kernel may be launched before the one before it has ended, where cards can do so
 /// @param products how products with frozen weights are computed
 public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long memoryBytes, boolean graphs,
-        Products products) {
+        boolean earlyLaunches, Products products) {
     /// The defaults of all settings.
     public static final CudaSettings DEFAULT = new CudaSettings(List.of(), Optional.empty(),
-            Long.MAX_VALUE, true, Products.DEFAULT);
+            Long.MAX_VALUE, true, true, Products.DEFAULT);
     private static final String WIDE = "float32", NARROW = "bfloat16";
 
     /// How products with frozen weights are computed. The last two change the last digits of results.
@@ -45,7 +46,8 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
         return new CudaSettings(own.getStringList("library-path"),
                 cache.equals(DeviceSettings.AUTO) ? Optional.empty() : Optional.of(Path.of(cache)),
                 own.getString("memory-bytes").equals(DeviceSettings.AUTO) ? Long.MAX_VALUE
-                        : own.getBytes("memory-bytes"), own.getBoolean("graphs"), products(own));
+                        : own.getBytes("memory-bytes"), own.getBoolean("graphs"),
+                own.getBoolean("early-launches"), products(own));
     }
 
     private static Products products(Config own) {
@@ -60,16 +62,21 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
 
     /// The same with or without graphs.
     public CudaSettings withGraphs(boolean graphs) {
-        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, products);
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, earlyLaunches, products);
+    }
+
+    /// The same with or without early launches.
+    public CudaSettings withEarlyLaunches(boolean early) {
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, early, products);
     }
 
     /// The same with this memory limit.
     public CudaSettings withMemory(long bytes) {
-        return new CudaSettings(libraryPath, cache, bytes, graphs, products);
+        return new CudaSettings(libraryPath, cache, bytes, graphs, earlyLaunches, products);
     }
 
     /// The same with products computed in this way.
     public CudaSettings withProducts(Products products) {
-        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, products);
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, earlyLaunches, products);
     }
 }

@@ -108,7 +108,8 @@ public final class CudaBackend {
             CudaDriver driver, CudaStream compute) {
         var own = settings.cuda();
         var computing = new ComputeStream(driver, compute);
-        var kernels = new Kernels(driver, computing, new KernelCompiler(nvrtc, card, cache(own)));
+        var kernels = new Kernels(driver, computing, new KernelCompiler(nvrtc, card, cache(own)),
+                own.earlyLaunches() && card.earlyLaunches());
         try {
             long faults = memory.tensor(DType.I32, 1, CudaTransfers.FAULT_BYTES / 4).address();
             return new CudaDevice(new Cuda(card, driver, memory, new PinnedMemory(driver), kernels, computing,

@@ -402,14 +402,10 @@ final class CudaDriver implements AutoCloseable {
     }
 
     /// Launches a kernel whose blocks may start when all blocks of the kernel before it on the stream have
-    /// started and allowed it (`launchDependents` of ptx.cuh); what the kernel before it writes is there after
-    /// `awaitPrevious`. Only one thread launches.
+    /// allowed it (`launchDependents` of ptx.cuh) or ended; what that kernel writes is there after
+    /// `awaitPrevious`. Only one thread launches. Needs [DriverLibrary#hasLaunchKernelEx].
     void launchEarly(String name, CudaFunction function, int gridX, int gridY, int gridZ, int block,
             int sharedBytes, CudaStream on, NativeAddress extra) {
-        if (!DriverLibrary.hasLaunchKernelEx()) {
-            launch(name, function, gridX, gridY, gridZ, block, sharedBytes, on, extra);
-            return;
-        }
         enter();
         earlyLaunch.set(gridX, gridY, gridZ, block, sharedBytes, on.handle());
         int code = DriverLibrary.launchKernelEx(earlyLaunch.configuration(), function.handle(),

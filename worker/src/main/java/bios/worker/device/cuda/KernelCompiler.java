@@ -44,8 +44,12 @@ final class KernelCompiler {
 
     /// The sources for this card, each a module of its own.
     List<String> sources() {
-        return card.warpgroups() ? Stream.concat(SOURCES.stream(), WARPGROUP_SOURCES.stream()).toList()
-                : SOURCES;
+        return card.warpgroups() ? allSources() : SOURCES;
+    }
+
+    /// The sources for all cards.
+    static List<String> allSources() {
+        return Stream.concat(SOURCES.stream(), WARPGROUP_SOURCES.stream()).toList();
     }
 
     private static String text(String name) {

@@ -37,11 +37,16 @@ final class Kernels implements AutoCloseable {
     private final MemorySegment parameters = arena.allocate(PARAMETER_BYTES, 16);
     private final MemorySegment size = arena.allocate(JAVA_LONG);
     private final NativeAddress extra;
+    private final boolean early;
     private long launches;
 
     /// Compiles and loads everything.
-    Kernels(CudaDriver driver, ComputeStream stream, KernelCompiler compiler) {
+    ///
+    /// @param early whether a kernel may be launched before the one before it has ended: see
+    ///     [CudaDriver#launchEarly]
+    Kernels(CudaDriver driver, ComputeStream stream, KernelCompiler compiler, boolean early) {
         this.driver = driver;
+        this.early = early && DriverLibrary.hasLaunchKernelEx();
         this.stream = stream;
         MemorySegment list = arena.allocate(JAVA_LONG, 5);
         long[] values = {BUFFER_POINTER, parameters.address(), BUFFER_SIZE, size.address(), 0};
@@ -142,14 +147,6 @@ final class Kernels implements AutoCloseable {
 
         /// Launches on the device's stream; nothing if the grid is empty.
         void launch(int gridX, int gridY, int gridZ, int block, int sharedBytes) {
-            launch(gridX, gridY, gridZ, block, sharedBytes, false);
-        }
-
-        /// The same.
-        ///
-        /// @param early whether blocks may start before the kernel that was launched before has ended; see
-        ///     [CudaDriver#launchEarly]
-        void launch(int gridX, int gridY, int gridZ, int block, int sharedBytes, boolean early) {
             if (gridX == 0 || gridY == 0 || gridZ == 0) return;
             if (sharedBytes > shared) {
                 driver.allowShared(function, sharedBytes);
@@ -159,7 +156,8 @@ final class Kernels implements AutoCloseable {
             launches++;
             if (early) driver.launchEarly(name, function, gridX, gridY, gridZ, block, sharedBytes,
                     stream.current(), extra);
-            else driver.launch(name, function, gridX, gridY, gridZ, block, sharedBytes, stream.current(), extra);
+            else driver.launch(name, function, gridX, gridY, gridZ, block, sharedBytes, stream.current(),
+                    extra);
         }
 
         /// The same with one dimension and no dynamic shared memory.

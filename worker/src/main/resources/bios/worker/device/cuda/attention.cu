@@ -165,6 +165,7 @@ extern "C" __global__ void __launch_bounds__(256) attention(Matrix out, Matrix l
         Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     Call call{q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         headDim, window, scale};
@@ -177,6 +178,7 @@ extern "C" __global__ void __launch_bounds__(256) attention(Matrix out, Matrix l
 // delta[t, head] ← Σ dout·out of each head. Grid: 8 of rows · heads; 256 threads.
 extern "C" __global__ void __launch_bounds__(256) attention_delta(Matrix delta, Matrix dout, Matrix out,
         int headDim) {
+    begin();
     int lane = threadIdx.x % 32;
     long long at = (long long) blockIdx.x * 8 + threadIdx.x / 32;
     int row = (int) (at / delta.columns), head = (int) (at % delta.columns);
@@ -256,6 +258,7 @@ extern "C" __global__ void __launch_bounds__(256) attention_backward_queries(Mat
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles,
         int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     Call call{q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, headDim, window, scale};
     if (headDim <= 32) gradientOfQueries<1>(call, dq, dout, lse, delta, shared);
@@ -335,6 +338,7 @@ template<int C> __device__ void gradientOfKeys(const Call& call, const Matrix& d
 extern "C" __global__ void __launch_bounds__(256) attention_backward_keys(Matrix dk, Matrix dv, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     Call call{q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, headDim, window, scale};
     if (headDim <= 32) gradientOfKeys<1>(call, dk, dv, dout, lse, delta, shared);
@@ -348,6 +352,7 @@ extern "C" __global__ void __launch_bounds__(256) attention_backward_keys(Matrix
 extern "C" __global__ void __launch_bounds__(128) append_pages(Matrix keys, Matrix values,
         const long long* pages, const int* blockTable, long long keyOffset, long long valueOffset,
         const Span* spans, const int* rowSpans, int headDim, int dtype) {
+    begin();
     int row = blockIdx.x;
     if (rowSpans[row] < 0) return;
     Span span = spans[rowSpans[row]];

@@ -256,6 +256,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_64(Matrix out, M
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     attend<64, 1>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, shared);
@@ -265,6 +266,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_128(Matrix out, 
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     attend<128, 1>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, shared);
@@ -276,6 +278,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_wide_64(Matrix o
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     attend<64, 2>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, shared);
@@ -285,6 +288,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_wide_128(Matrix 
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     attend<128, 2>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, shared);
@@ -359,6 +363,7 @@ template<int D> __device__ void gradientOfQueries(const Attention& call, const M
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_queries_64(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     gradientOfQueries<64>({q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, window,
         scale}, dq, dout, lse, delta, shared);
@@ -367,6 +372,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_queries
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_queries_128(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     gradientOfQueries<128>({q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, window,
         scale}, dq, dout, lse, delta, shared);
@@ -452,6 +458,7 @@ template<int D> __device__ void gradientOfKeys(const Attention& call, const Matr
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_64(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     gradientOfKeys<64>({q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, window, scale},
         dk, dv, dout, lse, delta, shared);
@@ -460,6 +467,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_64
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_128(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     gradientOfKeys<128>({q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, window,
         scale}, dk, dv, dout, lse, delta, shared);

@@ -12,6 +12,13 @@ typedef unsigned long long u64;
     char* name = name##_dynamic
 #endif
 
+/// The first statement of every kernel: on cards that start a kernel while the one before it is ending, nothing
+/// may be read or written before. Lets the next kernel start as early.
+__device__ __forceinline__ void begin() {
+    awaitPrevious();
+    launchDependents();
+}
+
 /// Element types: the numbers of bios.worker.device.DType.
 enum { DT_F32 = 0, DT_BF16 = 1, DT_I32 = 2, DT_F64 = 3 };
 

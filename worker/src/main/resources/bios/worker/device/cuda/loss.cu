@@ -10,6 +10,7 @@ __device__ inline int targetAt(const Matrix& targets, int row, int k) {
 /// has every 256th of the row's targets.
 extern "C" __global__ void __launch_bounds__(256)
 log_softmax_at(Matrix logprobs, Matrix lse, Matrix logits, Matrix targets, long long faults) {
+    begin();
     __shared__ float room[WARP];
     int row = blockIdx.x;
     float sum = blockLogSumExp(logits, row, room);
@@ -24,6 +25,7 @@ log_softmax_at(Matrix logprobs, Matrix lse, Matrix logits, Matrix targets, long 
 /// logits ← Σ d[k]·(onehot(targets[k]) - exp(logits - lse)), in place. One vector of eight for each thread;
 /// all threads of a row add its d in their order.
 extern "C" __global__ void log_softmax_backward(Matrix logits, Matrix lse, Matrix targets, Matrix dlogprobs) {
+    begin();
     long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x;
     int vectors = vectorsOf(logits.columns);
     if (vectors == 0 || i >= (long long) logits.rows * vectors) return;
@@ -64,6 +66,7 @@ __device__ inline double bound(const Matrix& own, int row, int column, double ot
 extern "C" __global__ void loss_gradient(Matrix dlogprobs, Matrix logprobs, Matrix weights, Matrix sampled,
                                          Matrix lows, Matrix highs, int function, double loss_low,
                                          double loss_high, double beta) {
+    begin();
     long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x;
     if (i >= (long long) dlogprobs.rows * dlogprobs.columns) return;
     int row = (int) (i / dlogprobs.columns);

@@ -51,6 +51,7 @@ __device__ inline Element element(const Matrix& m, long long i) {
 
 /// y[i] += x[i].
 extern "C" __global__ void add_lists(const Matrix* lists, const int* firsts, int tensors) {
+    begin();
     Part part = partOf(lists, 2, firsts, tensors);
     Matrix y = lists[2 * part.tensor];
     Matrix x = lists[2 * part.tensor + 1];
@@ -64,6 +65,7 @@ extern "C" __global__ void add_lists(const Matrix* lists, const int* firsts, int
 /// bios.worker.kernel.Sums: four lanes, of which lane l has the elements l, l + 4, l + 8 ...
 extern "C" __global__ void __launch_bounds__(256)
 sum_of_squares(const Matrix* lists, const int* firsts, int tensors, double* sums) {
+    begin();
     __shared__ float values[PART];
     __shared__ double lanes[4];
     Part part = partOf(lists, 1, firsts, tensors);
@@ -87,6 +89,7 @@ sum_of_squares(const Matrix* lists, const int* firsts, int tensors, double* sums
 /// number for each tensor. One block of 256 threads.
 extern "C" __global__ void __launch_bounds__(256)
 sum_parts(double* to, const double* sums, const int* firsts, double* own, int tensors) {
+    begin();
     for (int t = threadIdx.x; t < tensors; t += blockDim.x) {
         double sum = 0;
         for (int i = firsts[t]; i < firsts[t + 1]; i++) sum += sums[i];
@@ -112,6 +115,7 @@ extern "C" __global__ void __launch_bounds__(256)
 adam_w(const Matrix* lists, const int* firsts, int tensors, int* found, const double* sumOfSquares,
        double clip, float beta1, float beta2, float oneLessBeta1, float oneLessBeta2, float eps, float decay,
        float rate, float root, int write) {
+    begin();
     __shared__ float shared;
     if (threadIdx.x == 0) {
         double factor = clip / (sqrt(*sumOfSquares) + 1e-6);

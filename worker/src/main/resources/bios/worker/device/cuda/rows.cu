@@ -25,6 +25,7 @@ __device__ inline bool place(Place& at, int rows, int columns) {
 }
 
 extern "C" __global__ void fill(Matrix to, float value) {
+    begin();
     Place at;
     if (!place(at, to.rows, to.columns)) return;
     float v[VECTOR];
@@ -34,6 +35,7 @@ extern "C" __global__ void fill(Matrix to, float value) {
 }
 
 extern "C" __global__ void copy(Matrix to, Matrix from) {
+    begin();
     Place at;
     if (!place(at, to.rows, to.columns)) return;
     float v[VECTOR];
@@ -43,6 +45,7 @@ extern "C" __global__ void copy(Matrix to, Matrix from) {
 
 /// to[i] ← from[rows[i]]; zeros where there is no such row.
 extern "C" __global__ void gather(Matrix to, Matrix from, Matrix rows, int kind, long long faults) {
+    begin();
     Place at;
     if (!place(at, to.rows, to.columns)) return;
     int row = intAt(rows, at.row);
@@ -53,6 +56,7 @@ extern "C" __global__ void gather(Matrix to, Matrix from, Matrix rows, int kind,
 
 /// y ← silu(gate) · up.
 extern "C" __global__ void swiglu(Matrix y, Matrix gate, Matrix up) {
+    begin();
     Place at;
     if (!place(at, y.rows, y.columns)) return;
     float g[VECTOR], u[VECTOR], v[VECTOR];
@@ -65,6 +69,7 @@ extern "C" __global__ void swiglu(Matrix y, Matrix gate, Matrix up) {
 
 /// dgate ← dy·up·σ·(1 + gate·(1 - σ)), dup ← dy·gate·σ. Results may be in the operands' memory.
 extern "C" __global__ void swiglu_backward(Matrix dgate, Matrix dup, Matrix dy, Matrix gate, Matrix up) {
+    begin();
     Place at;
     if (!place(at, dy.rows, dy.columns)) return;
     float d[VECTOR], g[VECTOR], u[VECTOR];
@@ -86,6 +91,7 @@ extern "C" __global__ void swiglu_backward(Matrix dgate, Matrix dup, Matrix dy, 
 /// other way. Eight pairs for each thread: grid ceil(rows * heads * ceil(headDim / 16) / 256), 256 threads.
 extern "C" __global__ void rope(Matrix x, Matrix positions, Matrix cos, Matrix sin, int headDim, float sign,
                                 long long faults) {
+    begin();
     long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x;
     int half = headDim / 2;
     int vectors = vectorsOf(half);
@@ -139,6 +145,7 @@ __device__ inline void normed(const Matrix& y, int row, int column, float* v, fl
 /// y ← x · inverse · weight, inverse ← 1 / √(mean(x²) + eps).
 extern "C" __global__ void __launch_bounds__(256)
 rms_norm(Matrix y, Matrix inverse, Matrix x, Matrix weight, float eps, int width) {
+    begin();
     __shared__ float room[WARP];
     int row = blockIdx.x * (blockDim.x / width) + threadIdx.x / width;
     int lane = threadIdx.x % width;
@@ -203,6 +210,7 @@ __device__ inline void addNormed(const Matrix& dx, int row, int column, const fl
 /// dx += inverse·(dy·weight − x·inverse²·mean(dy·weight·x)).
 extern "C" __global__ void __launch_bounds__(256)
 rms_norm_backward_add(Matrix dx, Matrix dy, Matrix x, Matrix inverse, Matrix weight, int width) {
+    begin();
     __shared__ float room[WARP];
     int row = blockIdx.x * (blockDim.x / width) + threadIdx.x / width;
     int lane = threadIdx.x % width;
@@ -244,6 +252,7 @@ rms_norm_backward_add(Matrix dx, Matrix dy, Matrix x, Matrix inverse, Matrix wei
 /// first ← the smaller of it and the number, row by row, of the first element whose exponent is all ones.
 /// The elements have two bytes or four. Any grid, 256 threads.
 extern "C" __global__ void first_not_finite(Matrix m, int exponent, u64* first) {
+    begin();
     long long n = (long long) m.rows * m.columns;
     long long step = (long long) gridDim.x * blockDim.x;
     for (long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x; i < n; i += step) {
@@ -257,6 +266,7 @@ extern "C" __global__ void first_not_finite(Matrix m, int exponent, u64* first) 
 
 /// to ← the numbers whose fp16 bits `from` holds. One thread for each element, 256 threads.
 extern "C" __global__ void widen_half(Matrix from, Matrix to) {
+    begin();
     long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x;
     if (i >= (long long) to.rows * to.columns) return;
     unsigned h = ((const unsigned short*) from.data)[i];

@@ -240,6 +240,7 @@ __device__ int blockAt(const double* sums, int n, double& left) {
 // maxima[row, b], sums[row, b] ← the maximum of each block of logits and Σ exp(logit - maximum). Grid:
 // blocks, rows; 128 threads.
 extern "C" __global__ void __launch_bounds__(128) softmax_blocks(Matrix maxima, Matrix sums, Matrix logits) {
+    begin();
     __shared__ float values[WORDS];
     __shared__ float tops[128];
     __shared__ double lanes[4];
@@ -281,6 +282,7 @@ extern "C" __global__ void __launch_bounds__(128) softmax_blocks(Matrix maxima, 
 // 512 threads.
 extern "C" __global__ void __launch_bounds__(512) scale_logits(Matrix copies, Matrix logits,
         const Draw* draws, int firstRow, int firstCopy) {
+    begin();
     __shared__ Search s;
     Draw draw = draws[blockIdx.x];
     if (draw.copy < 0) return;
@@ -382,6 +384,7 @@ __device__ int drawRanked(Search& s, const Matrix& m, int row, float max, const 
 extern "C" __global__ void __launch_bounds__(512) draw_tokens(Matrix tokens, Matrix logprobs, Matrix own,
         Matrix logits, Matrix lse, Matrix copies, Matrix copiesLse, Matrix maxima, Matrix sums,
         const Draw* draws, int firstRow, int firstCopy) {
+    begin();
     __shared__ Search s;
     DYNAMIC_SHARED(dynamic);
     double* room = (double*) dynamic;
@@ -421,6 +424,7 @@ extern "C" __global__ void __launch_bounds__(512) draw_tokens(Matrix tokens, Mat
 // power of two and at least k. Grid: rows; 512 threads.
 extern "C" __global__ void __launch_bounds__(512) top_tokens(Matrix ids, Matrix logprobs, Matrix logits,
         Matrix lse, u64* room, int size) {
+    begin();
     __shared__ Search s;
     int row = blockIdx.x, k = ids.columns;
     u64* keys = room + (long long) row * size;
