@@ -215,6 +215,27 @@ final class Bf16ProductsTest extends Conformance {
             }
     }
 
+    /// Sums of several stages of a kernel for few rows, the last of which is not full, and features of several
+    /// of its blocks; two projections are one launch.
+    @Test void fewRowsOfManyTerms() {
+        int in = 1368, out = 232, most = 64;
+        float[] many = rounded(random(7, out * in));
+        float[] x = rounded(random(8, most * in));
+        var wide = on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.BF16, out, in, many));
+        var none = on.slots(scope, List.of());
+        double[] expected = product(x, transposed(many, out, in), most, in, out, 1);
+        for (int n : new int[] {1, 8, 15, 20, 40, most}) {
+            var input = tensor(on, DType.BF16, n, in, 0, rows(x, in, 0, n));
+            var y = on.tensor(DType.F32, n, out);
+            var again = on.tensor(DType.F32, n, out);
+            for (var to : List.of(y, again))
+                on.project(to, input, wide, Optional.empty(), Optional.empty(), none, 0, Optional.empty());
+            assertClose(Arrays.copyOf(expected, n * out), read(on, y), 20 * tolerance().sum(in),
+                    tolerated(DType.F32), n + " rows");
+            assertArrayEquals(read(on, y), read(on, again), 0f, n + " rows");
+        }
+    }
+
     /// Two projections of the first rows, the second onto the residual.
     private float[] together(float[] x, float[] onto, int n, List<Adapter> adapters, DType dtype) {
         var input = tensor(on, DType.BF16, n, IN, 0, rows(x, IN, 0, n));

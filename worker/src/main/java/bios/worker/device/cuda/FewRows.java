@@ -4,10 +4,12 @@ import bios.worker.device.DType;
 import bios.worker.device.Device.Scope;
 import bios.worker.device.OutOfDeviceMemory;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.stream.IntStream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -24,12 +26,20 @@ final class FewRows {
     static final int MOST = 64;
     private static final Logger log = LoggerFactory.getLogger(FewRows.class);
     private static final int PARTS = 3;
-    private static final int ROW_BYTES = 256;
-    private static final int WARP = 32, WARP_FEATURES = 16, LEAST_WARPS = 2, MOST_WARPS = 8;
+    private static final int WARP = 32, GROUP = 16;
+    private static final List<Variant> VARIANTS = List.of(
+            new Variant("few_rows_8_256", 8, 1, 256, 4, 512),
+            new Variant("few_rows_8_128", 8, 1, 128, 4, 512),
+            new Variant("few_rows_16_256", 16, 1, 256, 4, 512),
+            new Variant("few_rows_16_128", 16, 1, 128, 4, 512),
+            new Variant("few_rows_32_256", 32, 2, 256, 4, 512),
+            new Variant("few_rows_32_128", 32, 1, 128, 4, 512),
+            new Variant("few_rows_64_256", MOST, 2, 256, 4, 512),
+            new Variant("few_rows_64_128", MOST, 1, 128, 3, 384));
     /// Rows whose products are compared; all of them, and the first of them.
     private static final int ALL_ROWS = 200;
     private static final int[] COMPARED = {1, 9, 20, MOST};
-    private static final int COMPARED_OUTPUTS = 1024;
+    private static final int COMPARED_OUTPUTS = 1024, COMPARED_GROUPS = 3;
 
     /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of this many terms.
     private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_BLOCK = 64, SHARES = 8, SLICE = 32;
@@ -37,6 +47,35 @@ final class FewRows {
     private static final int COUNTERS = 4096;
 
     private record Shape(int out, int in) {}
+
+    /// A kernel for up to `rows` rows.
+    ///
+    /// @param rowWarps warps that divide the rows of a group of features
+    /// @param terms of a stage, of which there are `stages`
+    /// @param threads of a block
+    private record Variant(String kernel, int rows, int rowWarps, int terms, int stages, int threads) {
+        /// Most groups of GROUP features of a block: of its threads, and of what a card has of shared memory.
+        int mostGroups(CudaCard card) {
+            int features = card.sharedBytesPerBlock() / (stages * terms * DType.BF16.bytes()) - rows;
+            return Math.min(threads / WARP / rowWarps, features / GROUP);
+        }
+
+        int sharedBytes(int groups) {
+            return stages * (groups * GROUP + rows) * terms * DType.BF16.bytes();
+        }
+    }
+
+    /// A kernel and the groups of features of its blocks.
+    private record Blocks(Variant variant, int groups) {
+        int tiles(List<Part> parts) {
+            return parts.stream().mapToInt(part -> Math.ceilDiv(part.y.columns(), groups * GROUP)).sum();
+        }
+
+        /// What one of so many multiprocessors copies: rows of weights and of x.
+        long copies(List<Part> parts, int multiprocessors) {
+            return (long) Math.ceilDiv(tiles(parts), multiprocessors) * (groups * GROUP + variant.rows);
+        }
+    }
 
     /// A projection: y ← x·wᵀ + onto + bias + low·b. What is added to the product of a BF16 y is rounded
     /// first, unless the settings say that the product is fp32.
@@ -84,70 +123,42 @@ final class FewRows {
     void flush() {
         if (waiting.isEmpty() || thread != Thread.currentThread()) return;
         try {
-            launch(x, waiting, warps(x.rows(), features(waiting)));
+            launch(x, waiting, blocks(x.rows(), waiting));
         } finally {
             waiting.clear();
             x = null;
         }
     }
 
-    private static int features(List<Part> parts) {
-        return parts.stream().mapToInt(part -> part.y.columns()).sum();
+    /// The blocks with which a multiprocessor has least to copy: large ones share the rows that their features
+    /// are multiplied with, small ones are spread more evenly.
+    private Blocks blocks(int rows, List<Part> parts) {
+        int multiprocessors = cuda.card().multiprocessors();
+        return variants(rows).stream().flatMap(variant -> IntStream.rangeClosed(1,
+                variant.mostGroups(cuda.card())).mapToObj(groups -> new Blocks(variant, groups)))
+                .min(Comparator.comparingLong(blocks -> blocks.copies(parts, multiprocessors))).orElseThrow();
     }
 
-    /// Groups of 16 features of a block: more of them share the rows that they are multiplied with, fewer are
-    /// spread more evenly.
-    private int warps(int rows, int features) {
-        int warps = mostWarps(rows);
-        while (warps > LEAST_WARPS && features < warps * WARP_FEATURES * cuda.card().multiprocessors())
-            warps /= 2;
-        return warps;
+    /// The kernels for so many rows.
+    private static List<Variant> variants(int rows) {
+        int least = VARIANTS.stream().mapToInt(Variant::rows).filter(most -> most >= rows).min().orElseThrow();
+        return VARIANTS.stream().filter(variant -> variant.rows == least).toList();
     }
 
-    /// Most groups of features of a block for whose stages the card has shared memory.
-    private int mostWarps(int rows) {
-        int warps = rows > 16 ? MOST_WARPS : LEAST_WARPS;
-        while (warps > LEAST_WARPS && sharedBytes(padded(rows), warps) > cuda.card().sharedBytesPerBlock())
-            warps /= 2;
-        return warps;
-    }
-
-    /// Rows that the kernel for this many rows multiplies.
-    private static int padded(int rows) {
-        return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : MOST;
-    }
-
-    /// Groups of rows of a block: of more than 16 rows, each of its warps has a group of features and one of
-    /// rows, and there are MOST_WARPS of them.
-    private static int rowWarps(int padded, int warps) {
-        return padded <= 16 ? 1 : MOST_WARPS / warps;
-    }
-
-    private static int sharedBytes(int padded, int warps) {
-        return (padded <= 16 ? 5 : 4) * (warps * WARP_FEATURES + padded) * ROW_BYTES;
-    }
-
-    private void launch(CudaTensor x, List<Part> parts, int warps) {
-        int rows = padded(x.rows());
-        int features = warps * WARP_FEATURES;
-        int rowWarps = rowWarps(rows, warps);
-        var kernel = cuda.kernels().of(switch (rows) {
-            case 32 -> "few_rows_32_" + rowWarps;
-            case MOST -> "few_rows_64_" + rowWarps;
-            default -> "few_rows_" + rows;
-        }).with(x);
-        int tiles = 0;
+    private void launch(CudaTensor x, List<Part> parts, Blocks blocks) {
+        var kernel = cuda.kernels().of(blocks.variant.kernel).with(x);
         for (int i = 0; i < PARTS; i++) {
             if (i < parts.size()) {
                 var part = parts.get(i);
                 kernel.with(part.y).with(part.w).withOptional(part.onto).withOptional(part.bias)
                         .withOptional(part.low).with(part.table).with(part.entries).with(part.from);
-                tiles += Math.ceilDiv(part.y.columns(), features);
-            } else for (int j = 0; j < 5; j++) kernel.withOptional(Optional.empty());
-            if (i >= parts.size()) kernel.with(0L).with(0).with(0);
+            } else {
+                for (int j = 0; j < 5; j++) kernel.withOptional(Optional.empty());
+                kernel.with(0L).with(0).with(0);
+            }
         }
-        kernel.with(cuda.products().forwardInBf16() ? 1 : 0)
-                .launch(tiles, 1, 1, warps * rowWarps * WARP, sharedBytes(rows, warps));
+        kernel.with(blocks.groups).with(cuda.products().forwardInBf16() ? 1 : 0).launch(blocks.tiles(parts),
+                1, 1, blocks.variant.threads, blocks.variant.sharedBytes(blocks.groups));
     }
 
     // ---- low-rank products ----
@@ -217,8 +228,10 @@ final class FewRows {
                 for (int n : COMPARED) {
                     var part = new Part(own.rows(0, n), w, more ? Optional.of(to.rows(0, n))
                             : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
-                    for (int warps = LEAST_WARPS; warps <= mostWarps(n); warps *= 2) {
-                        launch(rows.rows(0, n), List.of(part), warps);
+                    for (var variant : variants(n)) {
+                        if (variant.mostGroups(cuda.card()) == 0) continue;
+                        launch(rows.rows(0, n), List.of(part), new Blocks(variant,
+                                Math.min(COMPARED_GROUPS, variant.mostGroups(cuda.card()))));
                         different.add(own.rows(0, n), theirs.rows(0, n));
                     }
                 }

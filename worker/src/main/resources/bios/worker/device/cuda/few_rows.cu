@@ -4,8 +4,6 @@
 #include "common.cuh"
 #include "tiles.cuh"
 
-constexpr int SLICE = 128;           // terms of a stage
-constexpr int PIECES = SLICE / 8;    // copies of 16 bytes of a row of a stage
 constexpr int FEATURES = 16;         // of a warp
 constexpr int PARTS = 3;             // weights of one launch
 
@@ -26,20 +24,39 @@ struct Parts {
     Part part[PARTS];
 };
 
-// Piece c of a row of a stage: eight rows of ldmatrix are in different banks.
-__device__ __forceinline__ char* pieceAt(char* rows, int row, int c) {
-    return rows + row * (SLICE * 2) + ((c ^ (row & 7)) << 4);
-}
+// What a thread copies of a stage: the same piece of 16 bytes of every `step`-th row, from a first one. `step`
+// is a multiple of 8, so each of its pieces lies at the same place in its row.
+template<int SLICE> struct Copies {
+    static constexpr int PIECES = SLICE / 8;
+    const char* from;
+    long long jump;
+    int place;
+    int rows;
 
-// Starts to copy terms k0.. of `count` rows from row `first`; zeros beyond the matrix.
-__device__ __forceinline__ void copyStage(char* to, const Matrix& from, int first, int count, int k0) {
-    for (int i = threadIdx.x; i < count * PIECES; i += blockDim.x) {
-        int row = i / PIECES, c = i % PIECES, k = k0 + c * 8;
-        bool inside = first + row < from.rows && k < from.columns;
-        const char* at = inside ? (const char*) halvesAt(from, first + row, k) : from.data;
-        cpAsync16(pieceAt(to, row, c), at, inside ? 16 : 0);
+    // Of `count` rows from row `first`, as far as the matrix goes: results of other rows are not stored.
+    __device__ __forceinline__ Copies(const Matrix& m, int first, int count) {
+        int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
+        from = (const char*) halvesAt(m, first + row, piece * 8);
+        jump = blockDim.x / PIECES * m.stride * 2;
+        place = row * (SLICE * 2) + ((piece ^ (row & 7)) << 4);
+        rows = minimum(count, m.rows - first);
     }
-}
+
+    // Starts to copy the next stage, of which `left` terms are there; zeros beyond them.
+    __device__ __forceinline__ void start(char* stage, int left) {
+        unsigned valid = (int) threadIdx.x % PIECES * 8 < left ? 16 : 0;
+        const char* at = from;
+        char* to = stage + place;
+        int step = blockDim.x / PIECES;
+#pragma unroll 4
+        for (int row = threadIdx.x / PIECES; row < rows; row += step) {
+            cpAsync16(to, at, valid);
+            at += jump;
+            to += step * (SLICE * 2);
+        }
+        from += SLICE * 2;
+    }
+};
 
 // A factor's rows r0..r0 + 16 for this warp's features from `feature0`, as a left operand.
 __device__ __forceinline__ void loadFactor(unsigned (&a)[TERMS][4], const Matrix& factor, int r0, int rank,
@@ -150,14 +167,14 @@ __device__ __forceinline__ void finish(const Part& part, const float (&product)[
     }
 }
 
-// Up to ROWS rows of x. A warp multiplies FEATURES features with one of ROW_WARPS groups of the rows: with
-// few features in a block there are many groups, so that the warps of a multiprocessor hide each other's
-// waiting. STAGES stages of SLICE terms are in shared memory, on their way or in use.
-template<int ROWS, int ROW_WARPS, int STAGES> __device__ __forceinline__ void multiply(const Matrix& x,
-        const Parts& parts, int narrow, char* shared) {
-    constexpr int TILES = ROWS / 8 / ROW_WARPS;
+// Up to ROWS rows of x. A block has `groups` groups of FEATURES features. Each of its warps multiplies one of
+// them with one of ROW_WARPS groups of the rows; warps beyond them only copy. STAGES stages of SLICE terms are
+// in shared memory, on their way or in use.
+template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinline__ void multiply(
+        const Matrix& x, const Parts& parts, int groups, int narrow, char* shared) {
+    constexpr int TILES = ROWS / 8 / ROW_WARPS, ROW_BYTES = SLICE * 2;
     int warp = threadIdx.x / 32 / ROW_WARPS, row0 = threadIdx.x / 32 % ROW_WARPS * (TILES * 8);
-    int lane = threadIdx.x % 32, features = blockDim.x / 32 / ROW_WARPS * FEATURES;
+    int lane = threadIdx.x % 32, features = groups * FEATURES;
     int tile = blockIdx.x, which = 0;
     for (; which < PARTS - 1; which++) {
         int tiles = (parts.part[which].y.columns + features - 1) / features;
@@ -165,20 +182,26 @@ template<int ROWS, int ROW_WARPS, int STAGES> __device__ __forceinline__ void mu
         tile -= tiles;
     }
     const Part& part = parts.part[which];
-    int block0 = tile * features, feature0 = block0 + warp * FEATURES;
-    int stageBytes = (features + ROWS) * SLICE * 2, rowsAt = features * SLICE * 2;
+    int feature0 = tile * features + warp * FEATURES;
+    bool multiplies = warp < groups && row0 < x.rows && feature0 < part.y.columns;
+    int stageBytes = (features + ROWS) * ROW_BYTES, rowsAt = features * ROW_BYTES;
     int slices = (x.columns + SLICE - 1) / SLICE;
+    Copies<SLICE> weights(part.w, tile * features, features), rows(x, 0, ROWS);
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < slices) {
-            copyStage(shared + s * stageBytes, part.w, block0, features, s * SLICE);
-            copyStage(shared + s * stageBytes + rowsAt, x, 0, ROWS, s * SLICE);
+            weights.start(shared + s * stageBytes, x.columns - s * SLICE);
+            rows.start(shared + s * stageBytes + rowsAt, x.columns - s * SLICE);
         }
         cpAsyncCommit();
     }
     float more[TILES][4] = {};
-    if (part.low.data) corrections<TILES>(more, part, feature0, row0);
+    if (multiplies && part.low.data) corrections<TILES>(more, part, feature0, row0);
     float sum[TILES][4] = {};
+    // a lane's row of the weights, and of the rows: those of two tiles, or of one for two products
+    int weightsAt = (warp * FEATURES + lane % 16) * ROW_BYTES, weightsTurn = (lane / 16 ^ lane % 8) << 4;
+    int half = TILES == 1 ? lane / 8 : lane / 8 % 2, turn = (half ^ lane % 8) << 4;
+    int lineAt = rowsAt + (row0 + lane % 8 + (TILES == 1 ? 0 : lane / 16 * 8)) * ROW_BYTES;
     int stage = 0;
     for (int i = 0; i < slices; i++) {
         cpAsyncWait<STAGES - 2>();
@@ -186,28 +209,29 @@ template<int ROWS, int ROW_WARPS, int STAGES> __device__ __forceinline__ void mu
         int next = i + STAGES - 1;
         if (next < slices) {
             char* to = shared + (stage == 0 ? STAGES - 1 : stage - 1) * stageBytes;
-            copyStage(to, part.w, block0, features, next * SLICE);
-            copyStage(to + rowsAt, x, 0, ROWS, next * SLICE);
+            weights.start(to, x.columns - next * SLICE);
+            rows.start(to + rowsAt, x.columns - next * SLICE);
         }
         cpAsyncCommit();
-        char* ws = shared + stage * stageBytes;
-        char* xs = ws + rowsAt;
+        const char* now = shared + stage * stageBytes;
         stage = stage == STAGES - 1 ? 0 : stage + 1;
-        if (row0 >= x.rows) continue;
+        if (!multiplies) continue;
+        unsigned both[4];
 #pragma unroll
         for (int k = 0; k < SLICE / 16; k++) {
+            // pieces 2k and 2k + 1 of the rows, turned by the rows so that eight of them are in all banks
+            int at = k / 4 * 128, turned = k % 4 * 32;
             unsigned a[4];
-            ldmatrix4(a, pieceAt(ws, warp * FEATURES + lane % 16, 2 * k + lane / 16));
+            ldmatrix4(a, now + weightsAt + at + (turned ^ weightsTurn));
             if (TILES == 1) {
-                unsigned b[2];
-                ldmatrix2(b, pieceAt(xs, row0 + lane % 8, 2 * k + lane / 8 % 2));
+                if (k % 2 == 0) ldmatrix4(both, now + lineAt + at + (turned ^ turn));
+                unsigned b[2] = {both[k % 2 * 2], both[k % 2 * 2 + 1]};
                 mmaBf16(sum[0], a, b);
             } else {
 #pragma unroll
                 for (int n = 0; n < TILES; n += 2) {
                     unsigned r[4];
-                    ldmatrix4(r, pieceAt(xs, row0 + n * 8 + lane % 8 + lane / 16 * 8,
-                        2 * k + lane / 8 % 2));
+                    ldmatrix4(r, now + lineAt + n * 8 * ROW_BYTES + at + (turned ^ turn));
                     unsigned left[2] = {r[0], r[1]}, right[2] = {r[2], r[3]};
                     mmaBf16(sum[n], a, left);
                     mmaBf16(sum[(n + 1) % TILES], a, right);
@@ -216,59 +240,60 @@ template<int ROWS, int ROW_WARPS, int STAGES> __device__ __forceinline__ void mu
         }
     }
     cpAsyncWait<0>();
+    if (!multiplies) return;
 #pragma unroll
     for (int n = 0; n < TILES; n++) finish(part, sum[n], more[n], feature0, row0 + n * 8, narrow);
 }
 
-// Grid: tiles of the features of all parts; 32 · ROW_WARPS threads for each 16 features of a tile; shared
-// memory: stages · (features of a tile + ROWS) · 256 bytes. Parts that are not there have no columns;
-// `narrow`: see finish. The name has the rows and, beyond 16, their groups.
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_8(Matrix x, Parts parts,
+// Grid: tiles of `groups` groups of features, of all parts; 512 threads or 384, at least 32 · ROW_WARPS for each
+// group; shared memory: STAGES · (features of a tile + ROWS) · SLICE · 2 bytes. Parts that are not there have
+// no columns; `narrow`: see finish. The name has the rows and the terms of a stage: many for few features.
+extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_256(Matrix x, Parts parts, int groups,
         int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<8, 1, 5>(x, parts, narrow, shared);
+    multiply<8, 1, 256, 4>(x, parts, groups, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_16(Matrix x, Parts parts,
+extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_128(Matrix x, Parts parts, int groups,
         int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<16, 1, 5>(x, parts, narrow, shared);
+    multiply<8, 1, 128, 4>(x, parts, groups, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_32_1(Matrix x, Parts parts,
+extern "C" __global__ void __launch_bounds__(512, 1) few_rows_16_256(Matrix x, Parts parts, int groups,
         int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<32, 1, 4>(x, parts, narrow, shared);
+    multiply<16, 1, 256, 4>(x, parts, groups, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_32_2(Matrix x, Parts parts,
+extern "C" __global__ void __launch_bounds__(512, 1) few_rows_16_128(Matrix x, Parts parts, int groups,
         int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<32, 2, 4>(x, parts, narrow, shared);
+    multiply<16, 1, 128, 4>(x, parts, groups, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_32_4(Matrix x, Parts parts,
+extern "C" __global__ void __launch_bounds__(512, 1) few_rows_32_256(Matrix x, Parts parts, int groups,
         int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<32, 4, 4>(x, parts, narrow, shared);
+    multiply<32, 2, 256, 4>(x, parts, groups, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1) few_rows_64_1(Matrix x, Parts parts,
+extern "C" __global__ void __launch_bounds__(512, 1) few_rows_32_128(Matrix x, Parts parts, int groups,
         int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<64, 1, 4>(x, parts, narrow, shared);
+    multiply<32, 1, 128, 4>(x, parts, groups, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_64_2(Matrix x, Parts parts,
+extern "C" __global__ void __launch_bounds__(512, 1) few_rows_64_256(Matrix x, Parts parts, int groups,
         int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<64, 2, 4>(x, parts, narrow, shared);
+    multiply<64, 2, 256, 4>(x, parts, groups, narrow, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) few_rows_64_4(Matrix x, Parts parts,
+extern "C" __global__ void __launch_bounds__(384, 1) few_rows_64_128(Matrix x, Parts parts, int groups,
         int narrow) {
     DYNAMIC_SHARED(shared);
-    multiply<64, 4, 4>(x, parts, narrow, shared);
+    multiply<64, 1, 128, 3>(x, parts, groups, narrow, shared);
 }
 
 // ---- low-rank products of few rows ----
@@ -302,6 +327,7 @@ __device__ __forceinline__ bool isLastBlock(unsigned* counter) {
 extern "C" __global__ void __launch_bounds__(64) low_rank_rows(Matrix x, Matrix low0, Matrix low1,
         Matrix low2, const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
         float* partial, unsigned* counters) {
+    begin();
     DYNAMIC_SHARED(shared);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     int site = blockIdx.z / SHARES, share = blockIdx.z % SHARES;
@@ -363,6 +389,7 @@ extern "C" __global__ void __launch_bounds__(64) low_rank_rows(Matrix x, Matrix 
 
 // to ← bf16 numbers of many sizes, by their places. One thread for each element, 256 threads.
 extern "C" __global__ void __launch_bounds__(256) scatter_bits(Matrix to, int seed) {
+    begin();
     long long i = blockIdx.x * 256ll + threadIdx.x;
     if (i >= (long long) to.rows * to.columns) return;
     unsigned h = (unsigned) i * 2654435761u + (unsigned) seed * 40503u;
@@ -378,6 +405,7 @@ extern "C" __global__ void __launch_bounds__(256) scatter_bits(Matrix to, int se
 
 // count += elements of the first rows of two F32 matrices whose bits differ. Any grid, 256 threads.
 extern "C" __global__ void __launch_bounds__(256) count_different(Matrix a, Matrix b, u64* count) {
+    begin();
     long long n = (long long) a.rows * a.columns;
     u64 mine = 0;
     for (long long i = blockIdx.x * 256ll + threadIdx.x; i < n; i += gridDim.x * 256ll) {
