@@ -7,6 +7,7 @@ static inline void wgmmaFence() { emu_warp_barrier(~0u); }
 static inline void wgmmaCommit() {}
 template<int NEWEST> static inline void wgmmaWait() { emu_warp_barrier(~0u); }
 template<int N> static inline void sumsBarrier(float (&)[N]) {}
+template<int N> static inline void operandBarrier(unsigned (&)[N][4]) {}
 
 namespace emu {
 // Where a chunk of shared memory lies whose rows are swizzled by 128 bytes.

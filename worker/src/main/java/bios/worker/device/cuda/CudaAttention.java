@@ -59,7 +59,7 @@ final class CudaAttention {
         static final Form MANY_QUERIES = new Form("attention_mma_wide_64", "attention_mma_wide_128",
                 2 * MMA_QUERIES, MMA_BLOCK, 6 * 64, 0);
         static final Form WARPGROUPS = new Form("attention_wgmma_64", "attention_wgmma_128", WIDE_QUERIES,
-                2 * WIDE_QUERIES, WIDE_QUERIES + 4 * WIDE_STREAMED, PIECES_ALIGNMENT);
+                2 * WIDE_QUERIES, WIDE_QUERIES + 5 * WIDE_STREAMED, PIECES_ALIGNMENT);
     }
 
     private final Cuda cuda;

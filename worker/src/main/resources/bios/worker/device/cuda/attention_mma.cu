@@ -228,7 +228,9 @@ template<int D, int M> __device__ void attend(const Attention& call, const Matri
                 for (int h = 0; h < 2; h++)
                     hide(flat(s[m]), h, b * BLOCK, rows.positionOf(row0 + m * 16 + lane / 4 + 8 * h),
                         call.window);
-            softmax[m].weigh(flat(s[m]), flat(sum[m]), scale);
+            float shrink[2];
+            softmax[m].weigh(flat(s[m]), shrink, scale);
+            shrinkSums(flat(sum[m]), shrink);
         }
         cpAsyncWait<1>();
         __syncthreads();

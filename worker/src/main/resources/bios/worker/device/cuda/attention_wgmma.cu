@@ -84,14 +84,17 @@ template<int D, int ROWS, int THREADS, bool BOTH> __device__ __forceinline__ voi
     }
 }
 
-// Starts to copy a block of keys or values of a head.
+// Starts to copy a block of keys or values of a head. A thread's chunks are ROWS apart, in one place of a row.
 template<int D> __device__ __forceinline__ void copyBlock(char* to, const Matrix& from) {
+    constexpr int ROWS = threads(FORWARD) / (D / 8);
+    static_assert(ROWS % 8 == 0, "a row's place of a chunk is that of the row 8 after it");
+    int row = threadIdx.x / (D / 8), c = threadIdx.x % (D / 8);
+    char* at = chunk<BLOCK>(to, row, c);
+    const unsigned short* source = halvesAt(from, row, c * 8);
 #pragma unroll
-    for (int at = threadIdx.x; at < BLOCK * (D / 8); at += threads(FORWARD)) {
-        int row = at / (D / 8), c = at % (D / 8);
-        bool real = row < from.rows;
-        cpAsync16(chunk<BLOCK>(to, row, c), halvesAt(from, real ? row : 0, c * 8), real ? 16 : 0);
-    }
+    for (int i = 0; i < BLOCK; i += ROWS)
+        if (i + ROWS <= BLOCK || row + i < BLOCK)
+            cpAsync16(at + i * PIECE, source + i * from.stride, row + i < from.rows ? 16 : 0);
 }
 
 // s ← the products of a warpgroup's 64 resident rows with those of a stage.
@@ -132,14 +135,8 @@ __device__ __forceinline__ char* aligned(char* shared) {
     return shared + ((1024 - ((unsigned long long) shared & 1023)) & 1023);
 }
 
-// Starts to copy the keys and values of a block.
-template<int D> __device__ __forceinline__ void copyKeysAndValues(char* to, const Attention& call,
-        const Span& span, int block, int kvHead) {
-    copyBlock<D>(to, blockOf(call.keys, call.pages, call.blockTable, call.keyOffset, span, block, kvHead, D));
-    copyBlock<D>(to + BLOCK * D * 2, blockOf(call.values, call.pages, call.blockTable, call.valueOffset, span,
-        block, kvHead, D));
-}
-
+// A step b computes the scores of block b and, while these become weights, the products of the weights of
+// block b - 1 with its values.
 template<int D> __device__ __forceinline__ void attend(const Attention& call, const Matrix& out,
         const Matrix& lse, char* shared) {
     constexpr int BYTES = BLOCK * D * 2;
@@ -151,51 +148,109 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
     Span span = call.spans[tile.span];
     int queries = span.count * group.count;
     char* qs = shared;
-    char* streamed = qs + FORWARD * D * 2;
+    char* keys = qs + FORWARD * D * 2;
+    char* values = keys + 3 * BYTES;
     int own = tile.first + warpgroup * WARPGROUP;           // first query of this warpgroup
-    int last = span.position + group.positionOf(min(tile.first + FORWARD, queries) - 1);
     int from = firstKey(span.position + group.positionOf(tile.first), call.window) / BLOCK;
-    copyQueries<D, FORWARD, threads(FORWARD), false>(qs, qs, call.q, call.q, span, tile.first, group, kvHead);
-    copyKeysAndValues<D>(streamed, call, span, from, kvHead);
-    cpAsyncCommit();
-    float sum[D / 2] = {};
-    Softmax softmax;
-    int lowest = span.position + group.positionOf(min(own, queries - 1));
-    int highest = span.position + group.positionOf(min(own + WARPGROUP, queries) - 1);
-    float scale = call.scale * LOG2E;
-    const char* ownQs = qs + warpgroup * WARPGROUP * PIECE;
-    int stage = 0;
-    for (int b = from; b * BLOCK <= last; b++, stage ^= 2 * BYTES) {
-        const char* ks = streamed + stage;
-        cpAsyncWait<0>();
+    int to = (span.position + group.positionOf(min(tile.first + FORWARD, queries) - 1)) / BLOCK;
+    auto keysOf = [&](int b) { return keys + (b - from) % 3 * BYTES; };
+    auto valuesOf = [&](int b) { return values + (b - from) % 2 * BYTES; };
+    auto copyKeys = [&](int b) {
+        if (b <= to) copyBlock<D>(keysOf(b), blockOf(call.keys, call.pages, call.blockTable, call.keyOffset,
+            span, b, kvHead, D));
+        cpAsyncCommit();
+    };
+    auto copyValues = [&](int b) {
+        if (b <= to) copyBlock<D>(valuesOf(b), blockOf(call.values, call.pages, call.blockTable,
+            call.valueOffset, span, b, kvHead, D));
+        cpAsyncCommit();
+    };
+    // What a step b needs is there, the keys of block b and the values of b - 1, and what it copies to is free:
+    // all threads have awaited the products of the step before.
+    auto await = [] {
+        cpAsyncWait<1>();
         asyncFence();
         __syncthreads();
-        if ((b + 1) * BLOCK <= last)
-            copyKeysAndValues<D>(streamed + (stage ^ 2 * BYTES), call, span, b + 1, kvHead);
-        cpAsyncCommit();
-        int first = b * BLOCK, end = first + BLOCK - 1;
-        if (own >= queries || first > highest || end < firstKey(lowest, call.window)) continue;
-        float s[32];
-        wgmmaFence();
-        scores<D, FORWARD>(s, ownQs, ks);
-        wgmmaCommit();
-        wgmmaWait<0>();
-        sumsBarrier(s);
+    };
+    copyQueries<D, FORWARD, threads(FORWARD), false>(qs, qs, call.q, call.q, span, tile.first, group, kvHead);
+    copyKeys(from);
+    copyKeys(from + 1);
+    // the blocks of which some query of this warpgroup sees keys
+    int lowest = span.position + group.positionOf(min(own, queries - 1));
+    int highest = span.position + group.positionOf(min(own + WARPGROUP, queries) - 1);
+    int begin = own < queries ? firstKey(lowest, call.window) / BLOCK : to + 2;
+    int end = highest / BLOCK;
+    const char* ownQs = qs + warpgroup * WARPGROUP * PIECE;
+    float scale = call.scale * LOG2E;
+    float s[32], sum[D / 2] = {}, shrink[2];
+    unsigned p[STEPS][4];
+    Softmax softmax;
+    auto weigh = [&](int b) {
+        int first = b * BLOCK;
         // only blocks at the ends of a query's range hold keys that it does not see
-        if (end > lowest || first < firstKey(highest, call.window))
+        if (first + BLOCK - 1 > lowest || first < firstKey(highest, call.window))
 #pragma unroll
             for (int h = 0; h < 2; h++)
                 hide(s, h, first, span.position + group.positionOf(min(own + row0 + 8 * h, queries - 1)),
                     call.window);
-        softmax.weigh(s, sum, scale);
-        unsigned p[STEPS][4];
-        pack(p, s);
-        sumsBarrier(sum);
+        softmax.weigh(s, shrink, scale);
+    };
+    int b = from;
+    for (; b < begin; b++) {
+        await();
+        copyValues(b);
+        copyKeys(b + 2);
+    }
+    if (begin <= to) {
+        await();
         wgmmaFence();
-        addProducts<D>(sum, p, ks + BYTES);
+        scores<D, FORWARD>(s, ownQs, keysOf(b));
         wgmmaCommit();
+        copyValues(b);
+        wgmmaWait<0>();
+        sumsBarrier(s);
+        weigh(b);
+        copyKeys(b + 2);
+        pack(p, s);
+    }
+    for (b++; b <= end; b++) {
+        await();
+        sumsBarrier(sum);
+        operandBarrier(p);
+        wgmmaFence();
+        scores<D, FORWARD>(s, ownQs, keysOf(b));
+        wgmmaCommit();
+        addProducts<D>(sum, p, valuesOf(b - 1));
+        wgmmaCommit();
+        copyValues(b);
+        wgmmaWait<1>();
+        sumsBarrier(s);
+        // in flight: sum and p. The branch of the copy keeps the next wait behind these exponentials
+        weigh(b);
+        sumsBarrier(s);
+        copyKeys(b + 2);
         wgmmaWait<0>();
         sumsBarrier(sum);
+        operandBarrier(p);
+        shrinkSums(sum, shrink);
+        pack(p, s);
+    }
+    if (begin <= to) {
+        await();
+        sumsBarrier(sum);
+        operandBarrier(p);
+        wgmmaFence();
+        addProducts<D>(sum, p, valuesOf(b - 1));
+        wgmmaCommit();
+        copyValues(b);
+        copyKeys(b + 2);
+        wgmmaWait<0>();
+        sumsBarrier(sum);
+    }
+    for (b++; b <= to + 1; b++) {
+        await();
+        copyValues(b);
+        copyKeys(b + 2);
     }
     cpAsyncWait<0>();
 #pragma unroll
@@ -210,8 +265,8 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
     }
 }
 
-// Grid: tiles of FORWARD queries times key heads; 384 threads; shared memory: FORWARD + 4·STREAMED rows and
-// 1 KiB. Nothing orders the warpgroups of a stage: one may weigh while the others multiply.
+// Grid: tiles of FORWARD queries times key heads; 384 threads; shared memory: FORWARD + 5·STREAMED rows and
+// 1 KiB.
 extern "C" __global__ void __launch_bounds__(384) attention_wgmma_64(Matrix out, Matrix lse, Matrix q,
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,

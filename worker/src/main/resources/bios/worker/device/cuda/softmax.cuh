@@ -58,9 +58,8 @@ struct Softmax {
 
     __device__ __forceinline__ Softmax() : most{-INFINITE, -INFINITE}, total{0, 0} {}
 
-    // A block's scores become weights; sums of earlier blocks shrink to the new maximum.
-    template<int N> __device__ __forceinline__ void weigh(float (&s)[BLOCK / 2], float (&sum)[N],
-            float scale) {
+    // A block's scores become weights; `shrink` is what takes the sums of earlier blocks to the new maximum.
+    __device__ __forceinline__ void weigh(float (&s)[BLOCK / 2], float (&shrink)[2], float scale) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             float top = most[h];
@@ -74,7 +73,7 @@ struct Softmax {
                 }
             top = quadMax(top);
             float base = top == -INFINITE ? 0 : top;
-            float shrink = exp2Fast(most[h] - base);
+            shrink[h] = exp2Fast(most[h] - base);
             float more = 0;
 #pragma unroll
             for (int n = 0; n < BLOCK / 8; n++)
@@ -84,13 +83,8 @@ struct Softmax {
                     s[4 * n + 2 * h + i] = p;
                     more += p;
                 }
-            total[h] = __fmaf_rn(total[h], shrink, more);
+            total[h] = __fmaf_rn(total[h], shrink[h], more);
             most[h] = top;
-#pragma unroll
-            for (int n = 0; n < N / 4; n++) {
-                sum[4 * n + 2 * h] *= shrink;
-                sum[4 * n + 2 * h + 1] *= shrink;
-            }
         }
     }
 
@@ -104,3 +98,9 @@ struct Softmax {
         return (most[half] + log2f(all)) / LOG2E;
     }
 };
+
+// Sums of a lane's two rows shrink to a new maximum.
+template<int N> __device__ __forceinline__ void shrinkSums(float (&sum)[N], const float (&shrink)[2]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) sum[i] *= shrink[i / 2 % 2];
+}

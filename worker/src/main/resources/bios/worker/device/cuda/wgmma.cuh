@@ -33,6 +33,13 @@ template<int N> __device__ __forceinline__ void sumsBarrier(float (&sums)[N]) {
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(sums[i]) :: "memory");
 }
 
+// The same of a left operand in registers, which a product reads until it is awaited.
+template<int N> __device__ __forceinline__ void operandBarrier(unsigned (&a)[N][4]) {
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]) :: "memory");
+}
+
 // What the instruction calls a descriptor: swizzle of 128 bytes, `stride` bytes between groups of 8 rows,
 // `leading` bytes between pieces of 64 columns.
 __device__ __forceinline__ unsigned long long wgmmaDescriptor(const void* shared, unsigned leading,
