@@ -98,6 +98,9 @@ final class FewRows {
     /// Address of counters that are 0 between launches.
     private long counters;
     private Thread thread;
+    /// What was multiplied by the last `low_rank_rows`, and the number of launches then.
+    private CudaTensor lowRankOf;
+    private long lowRankLaunch;
 
     FewRows(Cuda cuda, CublasLt library) {
         this.cuda = cuda;
@@ -146,6 +149,8 @@ final class FewRows {
     }
 
     private void launch(CudaTensor x, List<Part> parts, Blocks blocks) {
+        // behind its low-rank products, for which x was complete, x need not be waited for
+        boolean early = x.equals(lowRankOf) && cuda.kernels().launches() == lowRankLaunch;
         var kernel = cuda.kernels().of(blocks.variant.kernel).with(x);
         for (int i = 0; i < PARTS; i++) {
             if (i < parts.size()) {
@@ -157,8 +162,9 @@ final class FewRows {
                 kernel.with(0L).with(0).with(0);
             }
         }
-        kernel.with(blocks.groups).with(cuda.products().forwardInBf16() ? 1 : 0).launch(blocks.tiles(parts),
-                1, 1, blocks.variant.threads, blocks.variant.sharedBytes(blocks.groups));
+        kernel.with(blocks.groups).with(cuda.products().forwardInBf16() ? 1 : 0).with(early ? 1 : 0)
+                .launch(blocks.tiles(parts), 1, 1, blocks.variant.threads,
+                        blocks.variant.sharedBytes(blocks.groups));
     }
 
     // ---- low-rank products ----
@@ -183,6 +189,8 @@ final class FewRows {
             kernel.with(slots.entries()).with(slots.from()).with(partial).with(counters)
                     .launch(tiles, ranks, sites.size() * SHARES, LOW_BLOCK, shared);
         }
+        lowRankOf = x;
+        lowRankLaunch = cuda.kernels().launches();
         return true;
     }
 

@@ -271,6 +271,7 @@ extern "C" __global__ void __launch_bounds__(384) attention_wgmma_64(Matrix out,
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     attend<64>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, aligned(shared));
@@ -280,6 +281,7 @@ extern "C" __global__ void __launch_bounds__(384) attention_wgmma_128(Matrix out
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     attend<128>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, aligned(shared));
@@ -380,6 +382,7 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queries_64(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     gradientOfQueries<64>({dout, lse, delta, q, keys, values, spans, tiles, heads, kvHeads, window, scale},
         dq, aligned(shared));
@@ -388,6 +391,7 @@ extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queri
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queries_128(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     gradientOfQueries<128>({dout, lse, delta, q, keys, values, spans, tiles, heads, kvHeads, window, scale},
         dq, aligned(shared));
@@ -510,6 +514,7 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_keys_64(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     gradientOfKeys<64>({dout, lse, delta, q, keys, values, spans, tiles, heads, kvHeads, window, scale}, dk,
         dv, aligned(shared));
@@ -518,6 +523,7 @@ extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_keys_
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_keys_128(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    begin();
     DYNAMIC_SHARED(shared);
     gradientOfKeys<128>({dout, lse, delta, q, keys, values, spans, tiles, heads, kvHeads, window, scale}, dk,
         dv, aligned(shared));

@@ -171,7 +171,7 @@ __device__ __forceinline__ void finish(const Part& part, const float (&product)[
 // them with one of ROW_WARPS groups of the rows; warps beyond them only copy. STAGES stages of SLICE terms are
 // in shared memory, on their way or in use.
 template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinline__ void multiply(
-        const Matrix& x, const Parts& parts, int groups, int narrow, char* shared) {
+        const Matrix& x, const Parts& parts, int groups, int narrow, int early, char* shared) {
     constexpr int TILES = ROWS / 8 / ROW_WARPS, ROW_BYTES = SLICE * 2;
     int warp = threadIdx.x / 32 / ROW_WARPS, row0 = threadIdx.x / 32 % ROW_WARPS * (TILES * 8);
     int lane = threadIdx.x % 32, features = groups * FEATURES;
@@ -187,16 +187,16 @@ template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinlin
     int stageBytes = (features + ROWS) * ROW_BYTES, rowsAt = features * ROW_BYTES;
     int slices = (x.columns + SLICE - 1) / SLICE;
     Copies<SLICE> weights(part.w, tile * features, features), rows(x, 0, ROWS);
+    // no kernel writes weights: they are on their way before the kernel before this one has ended
+#pragma unroll
+    for (int s = 0; s < STAGES - 1; s++)
+        if (s < slices) weights.start(shared + s * stageBytes, x.columns - s * SLICE);
+    if (!early) awaitPrevious();
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
-        if (s < slices) {
-            weights.start(shared + s * stageBytes, x.columns - s * SLICE);
-            rows.start(shared + s * stageBytes + rowsAt, x.columns - s * SLICE);
-        }
+        if (s < slices) rows.start(shared + s * stageBytes + rowsAt, x.columns - s * SLICE);
         cpAsyncCommit();
     }
-    float more[TILES][4] = {};
-    if (multiplies && part.low.data) corrections<TILES>(more, part, feature0, row0);
     float sum[TILES][4] = {};
     // a lane's row of the weights, and of the rows: those of two tiles, or of one for two products
     int weightsAt = (warp * FEATURES + lane % 16) * ROW_BYTES, weightsTurn = (lane / 16 ^ lane % 8) << 4;
@@ -240,60 +240,65 @@ template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinlin
         }
     }
     cpAsyncWait<0>();
+    if (early) awaitPrevious();
+    launchDependents();
     if (!multiplies) return;
+    float more[TILES][4] = {};
+    if (part.low.data) corrections<TILES>(more, part, feature0, row0);
 #pragma unroll
     for (int n = 0; n < TILES; n++) finish(part, sum[n], more[n], feature0, row0 + n * 8, narrow);
 }
 
 // Grid: tiles of `groups` groups of features, of all parts; 512 threads or 384, at least 32 · ROW_WARPS for each
 // group; shared memory: STAGES · (features of a tile + ROWS) · SLICE · 2 bytes. Parts that are not there have
-// no columns; `narrow`: see finish. The name has the rows and the terms of a stage: many for few features.
+// no columns; `narrow`: see finish; `early`: whether x was complete when the kernel before this one began. The name
+// has the rows and the terms of a stage: many for few features.
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_256(Matrix x, Parts parts, int groups,
-        int narrow) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<8, 1, 256, 4>(x, parts, groups, narrow, shared);
+    multiply<8, 1, 256, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_128(Matrix x, Parts parts, int groups,
-        int narrow) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<8, 1, 128, 4>(x, parts, groups, narrow, shared);
+    multiply<8, 1, 128, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_16_256(Matrix x, Parts parts, int groups,
-        int narrow) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<16, 1, 256, 4>(x, parts, groups, narrow, shared);
+    multiply<16, 1, 256, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_16_128(Matrix x, Parts parts, int groups,
-        int narrow) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<16, 1, 128, 4>(x, parts, groups, narrow, shared);
+    multiply<16, 1, 128, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_32_256(Matrix x, Parts parts, int groups,
-        int narrow) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<32, 2, 256, 4>(x, parts, groups, narrow, shared);
+    multiply<32, 2, 256, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_32_128(Matrix x, Parts parts, int groups,
-        int narrow) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<32, 1, 128, 4>(x, parts, groups, narrow, shared);
+    multiply<32, 1, 128, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_64_256(Matrix x, Parts parts, int groups,
-        int narrow) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<64, 2, 256, 4>(x, parts, groups, narrow, shared);
+    multiply<64, 2, 256, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) few_rows_64_128(Matrix x, Parts parts, int groups,
-        int narrow) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<64, 1, 128, 3>(x, parts, groups, narrow, shared);
+    multiply<64, 1, 128, 3>(x, parts, groups, narrow, early, shared);
 }
 
 // ---- low-rank products of few rows ----

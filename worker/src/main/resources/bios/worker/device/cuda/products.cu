@@ -12,6 +12,7 @@ constexpr int WARPS = 8;
 // y ← x·wᵀ, or x·w if `backward`, + onto. Grid: tiles of columns, tiles of rows; 256 threads.
 extern "C" __global__ void __launch_bounds__(256) product(Matrix y, Matrix x, Matrix w, Matrix onto,
         int backward) {
+    begin();
     __shared__ float xs[SLICE][TILE + 4];
     __shared__ float ws[SLICE][TILE + 4];
     int tid = threadIdx.x;
@@ -58,6 +59,7 @@ extern "C" __global__ void __launch_bounds__(256) product(Matrix y, Matrix x, Ma
 
 // high ← x rounded to bf16, low (if there is one) ← the remainder rounded. Grid: rows, tiles of 1024 columns.
 extern "C" __global__ void __launch_bounds__(256) split_rows(Matrix high, Matrix low, Matrix x) {
+    begin();
     int row = blockIdx.x, column = (blockIdx.y * 256 + threadIdx.x) * 4;
     if (column >= x.columns) return;
     float v[4], rest[4];
@@ -71,6 +73,7 @@ extern "C" __global__ void __launch_bounds__(256) split_rows(Matrix high, Matrix
 // to ← the numbers that a bf16 weight multiplies in place of x: rounded, or split in two. Grid: rows, tiles
 // of 1024 columns.
 extern "C" __global__ void __launch_bounds__(256) operand_rows(Matrix to, Matrix x, int split) {
+    begin();
     int row = blockIdx.x, column = (blockIdx.y * 256 + threadIdx.x) * 4;
     if (column >= x.columns) return;
     float v[4];
@@ -118,6 +121,7 @@ __device__ __forceinline__ void finishTile(const Matrix& y, float (&product)[4][
 // or onto. Grid: tiles of columns, tiles of slots and gaps; 256 threads.
 extern "C" __global__ void __launch_bounds__(256) finish_product(Matrix y, Matrix product, Matrix onto,
         Matrix bias, Matrix low, const SlotSite* slots, int n, int from, int backward) {
+    begin();
     __shared__ float ls[SLICE][TILE + 4];
     __shared__ float fs[SLICE][TILE + 4];
     int tid = threadIdx.x;
@@ -168,6 +172,7 @@ __device__ __forceinline__ float total(const float* partial, int size, int at) {
 extern "C" __global__ void __launch_bounds__(256) low_rank(Matrix x, Matrix low0, Matrix low1, Matrix low2,
         const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
         int backward) {
+    begin();
     __shared__ __align__(16) float shared[WARPS * (TILE * (SLICE + 1) + SLICE * RANKS)];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
@@ -249,6 +254,7 @@ template<int FEATURES> __device__ __forceinline__ void addGradient(const float* 
 // of ranks; 256 threads.
 extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, Matrix thin, int second,
         const SlotSite* slots, int n, int from) {
+    begin();
     __shared__ __align__(16) float shared[WARPS * (SLICE * TILE + SLICE * RANKS)];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const SlotSite& slot = slots[blockIdx.y];
@@ -365,6 +371,7 @@ template<bool FLOATS> __device__ __forceinline__ void lowRankSums(float (&sum)[C
 extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix low0, Matrix low1,
         Matrix low2, const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
         int backward) {
+    begin();
     __shared__ __align__(16) float shared[WARPS * CORE_TILE * RANKS];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
@@ -499,6 +506,7 @@ template<bool FLOATS> __device__ __forceinline__ void gradientSums(float (&sum)[
 // features]. Grid: tiles of features, slots, tiles of ranks; 256 threads.
 extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wide, Matrix thin, int second,
         const SlotSite* slots, int n, int from) {
+    begin();
     __shared__ __align__(128) char shared[WARPS * STAGES * CORE_ROWS * CORE_TILE * 2];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const SlotSite& slot = slots[blockIdx.y];
@@ -578,6 +586,7 @@ template<bool LOWS, bool FACTORS> __device__ __forceinline__ void corrections(fl
 // finish_product on tensor cores: a warp has 16 rows and 32 columns of a tile.
 extern "C" __global__ void __launch_bounds__(256) finish_product_mma(Matrix y, Matrix product, Matrix onto,
         Matrix bias, Matrix low, const SlotSite* slots, int n, int from, int backward) {
+    begin();
     __shared__ __align__(16) float sums[TILE][TILE + 4];
     int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, group = lane / 4, quad = lane % 4;
     int row0 = warp % 4 * 16, column0 = blockIdx.x * TILE, half = warp / 4 * 32;
