@@ -32,9 +32,10 @@ template<int SLICE> struct Copies {
     long long jump;
     int place;
     int rows;
+    int count;
 
-    // Of `count` rows from row `first`, as far as the matrix goes: results of other rows are not stored.
-    __device__ __forceinline__ Copies(const Matrix& m, int first, int count) {
+    // Of `count` rows from row `first`, as far as the matrix goes.
+    __device__ __forceinline__ Copies(const Matrix& m, int first, int count) : count(count) {
         int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
         from = (const char*) halvesAt(m, first + row, piece * 8);
         jump = blockDim.x / PIECES * m.stride * 2;
@@ -55,6 +56,14 @@ template<int SLICE> struct Copies {
             to += step * (SLICE * 2);
         }
         from += SLICE * 2;
+    }
+
+    // Zeros in a stage for the rows that the matrix does not have.
+    __device__ __forceinline__ void clear(char* stage) const {
+        int step = blockDim.x / PIECES;
+        for (int i = 0; (int) threadIdx.x / PIECES + i * step < count; i++)
+            if ((int) threadIdx.x / PIECES + i * step >= rows)
+                *(Quad*) (stage + place + i * step * (SLICE * 2)) = {0, 0, 0, 0};
     }
 };
 
@@ -196,6 +205,11 @@ template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinlin
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < slices) rows.start(shared + s * stageBytes + rowsAt, x.columns - s * SLICE);
         cpAsyncCommit();
+    }
+#pragma unroll 1
+    for (int s = 0; s < STAGES; s++) {
+        weights.clear(shared + s * stageBytes);
+        rows.clear(shared + s * stageBytes + rowsAt);
     }
     float sum[TILES][4] = {};
     // a lane's row of the weights, and of the rows: those of two tiles, or of one for two products
