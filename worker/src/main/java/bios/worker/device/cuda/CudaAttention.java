@@ -302,11 +302,12 @@ final class CudaAttention {
         int row = 2 * shape.headDim();
         String suffix = suffix(shape);
         if (cuda.card().warpgroups()) {
-            int bytes = (2 * RESIDENT + 4 * WIDE_STREAMED) * row + 4 * 4 * WIDE_STREAMED + PIECES_ALIGNMENT;
             backward("attention_wgmma_backward_queries" + suffix, ofQueries, sequences,
-                    sequences.tiles(RESIDENT, shape.heads() / shape.kvHeads()), shape, BLOCK, bytes);
+                    sequences.tiles(RESIDENT, shape.heads() / shape.kvHeads()), shape, BLOCK,
+                    (2 * RESIDENT + 5 * WIDE_STREAMED) * row + PIECES_ALIGNMENT);
             backward("attention_wgmma_backward_keys" + suffix, ofKeys, sequences,
-                    sequences.tilesOfKeys(RESIDENT), shape, BLOCK, bytes);
+                    sequences.tilesOfKeys(RESIDENT), shape, BLOCK,
+                    (2 * RESIDENT + 8 * WIDE_STREAMED) * row + 4 * 8 * WIDE_STREAMED + PIECES_ALIGNMENT);
             return;
         }
         backward("attention_mma_backward_queries" + suffix, ofQueries, sequences,

@@ -135,6 +135,13 @@ __device__ __forceinline__ char* aligned(char* shared) {
     return shared + ((1024 - ((unsigned long long) shared & 1023)) & 1023);
 }
 
+// Waits for all copies but the NEWEST groups, and for all threads of the block.
+template<int NEWEST> __device__ __forceinline__ void awaitStage() {
+    cpAsyncWait<NEWEST>();
+    asyncFence();
+    __syncthreads();
+}
+
 // A step b computes the scores of block b and, while these become weights, the products of the weights of
 // block b - 1 with its values.
 template<int D> __device__ __forceinline__ void attend(const Attention& call, const Matrix& out,
@@ -165,13 +172,6 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
             call.valueOffset, span, b, kvHead, D));
         cpAsyncCommit();
     };
-    // What a step b needs is there, the keys of block b and the values of b - 1, and what it copies to is free:
-    // all threads have awaited the products of the step before.
-    auto await = [] {
-        cpAsyncWait<1>();
-        asyncFence();
-        __syncthreads();
-    };
     copyQueries<D, FORWARD, threads(FORWARD), false>(qs, qs, call.q, call.q, span, tile.first, group, kvHead);
     copyKeys(from);
     copyKeys(from + 1);
@@ -197,12 +197,12 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
     };
     int b = from;
     for (; b < begin; b++) {
-        await();
+        awaitStage<1>();
         copyValues(b);
         copyKeys(b + 2);
     }
     if (begin <= to) {
-        await();
+        awaitStage<1>();
         wgmmaFence();
         scores<D, FORWARD>(s, ownQs, keysOf(b));
         wgmmaCommit();
@@ -214,7 +214,7 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
         pack(p, s);
     }
     for (b++; b <= end; b++) {
-        await();
+        awaitStage<1>();
         sumsBarrier(sum);
         operandBarrier(p);
         wgmmaFence();
@@ -236,7 +236,7 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
         pack(p, s);
     }
     if (begin <= to) {
-        await();
+        awaitStage<1>();
         sumsBarrier(sum);
         operandBarrier(p);
         wgmmaFence();
@@ -248,7 +248,7 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
         sumsBarrier(sum);
     }
     for (b++; b <= to + 1; b++) {
-        await();
+        awaitStage<1>();
         copyValues(b);
         copyKeys(b + 2);
     }
@@ -287,6 +287,11 @@ extern "C" __global__ void __launch_bounds__(384) attention_wgmma_128(Matrix out
         window, scale}, out, lse, aligned(shared));
 }
 
+// Whether a query attends to a key.
+__device__ __forceinline__ bool sees(int query, int key, int window) {
+    return (unsigned) (query - key) < (window > 0 ? (unsigned) window : 0x80000000u);
+}
+
 template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& call, const Matrix& dq,
         char* shared) {
     constexpr int BYTES = STREAMED * D * 2;
@@ -299,15 +304,23 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     int queries = span.count * group.count;
     char* qs = shared;
     char* dos = qs + RESIDENT * D * 2;
-    char* streamed = dos + RESIDENT * D * 2;
+    char* keys = dos + RESIDENT * D * 2;
+    char* values = keys + 3 * BYTES;
     int own = tile.first + warpgroup * WARPGROUP;           // first query of this warpgroup
-    int last = group.positionOf(min(tile.first + RESIDENT, queries) - 1);
     int from = firstKey(group.positionOf(tile.first), call.window) / STREAMED;
+    int to = group.positionOf(min(tile.first + RESIDENT, queries) - 1) / STREAMED;
+    auto keysOf = [&](int b) { return keys + (b - from) % 3 * BYTES; };
+    auto valuesOf = [&](int b) { return values + (b - from) % 2 * BYTES; };
+    auto copyBlock = [&](int b) {
+        if (b <= to) copyKeys<D, STREAMED>(keysOf(b), valuesOf(b), call.keys, call.values, span, b * STREAMED,
+            kvHead);
+        cpAsyncCommit();
+    };
     copyQueries<D, RESIDENT, threads(RESIDENT), true>(qs, dos, call.q, call.dout, span, tile.first, group,
         kvHead);
-    copyKeys<D, STREAMED>(streamed, streamed + BYTES, call.keys, call.values, span, from * STREAMED, kvHead);
-    cpAsyncCommit();
+    copyBlock(from);
     float sum[D / 2] = {};
+    unsigned ds[STEPS][4] = {};
     float logarithm[2], shift[2];
     int position[2];
 #pragma unroll
@@ -318,55 +331,58 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
         logarithm[h] = *floatsAt(call.lse, span.row + position[h], head) * LOG2E;
         shift[h] = *floatsAt(call.delta, span.row + position[h], head);
     }
+    // the blocks of which some query of this warpgroup sees keys
     int lowest = group.positionOf(min(own, queries - 1));
     int highest = group.positionOf(min(own + WARPGROUP, queries) - 1);
+    int begin = own < queries ? firstKey(lowest, call.window) / STREAMED : to + 1;
+    int end = highest / STREAMED;
     float scale = call.scale * LOG2E;
     const char* ownQs = qs + warpgroup * WARPGROUP * PIECE;
     const char* ownDos = dos + warpgroup * WARPGROUP * PIECE;
-    for (int b = from; b * STREAMED <= last; b++) {
-        char* ks = streamed + (b - from) % 2 * 2 * BYTES;
-        char* vs = ks + BYTES;
-        cpAsyncWait<0>();
-        asyncFence();
-        __syncthreads();
-        if ((b + 1) * STREAMED <= last) {
-            char* next = streamed + (b + 1 - from) % 2 * 2 * BYTES;
-            copyKeys<D, STREAMED>(next, next + BYTES, call.keys, call.values, span, (b + 1) * STREAMED,
-                kvHead);
-        }
-        cpAsyncCommit();
-        int first = b * STREAMED, end = first + STREAMED - 1;
-        if (own >= queries || first > highest || end < firstKey(lowest, call.window)) continue;
+    int b = from;
+    for (; b < begin; b++) {
+        awaitStage<0>();
+        copyBlock(b + 1);
+    }
+    for (; b <= end; b++) {
+        // in flight: sum, by the ds and the keys of the block before
+        awaitStage<0>();
         float s[32], dp[32];
         wgmmaFence();
-        scores<D, RESIDENT>(s, ownQs, ks);
+        scores<D, RESIDENT>(s, ownQs, keysOf(b));
         wgmmaCommit();
-        scores<D, RESIDENT>(dp, ownDos, vs);
+        scores<D, RESIDENT>(dp, ownDos, valuesOf(b));
         wgmmaCommit();
+        copyBlock(b + 1);
         wgmmaWait<1>();
         sumsBarrier(s);
+        sumsBarrier(sum);
+        operandBarrier(ds);
 #pragma unroll
         for (int i = 0; i < 32; i++) s[i] = exp2Fast(s[i] * scale - logarithm[i / 2 % 2]);
         // only blocks at the ends of a query's range hold keys that it does not see
-        if (end > lowest || first < firstKey(highest, call.window)) {
+        int first = b * STREAMED;
+        if (first + STREAMED - 1 > lowest || first < firstKey(highest, call.window)) {
 #pragma unroll
-            for (int i = 0; i < 32; i++) {
-                int key = first + i / 4 * 8 + lane % 4 * 2 + i % 2, h = i / 2 % 2;
-                if (key > position[h] || key < firstKey(position[h], call.window)) s[i] = 0;
-            }
+            for (int i = 0; i < 32; i++)
+                if (!sees(position[i / 2 % 2], first + i / 4 * 8 + lane % 4 * 2 + i % 2, call.window)) s[i] = 0;
         }
         wgmmaWait<0>();
         sumsBarrier(dp);
 #pragma unroll
         for (int i = 0; i < 32; i++) s[i] *= dp[i] - shift[i / 2 % 2];
-        unsigned ds[STEPS][4];
         pack(ds, s);
         sumsBarrier(sum);
+        operandBarrier(ds);
         wgmmaFence();
-        addProducts<D>(sum, ds, ks);
+        addProducts<D>(sum, ds, keysOf(b));
         wgmmaCommit();
-        wgmmaWait<0>();
-        sumsBarrier(sum);
+    }
+    wgmmaWait<0>();
+    sumsBarrier(sum);
+    for (; b <= to; b++) {
+        awaitStage<0>();
+        copyBlock(b + 1);
     }
     cpAsyncWait<0>();
 #pragma unroll
@@ -377,7 +393,7 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     }
 }
 
-// Grid: tiles of RESIDENT queries times key heads; 256 threads; shared memory: 2·RESIDENT + 4·STREAMED
+// Grid: tiles of RESIDENT queries times key heads; 256 threads; shared memory: 2·RESIDENT + 5·STREAMED
 // rows and 1 KiB.
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queries_64(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
@@ -398,8 +414,8 @@ extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queri
 }
 
 // Starts to copy STREAMED queries, their gradients, logarithms and shifts.
-template<int D> __device__ __forceinline__ void copyStage(const Call& call, const Span& span, int first,
-        const Group& group, int kvHead, char* to, float* numbers) {
+template<int D> __device__ __forceinline__ void copyQueriesAndNumbers(const Call& call, const Span& span,
+        int first, const Group& group, int kvHead, char* to, float* numbers) {
     copyQueries<D, STREAMED, threads(RESIDENT), true>(to, to + STREAMED * D * 2, call.q, call.dout, span,
         first, group, kvHead);
     if (threadIdx.x < 2 * STREAMED) {
@@ -410,7 +426,6 @@ template<int D> __device__ __forceinline__ void copyStage(const Call& call, cons
         cpAsync4(numbers + threadIdx.x, floatsAt(threadIdx.x < STREAMED ? call.lse : call.delta, row, head),
             real ? 4 : 0);
     }
-    cpAsyncCommit();
 }
 
 template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call, const Matrix& dk,
@@ -425,32 +440,42 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
     char* ks = shared;
     char* vs = ks + RESIDENT * D * 2;
     char* streamed = vs + RESIDENT * D * 2;
-    float* numbers = (float*) (streamed + 4 * BYTES);
+    float* numbers = (float*) (streamed + 4 * 2 * BYTES);
     // queries from the first key's position to the last that sees the last key
     int end = span.count;
     if (call.window > 0) end = min(end, tile.first + RESIDENT - 1 + call.window);
     int begin = tile.first * group.count, stop = end * group.count;
+    auto copyStage = [&](int first) {
+        int stage = (first - begin) / STREAMED % 4;
+        if (first < stop) copyQueriesAndNumbers<D>(call, span, first, group, kvHead,
+            streamed + stage * 2 * BYTES, numbers + stage * 2 * STREAMED);
+        cpAsyncCommit();
+    };
     copyKeys<D, RESIDENT>(ks, vs, call.keys, call.values, span, tile.first, kvHead);
-    copyStage<D>(call, span, begin, group, kvHead, streamed, numbers);
+    copyStage(begin);
+    copyStage(begin + STREAMED);
     float sumK[D / 2] = {}, sumV[D / 2] = {};
+    unsigned p[STEPS][4] = {}, ds[STEPS][4] = {};
     float scale = call.scale * LOG2E;
     int own = tile.first + warpgroup * WARPGROUP;           // first key of this warpgroup
+    // the queries that see some of its keys
+    int ownBegin = min(own * group.count, stop), ownStop = stop;
+    if (call.window > 0) ownStop = min(stop, (own + WARPGROUP - 1 + call.window) * group.count);
     const char* ownKs = ks + warpgroup * WARPGROUP * PIECE;
     const char* ownVs = vs + warpgroup * WARPGROUP * PIECE;
-    for (int first = begin; first < stop; first += STREAMED) {
-        int now = (first - begin) / STREAMED % 2;
-        cpAsyncWait<0>();
-        asyncFence();
-        __syncthreads();
-        if (first + STREAMED < stop) copyStage<D>(call, span, first + STREAMED, group, kvHead,
-            streamed + (now ^ 1) * 2 * BYTES, numbers + (now ^ 1) * 2 * STREAMED);
-        const char* qs = streamed + now * 2 * BYTES;
+    int first = begin;
+    for (; first < ownBegin; first += STREAMED) {
+        awaitStage<1>();
+        copyStage(first + 2 * STREAMED);
+    }
+    for (; first < ownStop; first += STREAMED) {
+        // in flight: sumV and sumK, by the p, ds and queries of the stage before
+        awaitStage<1>();
+        int stage = (first - begin) / STREAMED % 4;
+        const char* qs = streamed + stage * 2 * BYTES;
         const char* dos = qs + BYTES;
-        const float* logarithms = numbers + now * 2 * STREAMED + lane % 4 * 2;
+        const float* logarithms = numbers + stage * 2 * STREAMED + lane % 4 * 2;
         const float* shifts = logarithms + STREAMED;
-        int lowest = group.positionOf(first), highest = group.positionOf(min(first + STREAMED, stop) - 1);
-        if (own >= span.count || highest < own || firstKey(lowest, call.window) > own + WARPGROUP - 1)
-            continue;
         float s[32], dp[32];
         wgmmaFence();
         scores<D, RESIDENT>(s, ownKs, qs);
@@ -459,6 +484,10 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
         wgmmaCommit();
         wgmmaWait<1>();
         sumsBarrier(s);
+        sumsBarrier(sumV);
+        sumsBarrier(sumK);
+        operandBarrier(p);
+        operandBarrier(ds);
         // queries and keys after the last are zeros, or their sums are not stored
 #pragma unroll
         for (int n = 0; n < 8; n++) {
@@ -467,17 +496,17 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
             for (int i = 0; i < 4; i++)
                 s[4 * n + i] = exp2Fast(s[4 * n + i] * scale - (i % 2 ? logarithm.y : logarithm.x) * LOG2E);
         }
+        int lowest = group.positionOf(first), highest = group.positionOf(min(first + STREAMED, stop) - 1);
         if (lowest < own + WARPGROUP - 1 || firstKey(highest, call.window) > own) {
 #pragma unroll
             for (int i = 0; i < 32; i++) {
                 int position = group.positionOf(first + i / 4 * 8 + lane % 4 * 2 + i % 2);
-                int key = own + row0 + i / 2 % 2 * 8;
-                if (key > position || key < firstKey(position, call.window)) s[i] = 0;
+                if (!sees(position, own + row0 + i / 2 % 2 * 8, call.window)) s[i] = 0;
             }
         }
-        unsigned p[STEPS][4];
         pack(p, s);
         sumsBarrier(sumV);
+        operandBarrier(p);
         wgmmaFence();
         addProducts<D>(sumV, p, dos);
         wgmmaCommit();
@@ -489,15 +518,20 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
 #pragma unroll
             for (int i = 0; i < 4; i++) s[4 * n + i] *= dp[4 * n + i] - (i % 2 ? shift.y : shift.x);
         }
-        unsigned ds[STEPS][4];
         pack(ds, s);
         sumsBarrier(sumK);
+        operandBarrier(ds);
         wgmmaFence();
         addProducts<D>(sumK, ds, qs);
         wgmmaCommit();
-        wgmmaWait<0>();
-        sumsBarrier(sumV);
-        sumsBarrier(sumK);
+        copyStage(first + 2 * STREAMED);
+    }
+    wgmmaWait<0>();
+    sumsBarrier(sumV);
+    sumsBarrier(sumK);
+    for (; first < stop; first += STREAMED) {
+        awaitStage<1>();
+        copyStage(first + 2 * STREAMED);
     }
     cpAsyncWait<0>();
 #pragma unroll
@@ -509,8 +543,8 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
     }
 }
 
-// Grid: tiles of RESIDENT keys times key heads; 256 threads; shared memory: 2·RESIDENT + 4·STREAMED rows,
-// 4·STREAMED floats and 1 KiB.
+// Grid: tiles of RESIDENT keys times key heads; 256 threads; shared memory: 2·RESIDENT + 8·STREAMED rows,
+// 8·STREAMED floats and 1 KiB.
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_keys_64(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
