@@ -25,10 +25,10 @@ import org.junit.jupiter.api.Test;
 /// the element types of a model's passes: against sums in double precision, and with the same bits in any
 /// company.
 final class Bf16ProductsTest extends Conformance {
-    private static final int IN = 64, OUT = 72, ROWS = 90;
+    private static final int IN = 160, OUT = 136, ROWS = 152;
     /// Rows of each slot, and its rank.
-    private static final int[][] SLOTS = {{1, 40, 4}, {41, 1, 20}, {80, 7, 1}};
-    private static final int RANK = 20;
+    private static final int[][] SLOTS = {{1, 40, 4}, {41, 1, 20}, {52, 7, 1}, {80, 70, 16}};
+    private static final int RANK = 24;
 
     private final Device on = open(2);
     private final Arena arena = Arena.ofShared();

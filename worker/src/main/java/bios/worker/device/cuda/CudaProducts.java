@@ -29,6 +29,9 @@ final class CudaProducts implements AutoCloseable {
     private static final int CORE_SLICE = 32;
     private static final int CORE_TILE = 32;
     private static final int BLOCK = 256;
+    /// Columns of a tile of `finish_product_mma`, and threads of its blocks.
+    private static final int FINISH_COLUMNS = 128;
+    private static final int FINISH_BLOCK = 128;
     private static final int ROW_COLUMNS = 4 * BLOCK;
     /// Sites of one launch of `low_rank`.
     private static final int SITES = 3;
@@ -318,7 +321,8 @@ final class CudaProducts implements AutoCloseable {
                 .withOptional(onto).withOptional(parts.bias).withOptional(parts.low)
                 .with(corrected ? slots.table(parts.site) : 0L).with(corrected ? slots.entries() : 0)
                 .with(corrected ? slots.from() : 0).with(backward ? 1 : 0)
-                .launch(Math.ceilDiv(y.columns(), TILE), tiles, 1, BLOCK, 0);
+                .launch(Math.ceilDiv(y.columns(), parts.cores ? FINISH_COLUMNS : TILE), tiles, 1,
+                        parts.cores ? FINISH_BLOCK : BLOCK, 0);
     }
 
     @Override public void close() {

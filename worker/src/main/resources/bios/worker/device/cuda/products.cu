@@ -530,97 +530,243 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wi
     addGradient<CORE_TILE>(partial, slot, second, feature0, rank0, wide.columns);
 }
 
-// A lane's left operand of finish_product_mma: 16 ranks of low's rows row0..row0 + 16 of a tile.
-template<bool FLOATS> __device__ __forceinline__ void loadLow(float (&f)[2][4], const Matrix& low,
-        const SlotTile& tile, int row0, int r0, int rank) {
-    int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
-#pragma unroll
-    for (int h = 0; h < 2; h++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int row = row0 + h * 8 + group, r = r0 + quad * 2 + j % 2 + j / 2 * 8;
-            long long at = (tile.row + row) * low.stride + r;
-            f[h][j] = row >= tile.rows || r >= rank ? 0 : FLOATS ? ((const float*) low.data)[at]
-                    : fromBf16(((const unsigned short*) low.data)[at]);
-        }
+// ---- corrections on tensor cores ----
+
+constexpr int FINISH_WARPS = 4;
+constexpr int FINISH_COLUMNS = FINISH_WARPS * 32;
+constexpr int FINISH_GROUPS = TILE / 16;            // of 16 rows
+constexpr int FINISH_LANES = FINISH_COLUMNS / 8;    // threads of a row
+constexpr int FINISH_STEP = FINISH_WARPS * 32 / FINISH_LANES;
+constexpr int FINISH_ROWS = 4;                      // that a thread finishes at once
+constexpr int FINISH_STRIDE = FINISH_COLUMNS + 4;
+
+// How the terms of a row are loaded: pairs if every row has whole ones.
+enum { SINGLES, FLOAT_PAIRS, HALF_PAIRS };
+
+__device__ __forceinline__ int loadsOf(const Matrix& m, int terms) {
+    return !m.wide || terms % 2 ? SINGLES : m.dtype == DT_F32 ? FLOAT_PAIRS : HALF_PAIRS;
 }
 
-// The corrections of 16 rows and 32 columns from column0 on, by a warp. Loads of half the columns come before
-// their first use.
-template<bool LOWS, bool FACTORS> __device__ __forceinline__ void corrections(float (&sum)[4][4],
-        const Matrix& low, const Matrix& factor, const SlotTile& tile, int row0, int column0, int columns,
-        int rank, bool backward) {
-    int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
-    for (int r0 = 0; r0 < rank; r0 += 16) {
-        float left[2][4];
-        loadLow<LOWS>(left, low, tile, row0, r0, rank);
-        unsigned a[TERMS][4];
+// Terms k, k + 1, k + 8 and k + 9 of a row: a lane's part of a product of 16 terms. k is even; zeros from term
+// `end` on.
+template<int LOADS> __device__ __forceinline__ void loadTerms(float (&f)[4], const Matrix& m, int row, int k,
+        int end) {
+    long long first = row * m.stride + k;
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float right[2][4];
+    for (int j = 0; j < 4; j += 2) {
+        long long at = first + j * 4;
+        bool inside = k + j * 4 < end;
+        if (LOADS == FLOAT_PAIRS) {
+            float2 v = inside ? *(const float2*) ((const float*) m.data + at) : make_float2(0, 0);
+            f[j] = v.x;
+            f[j + 1] = v.y;
+        } else if (LOADS == HALF_PAIRS) {
+            unsigned bits = inside ? *(const unsigned*) ((const unsigned short*) m.data + at) : 0;
+            f[j] = __uint_as_float(bits << 16);
+            f[j + 1] = __uint_as_float(bits & 0xffff0000u);
+        } else {
+            f[j] = inside ? load(m, row, k + j * 4) : 0;
+            f[j + 1] = k + j * 4 + 1 < end ? load(m, row, k + j * 4 + 1) : 0;
+        }
+    }
+}
+
+// The terms of the four columns from `column` on of a factor, or of its rows if BACKWARD. After the last
+// column, those of others: their sums are not used.
+template<bool BACKWARD, bool PIECES> __device__ __forceinline__ void loadColumns(float (&right)[4][4],
+        const Matrix& factor, int column, int columns, int k, int rank) {
+    if (BACKWARD) {
+        int first = PIECES ? min(column, columns - 4) : column;
 #pragma unroll
-            for (int c = 0; c < 2; c++)
+        for (int c = 0; c < 4; c++)
+            loadTerms<PIECES ? FLOAT_PAIRS : SINGLES>(right[c], factor, min(first + c, columns - 1), k, rank);
+    } else {
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    int column = column0 + (2 * half + c) * 8 + group, r = r0 + quad * 2 + j % 2 + j / 2 * 8;
-                    long long at = backward ? column * factor.stride + r : r * factor.stride + column;
-                    right[c][j] = column >= columns || r >= rank ? 0
-                        : FACTORS ? ((const float*) factor.data)[at]
-                        : fromBf16(((const unsigned short*) factor.data)[at]);
-                }
-            if (half == 0) splitLeft(a, left);
+        for (int j = 0; j < 4; j++) {
+            int r = k + j % 2 + j / 2 * 8;
+            if (PIECES) {
+                float4 v = r < rank ? *(const float4*) floatsAt(factor, r, min(column, columns - 4))
+                        : make_float4(0, 0, 0, 0);
+                right[0][j] = v.x;
+                right[1][j] = v.y;
+                right[2][j] = v.z;
+                right[3][j] = v.w;
+            } else {
 #pragma unroll
-            for (int c = 0; c < 2; c++) {
-                unsigned b[TERMS][2];
-                splitRight(b, right[c]);
-                // parts whose product is below the last of fp32 are left out
-#pragma unroll
-                for (int s = 0; s < (LOWS ? TERMS : 1); s++)
-#pragma unroll
-                    for (int t = 0; s + t < TERMS; t++) mmaBf16(sum[2 * half + c], a[s], b[t]);
+                for (int c = 0; c < 4; c++)
+                    right[c][j] = r < rank ? load(factor, r, min(column + c, columns - 1)) : 0;
             }
         }
     }
 }
 
-// finish_product on tensor cores: a warp has 16 rows and 32 columns of a tile.
-extern "C" __global__ void __launch_bounds__(256) finish_product_mma(Matrix y, Matrix product, Matrix onto,
-        Matrix bias, Matrix low, const SlotSite* slots, int n, int from, int backward) {
-    begin();
-    __shared__ __align__(16) float sums[TILE][TILE + 4];
-    int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, group = lane / 4, quad = lane % 4;
-    int row0 = warp % 4 * 16, column0 = blockIdx.x * TILE, half = warp / 4 * 32;
-    SlotTile tile = slotTile(slots, n, from, y.rows, TILE, true, blockIdx.y);
-    int rank = tile.slot < 0 ? 0 : slots[tile.slot].rank;
-    int column = column0 + tid % 16 * 4;
-    float own[4][4];
-    loadTile(own, product, tile, column);
-    float sum[4][4] = {};
-    if (rank > 0) {
-        Matrix factor = backward ? slots[tile.slot].a : slots[tile.slot].b;
-        bool floats = factor.dtype == DT_F32;
-        if (low.dtype == DT_F32) {
-            if (floats) corrections<true, true>(sum, low, factor, tile, row0, column0 + half, y.columns, rank,
-                    backward);
-            else corrections<true, false>(sum, low, factor, tile, row0, column0 + half, y.columns, rank,
-                    backward);
-        } else {
-            if (floats) corrections<false, true>(sum, low, factor, tile, row0, column0 + half, y.columns, rank,
-                    backward);
-            else corrections<false, false>(sum, low, factor, tile, row0, column0 + half, y.columns, rank,
-                    backward);
-        }
+// Sixteen ranks of a tile's rows as left operands of products, by all warps of a block. After the last row,
+// those of another: their sums are not used.
+template<int LOADS> __device__ __forceinline__ void splitLow(Quad (&lefts)[TERMS][FINISH_GROUPS][32],
+        const Matrix& low, const SlotTile& tile, int k, int rank) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float left[2 * FINISH_GROUPS / FINISH_WARPS][4];
+#pragma unroll
+    for (int i = 0; i < 2 * FINISH_GROUPS / FINISH_WARPS; i++) {
+        int row = min((i * FINISH_WARPS + warp) * 8 + lane / 4, tile.rows - 1);
+        loadTerms<LOADS>(left[i], low, tile.row + row, k, rank);
     }
 #pragma unroll
-    for (int c = 0; c < 4; c++)
+    for (int i = 0; i < 2 * FINISH_GROUPS / FINISH_WARPS; i++) {
+        int half = i * FINISH_WARPS + warp;
+        unsigned a[TERMS][2];
+        splitRight(a, left[i]);
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            sums[row0 + group + i / 2 * 8][half + c * 8 + quad * 2 + i % 2] = sum[c][i];
-    __syncthreads();
-    float more[4][4];
+        for (int s = 0; s < (LOADS == HALF_PAIRS ? 1 : TERMS); s++)
+            ((uint2*) &lefts[s][half / 2][lane])[half % 2] = make_uint2(a[s][0], a[s][1]);
+    }
+}
+
+// The corrections of a tile of rows and this warp's 32 columns from column0 on: of four products of 8 columns,
+// product c has the columns 4·i + c. Both factors are asked for before the first use.
+template<bool BACKWARD> __device__ __forceinline__ void corrections(float (&sum)[FINISH_GROUPS][4][4],
+        Quad (&lefts)[TERMS][FINISH_GROUPS][32], const Matrix& low, const SlotSite& slot, const SlotTile& tile,
+        int column0, int columns) {
+    const Matrix factor = BACKWARD ? slot.a : slot.b;
+    int rank = slot.rank;
+    int lane = threadIdx.x % 32, quad = lane % 4;
+    int column = column0 + lane / 4 * 4, terms = low.dtype == DT_F32 ? TERMS : 1, loads = loadsOf(low, rank);
+    bool pieces = loadsOf(factor, rank) == FLOAT_PAIRS && columns % 4 == 0;
+    for (int r0 = 0; r0 < rank; r0 += 16) {
+        int k = r0 + quad * 2;
+        float right[4][4];
+        if (pieces) loadColumns<BACKWARD, true>(right, factor, column, columns, k, rank);
+        else loadColumns<BACKWARD, false>(right, factor, column, columns, k, rank);
+        if (r0 > 0) __syncthreads();
+        if (loads == FLOAT_PAIRS) splitLow<FLOAT_PAIRS>(lefts, low, tile, k, rank);
+        else if (loads == HALF_PAIRS) splitLow<HALF_PAIRS>(lefts, low, tile, k, rank);
+        else splitLow<SINGLES>(lefts, low, tile, k, rank);
+        __syncthreads();
+        if (column0 >= columns) continue;
+        unsigned b[4][TERMS][2];
 #pragma unroll
-    for (int i = 0; i < 4; i++)
+        for (int c = 0; c < 4; c++) splitRight(b[c], right[c]);
 #pragma unroll
-        for (int j = 0; j < 4; j++) more[i][j] = sums[tid / 16 * 4 + i][tid % 16 * 4 + j];
-    finishTile(y, own, onto, bias, tile, column, more);
+        for (int g = 0; g < FINISH_GROUPS; g++) {
+            if (g * 16 >= tile.rows) break;
+#pragma unroll
+            for (int s = 0; s < TERMS; s++) {
+                if (s >= terms) break;
+                Quad left = lefts[s][g][lane];
+                unsigned a[4] = {left.x, left.z, left.y, left.w};
+                // parts whose product is below the last of fp32 are left out
+#pragma unroll
+                for (int t = 0; s + t < TERMS; t++)
+#pragma unroll
+                    for (int c = 0; c < 4; c++) mmaBf16(sum[g][c], a, b[c][t]);
+            }
+        }
+    }
+}
+
+// v[i] += eight elements from `column` on, or `count` of them, of rows r0 + i·FINISH_STEP of a tile, as far as
+// it goes. All loads come before the first use.
+__device__ __forceinline__ void addRows(float (&v)[FINISH_ROWS][VECTOR], const Matrix& m, const SlotTile& tile,
+        int r0, int column, int count) {
+    bool vectors = m.wide && count == VECTOR;
+    if (vectors && m.dtype == DT_F32) {
+        float4 own[FINISH_ROWS][2];
+#pragma unroll
+        for (int i = 0; i < FINISH_ROWS; i++) {
+            int r = min(r0 + i * FINISH_STEP, tile.rows - 1);
+            const float4* at = (const float4*) floatsAt(m, tile.row + r, column);
+            own[i][0] = at[0];
+            own[i][1] = at[1];
+        }
+#pragma unroll
+        for (int i = 0; i < FINISH_ROWS; i++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                v[i][4 * h] += own[i][h].x;
+                v[i][4 * h + 1] += own[i][h].y;
+                v[i][4 * h + 2] += own[i][h].z;
+                v[i][4 * h + 3] += own[i][h].w;
+            }
+    } else if (vectors) {
+        Quad own[FINISH_ROWS];
+#pragma unroll
+        for (int i = 0; i < FINISH_ROWS; i++) {
+            int r = min(r0 + i * FINISH_STEP, tile.rows - 1);
+            own[i] = *(const Quad*) halvesAt(m, tile.row + r, column);
+        }
+#pragma unroll
+        for (int i = 0; i < FINISH_ROWS; i++) {
+            unsigned pairs[4] = {own[i].x, own[i].y, own[i].z, own[i].w};
+#pragma unroll
+            for (int h = 0; h < 4; h++) {
+                v[i][2 * h] += __uint_as_float(pairs[h] << 16);
+                v[i][2 * h + 1] += __uint_as_float(pairs[h] & 0xffff0000u);
+            }
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < FINISH_ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < VECTOR; j++)
+                if (r0 + i * FINISH_STEP < tile.rows && j < count)
+                    v[i][j] += load(m, tile.row + r0 + i * FINISH_STEP, column + j);
+    }
+}
+
+// Where four neighbouring sums of a row lie: exchanged in every second eight fours, so that neither those who
+// write fours of one warp nor those who read eights of a row meet in a bank.
+__device__ __forceinline__ float4* foursAt(float* sums, int row, int four) {
+    return (float4*) (sums + row * FINISH_STRIDE) + (four ^ (four / 8 & 1));
+}
+
+// finish_product on tensor cores. A warp has a tile's rows and 32 columns; then a thread has eight columns of
+// every eighth row. Grid: tiles of FINISH_COLUMNS columns, tiles of slots and gaps; 128 threads.
+extern "C" __global__ void __launch_bounds__(128, 3) finish_product_mma(Matrix y, Matrix product, Matrix onto,
+        Matrix bias, Matrix low, const SlotSite* slots, int n, int from, int backward) {
+    begin();
+    __shared__ Quad lefts[TERMS][FINISH_GROUPS][32];
+    __shared__ __align__(16) float sums[TILE * FINISH_STRIDE];
+    int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, group = lane / 4, quad = lane % 4;
+    SlotTile tile = slotTile(slots, n, from, y.rows, TILE, true, blockIdx.y);
+    int rank = tile.slot < 0 ? 0 : slots[tile.slot].rank, column0 = blockIdx.x * FINISH_COLUMNS;
+    if (rank > 0) {
+        float sum[FINISH_GROUPS][4][4] = {};
+        const SlotSite& slot = slots[tile.slot];
+        if (backward) corrections<true>(sum, lefts, low, slot, tile, column0 + warp * 32, y.columns);
+        else corrections<false>(sum, lefts, low, slot, tile, column0 + warp * 32, y.columns);
+#pragma unroll
+        for (int g = 0; g < FINISH_GROUPS; g++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                *foursAt(sums, g * 16 + i / 2 * 8 + group, warp * 8 + quad * 2 + i % 2) =
+                    make_float4(sum[g][0][i], sum[g][1][i], sum[g][2][i], sum[g][3][i]);
+        __syncthreads();
+    }
+    int eight = tid % FINISH_LANES, column = column0 + eight * VECTOR;
+    int count = minimum(VECTOR, y.columns - column);
+    if (count <= 0) return;
+    float shift[VECTOR] = {};
+    if (bias.data) load8(shift, bias, 0, column, count, 0);
+    for (int r0 = tid / FINISH_LANES; r0 < tile.rows; r0 += FINISH_ROWS * FINISH_STEP) {
+        float v[FINISH_ROWS][VECTOR] = {};
+        if (product.data) addRows(v, product, tile, r0, column, count);
+        if (onto.data) addRows(v, onto, tile, r0, column, count);
+#pragma unroll
+        for (int i = 0; i < FINISH_ROWS; i++) {
+            int r = r0 + i * FINISH_STEP;
+            if (r >= tile.rows) break;
+            float4 a = {}, b = {};
+            if (rank > 0) {
+                a = *foursAt(sums, r, 2 * eight);
+                b = *foursAt(sums, r, 2 * eight + 1);
+            }
+            float more[VECTOR] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+            for (int j = 0; j < VECTOR; j++) {
+                if (bias.data) v[i][j] += shift[j];
+                v[i][j] += more[j];
+            }
+            store8(y, tile.row + r, column, count, v[i]);
+        }
+    }
 }

@@ -104,10 +104,11 @@ constexpr int TERMS = 3;     // bf16 numbers whose sum is an fp32 number
 // first. f holds what is left.
 __device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4]) {
 #pragma unroll
-    for (int t = 0; t < TERMS; t++) {
-        b[t][0] = packBf16(f[0], f[1]);
-        b[t][1] = packBf16(f[2], f[3]);
+    for (int t = 0; t < TERMS; t++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) f[j] -= rounded(f[j]);
-    }
+        for (int i = 0; i < 2; i++) {
+            b[t][i] = packBf16(f[2 * i], f[2 * i + 1]);
+            f[2 * i] -= __uint_as_float(b[t][i] << 16);
+            f[2 * i + 1] -= __uint_as_float(b[t][i] & 0xffff0000u);
+        }
 }
