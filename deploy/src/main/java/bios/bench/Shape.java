@@ -127,7 +127,9 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
             for (int n : tensor.getValue()) entry.withArray("shape").add(n);
             entry.putArray("data_offsets").add(offset).add(offset += bytes);
         }
-        byte[] text = header.toString().getBytes(StandardCharsets.UTF_8);
+        // padded with spaces as safetensors does it, so that elements are aligned
+        String unpadded = header.toString();
+        byte[] text = (unpadded + " ".repeat(-unpadded.length() & 7)).getBytes(StandardCharsets.UTF_8);
         try (OutputStream out = new BufferedOutputStream(
                 Files.newOutputStream(folder.resolve("model.safetensors")), 1 << 20)) {
             out.write(ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(text.length).array());

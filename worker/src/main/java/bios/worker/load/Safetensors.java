@@ -21,11 +21,13 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.concurrent.ConcurrentHashMap;
 
 /// The tensors of one safetensors file, or of the shards that an index names, mapped into memory.
 ///
@@ -47,6 +49,7 @@ public final class Safetensors implements AutoCloseable {
     private final SortedMap<String, Entry> entries;
     private final SortedMap<String, String> metadata;
     private final SortedMap<String, Place> places;
+    private final Map<String, MemorySegment> copies = new ConcurrentHashMap<>();
     /// As the files were when they were opened, or when [#acceptChanges] was called.
     private volatile List<FileIdentity> identities = List.of();
 
@@ -217,11 +220,12 @@ public final class Safetensors implements AutoCloseable {
                     + ", expected " + Arrays.toString(shape), "the files do not belong to this config.json");
     }
 
-    /// Kernels load whole elements; files written by old tools may begin their data at an odd byte.
+    /// Kernels load whole elements; files written by old tools may begin their data at an odd byte. Such a tensor
+    /// is copied once.
     private MemorySegment aligned(Entry entry) {
         MemorySegment memory = entry.memory();
         if (memory.address() % dtype(entry).bytes() == 0) return memory;
-        return arena.allocate(memory.byteSize(), 64).copyFrom(memory);
+        return copies.computeIfAbsent(entry.name(), _ -> arena.allocate(memory.byteSize(), 64).copyFrom(memory));
     }
 
     private void mapShards(Path folder) {
