@@ -49,6 +49,11 @@ unsigned emu_active();
 void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned valid);
 void emu_copy_commit();
 void emu_copy_wait(unsigned newest);
+// A product of a warpgroup, of what `data` (at most 48 bytes) names: computed here or at the wait for its group, all
+// of a block in one way. Sums read before the wait, and operands changed before it, give other results.
+void emu_product(void (*compute)(const void* data), const void* data, unsigned bytes);
+void emu_product_commit();
+void emu_product_wait(unsigned newest);
 // A thread comes to the declaration of a static shared variable.
 void emu_shared_variable(const void* at, unsigned bytes);
 // Before an atomic operation: no race with other ones.

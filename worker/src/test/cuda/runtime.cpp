@@ -53,11 +53,15 @@ const unsigned MAX_THREADS = 1024;
 
 struct Copy { void* to; const void* from; unsigned bytes, valid; };
 
+struct Product { void (*compute)(const void*); alignas(8) char data[48]; };
+
 struct State : Thread {
     void* sp;
     bool done;
     std::vector<Copy> open;
     std::deque<std::vector<Copy>> groups;
+    std::vector<Product> openProducts;
+    std::deque<std::vector<Product>> productGroups;
 };
 
 // Lanes of a warp that meet under one mask.
@@ -229,6 +233,8 @@ void Runner::finished(State* s) {
         }
     }
     if (!s->open.empty() || !s->groups.empty()) violation("a thread ends with cp.async copies that nobody waited for");
+    if (!s->openProducts.empty() || !s->productGroups.empty())
+        violation("a thread ends with products of its warpgroup that nobody waited for");
 }
 
 // The static shared arrays of a kernel's shared object are its thread-local variables.
@@ -622,6 +628,25 @@ void emu_copy_wait(unsigned newest) {
             memset((char*) c.to + c.valid, 0, c.bytes - c.valid);
         }
         s.groups.pop_front();
+    }
+}
+void emu_product(void (*compute)(const void*), const void* data, unsigned bytes) {
+    Product p{compute, {}};
+    memcpy(p.data, data, bytes);
+    if (runner->policy >> 32 & 1) me().openProducts.push_back(p);
+    else compute(p.data);
+}
+void emu_product_commit() {
+    State& s = me();
+    s.productGroups.push_back(std::move(s.openProducts));
+    s.openProducts.clear();
+}
+void emu_product_wait(unsigned newest) {
+    State& s = me();
+    while (s.productGroups.size() > newest) {
+        auto group = std::move(s.productGroups.front());
+        s.productGroups.pop_front();
+        for (Product p : group) p.compute(p.data);
     }
 }
 #define SIZE(N)                                                                               \

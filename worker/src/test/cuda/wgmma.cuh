@@ -1,11 +1,14 @@
-// The twin of the product's wgmma.cuh: each product is computed where it is started.
+// The twin of the product's wgmma.cuh: a product is computed where it is started, or at the wait for its group.
 #pragma once
 #include "ptx.cuh"
 
 static inline void asyncFence() {}
 static inline void wgmmaFence() { emu_warp_barrier(~0u); }
-static inline void wgmmaCommit() {}
-template<int NEWEST> static inline void wgmmaWait() { emu_warp_barrier(~0u); }
+static inline void wgmmaCommit() { emu_product_commit(); }
+template<int NEWEST> static inline void wgmmaWait() {
+    emu_warp_barrier(~0u);
+    emu_product_wait(NEWEST);
+}
 template<int N> static inline void sumsBarrier(float (&)[N]) {}
 template<int N> static inline void operandBarrier(unsigned (&)[N][4]) {}
 
@@ -36,8 +39,29 @@ static inline void rowOf16(float (&to)[16], const void* from, int row) {
         }
     }
 }
-template<int N> static inline void columns(float (&d)[N], const unsigned (&a)[4], const void* b,
-        unsigned leading) {
+// The operands of a product.
+struct Rows { float* d; const void* a; const void* b; bool add; };
+struct Columns { float* d; const unsigned* a; const void* b; unsigned leading; };
+
+static inline void rows(const void* product) {
+    auto [d, a, b, add] = *(const Rows*) product;
+    int row = emu_thread->index.x / 32 % 4 * 16 + emu_thread->lane / 4, pair = emu_thread->lane % 4 * 2;
+    float left[2][16], right[16];
+    for (int h = 0; h < 2; h++) rowOf16(left[h], a, row + 8 * h);
+    for (int n = 0; n < 8; n++)
+        for (int i = 0; i < 2; i++) {
+            rowOf16(right, b, n * 8 + pair + i);
+            for (int h = 0; h < 2; h++) {
+                float sum = add ? d[n * 4 + 2 * h + i] : 0;
+                for (int k = 0; k < 16; k++) sum += left[h][k] * right[k];
+                d[n * 4 + 2 * h + i] = sum;
+            }
+        }
+    emu_warp_barrier(~0u);
+}
+
+template<int N> static inline void columns(const void* product) {
+    auto [d, a, b, leading] = *(const Columns*) product;
     struct Mine { unsigned a[4]; } mine{{a[0], a[1], a[2], a[3]}};
     char* slots = emu_exchange(~0u, &mine, sizeof mine, nullptr);
     int quad = emu_thread->lane / 4, pair = emu_thread->lane % 4 * 2;
@@ -66,24 +90,12 @@ template<int N> static inline void columns(float (&d)[N], const unsigned (&a)[4]
 }
 
 static inline void wgmmaRows(float (&d)[32], const void* a, const void* b, bool add) {
-    int row = emu_thread->index.x / 32 % 4 * 16 + emu_thread->lane / 4, pair = emu_thread->lane % 4 * 2;
-    float left[2][16], right[16];
-    for (int h = 0; h < 2; h++) emu::rowOf16(left[h], a, row + 8 * h);
-    for (int n = 0; n < 8; n++)
-        for (int i = 0; i < 2; i++) {
-            emu::rowOf16(right, b, n * 8 + pair + i);
-            for (int h = 0; h < 2; h++) {
-                float sum = add ? d[n * 4 + 2 * h + i] : 0;
-                for (int k = 0; k < 16; k++) sum += left[h][k] * right[k];
-                d[n * 4 + 2 * h + i] = sum;
-            }
-        }
-    emu_warp_barrier(~0u);
+    emu::Rows product{d, a, b, add};
+    emu_product(emu::rows, &product, sizeof product);
 }
 
-static inline void wgmmaColumns(float (&d)[32], const unsigned (&a)[4], const void* b, unsigned leading) {
-    emu::columns(d, a, b, leading);
-}
-static inline void wgmmaColumns(float (&d)[64], const unsigned (&a)[4], const void* b, unsigned leading) {
-    emu::columns(d, a, b, leading);
+template<int N> static inline void wgmmaColumns(float (&d)[N], const unsigned (&a)[4], const void* b,
+        unsigned leading) {
+    emu::Columns product{d, a, b, leading};
+    emu_product(emu::columns<N>, &product, sizeof product);
 }
