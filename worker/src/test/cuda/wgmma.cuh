@@ -89,13 +89,14 @@ template<int N> static inline void columns(const void* product) {
 }
 }
 
-static inline void wgmmaRows(float (&d)[32], const void* a, const void* b, bool add) {
-    emu::Rows product{d, a, b, add};
+static inline void wgmmaRows(float (&d)[32], const void* a, unsigned offsetA, const void* b, unsigned offsetB,
+        bool add) {
+    emu::Rows product{d, (const char*) a + offsetA, (const char*) b + offsetB, add};
     emu_product(emu::rows, &product, sizeof product);
 }
 
 template<int N> static inline void wgmmaColumns(float (&d)[N], const unsigned (&a)[4], const void* b,
-        unsigned leading) {
-    emu::Columns product{d, a, b, leading};
+        unsigned offset, unsigned leading) {
+    emu::Columns product{d, a, (const char*) b + offset, leading};
     emu_product(emu::columns<N>, &product, sizeof product);
 }

@@ -102,15 +102,15 @@ template<int D, int ROWS> __device__ __forceinline__ void scores(float (&s)[32],
         const char* streamed) {
 #pragma unroll
     for (int k = 0; k < D / 16; k++)
-        wgmmaRows(s, resident + k / 4 * (ROWS * PIECE) + k % 4 * 32,
-            streamed + k / 4 * (STREAMED * PIECE) + k % 4 * 32, k > 0);
+        wgmmaRows(s, resident, k / 4 * (ROWS * PIECE) + k % 4 * 32, streamed,
+            k / 4 * (STREAMED * PIECE) + k % 4 * 32, k > 0);
 }
 
 // sum += p·rows, p [64, STREAMED] in registers.
 template<int D> __device__ __forceinline__ void addProducts(float (&sum)[D / 2],
         const unsigned (&p)[STEPS][4], const char* rows) {
 #pragma unroll
-    for (int k = 0; k < STEPS; k++) wgmmaColumns(sum, p[k], rows + k * 16 * PIECE, STREAMED * PIECE);
+    for (int k = 0; k < STEPS; k++) wgmmaColumns(sum, p[k], rows, k * 16 * PIECE, STREAMED * PIECE);
 }
 
 // Sums as the left operand of a product.
@@ -285,11 +285,6 @@ extern "C" __global__ void __launch_bounds__(384) attention_wgmma_128(Matrix out
     DYNAMIC_SHARED(shared);
     attend<128>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, aligned(shared));
-}
-
-// Whether a query attends to a key.
-__device__ __forceinline__ bool sees(int query, int key, int window) {
-    return (unsigned) (query - key) < (window > 0 ? (unsigned) window : 0x80000000u);
 }
 
 template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& call, const Matrix& dq,

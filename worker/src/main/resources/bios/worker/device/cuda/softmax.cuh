@@ -42,12 +42,12 @@ __device__ __forceinline__ float quadSum(float x) {
 // first: the block's first key
 // position: the query's
 __device__ __forceinline__ void hide(float (&s)[BLOCK / 2], int half, int first, int position, int window) {
-    int least = firstKey(position, window) - first, most = position - first, column = threadIdx.x % 4 * 2;
+    int key = first + threadIdx.x % 4 * 2;
 #pragma unroll
     for (int n = 0; n < BLOCK / 8; n++)
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            if (column + n * 8 + i > most || column + n * 8 + i < least) s[4 * n + 2 * half + i] = -INFINITE;
+            if (!sees(position, key + n * 8 + i, window)) s[4 * n + 2 * half + i] = -INFINITE;
 }
 
 // What a lane knows of its two rows of 16, 8 apart: the largest score in base 2 and its part of the sum of

@@ -38,3 +38,8 @@ __device__ __forceinline__ Matrix blockOf(const Matrix& packed, const long long*
 __device__ __forceinline__ int firstKey(int position, int window) {
     return window <= 0 ? 0 : max(0, position - window + 1);
 }
+
+// Whether a query attends to a key, by their positions.
+__device__ __forceinline__ bool sees(int query, int key, int window) {
+    return (unsigned) (query - key) < (window > 0 ? (unsigned) window : 0x80000000u);
+}

@@ -40,17 +40,21 @@ template<int N> __device__ __forceinline__ void operandBarrier(unsigned (&a)[N][
         asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]) :: "memory");
 }
 
-// What the instruction calls a descriptor: swizzle of 128 bytes, `stride` bytes between groups of 8 rows,
-// `leading` bytes between pieces of 64 columns.
-__device__ __forceinline__ unsigned long long wgmmaDescriptor(const void* shared, unsigned leading,
-        unsigned stride) {
-    return (sharedAddress(shared) & 0x3ffffu) >> 4 | (unsigned long long) (leading >> 4) << 16
-        | (unsigned long long) (stride >> 4) << 32 | 1ull << 62;
+// What the instruction calls a descriptor, of what lies `offset` bytes after `shared`: swizzle of 128 bytes,
+// `stride` bytes between groups of 8 rows, `leading` bytes between pieces of 64 columns. Descriptors of one
+// address differ by the addition of a constant.
+__device__ __forceinline__ unsigned long long wgmmaDescriptor(const void* shared, unsigned offset,
+        unsigned leading, unsigned stride) {
+    unsigned low = (sharedAddress(shared) >> 4 | (leading >> 4) << 16) + (offset >> 4);
+    return low | (unsigned long long) (stride >> 4 | 1u << 30) << 32;
 }
 
-// d ← a·bᵀ, or added if `add`: a [64, 16] and b [64, 16], the elements of a row next to each other.
-__device__ __forceinline__ void wgmmaRows(float (&d)[32], const void* a, const void* b, bool add) {
-    unsigned long long left = wgmmaDescriptor(a, 16, 1024), right = wgmmaDescriptor(b, 16, 1024);
+// d ← a·bᵀ, or added if `add`: a [64, 16] and b [64, 16], the elements of a row next to each other, from offsets
+// in bytes on.
+__device__ __forceinline__ void wgmmaRows(float (&d)[32], const void* a, unsigned offsetA, const void* b,
+        unsigned offsetB, bool add) {
+    unsigned long long left = wgmmaDescriptor(a, offsetA, 16, 1024);
+    unsigned long long right = wgmmaDescriptor(b, offsetB, 16, 1024);
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -66,10 +70,10 @@ __device__ __forceinline__ void wgmmaRows(float (&d)[32], const void* a, const v
                  : "l"(left), "l"(right), "r"((int) add));
 }
 
-// d += a·b: a [64, 16] in registers, b [16, 64] by rows.
+// d += a·b: a [64, 16] in registers, b [16, 64] by rows, from an offset in bytes on.
 __device__ __forceinline__ void wgmmaColumns(float (&d)[32], const unsigned (&a)[4], const void* b,
-        unsigned leading) {
-    unsigned long long right = wgmmaDescriptor(b, leading, 1024);
+        unsigned offset, unsigned leading) {
+    unsigned long long right = wgmmaDescriptor(b, offset, leading, 1024);
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -87,8 +91,8 @@ __device__ __forceinline__ void wgmmaColumns(float (&d)[32], const unsigned (&a)
 
 // d += a·b: a [64, 16] in registers, b [16, 128] by rows, pieces of 64 columns `leading` bytes apart.
 __device__ __forceinline__ void wgmmaColumns(float (&d)[64], const unsigned (&a)[4], const void* b,
-        unsigned leading) {
-    unsigned long long right = wgmmaDescriptor(b, leading, 1024);
+        unsigned offset, unsigned leading) {
+    unsigned long long right = wgmmaDescriptor(b, offset, leading, 1024);
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
