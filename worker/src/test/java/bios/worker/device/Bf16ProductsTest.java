@@ -68,7 +68,11 @@ final class Bf16ProductsTest extends Conformance {
     }
 
     private Tensor low(Tensor x, Slots slots) {
-        var low = on.tensor(x.dtype(), x.rows(), RANK);
+        return low(x, slots, x.dtype());
+    }
+
+    private Tensor low(Tensor x, Slots slots, DType dtype) {
+        var low = on.tensor(dtype, x.rows(), RANK);
         on.lowRank(List.of(low), x, slots, List.of(0));
         return low;
     }
@@ -240,7 +244,7 @@ final class Bf16ProductsTest extends Conformance {
     private float[] together(float[] x, float[] onto, int n, List<Adapter> adapters, DType dtype) {
         var input = tensor(on, DType.BF16, n, IN, 0, rows(x, IN, 0, n));
         var slots = slots(adapters);
-        var low = low(input, slots);
+        var low = low(input, slots, dtype);
         var first = on.tensor(dtype, n, OUT);
         var second = on.tensor(DType.F32, n, OUT);
         on.project(first, input, weight, Optional.empty(), Optional.empty(), slots, 0, Optional.of(low));

@@ -67,26 +67,54 @@ template<int SLICE> struct Copies {
     }
 };
 
-// A factor's rows r0..r0 + 16 for this warp's features from `feature0`, as a left operand.
-__device__ __forceinline__ void loadFactor(unsigned (&a)[TERMS][4], const Matrix& factor, int r0, int rank,
-        int feature0, int features) {
+// A slot's part in the corrections of a weight: its rows first..end, counted as those of y.
+struct Corrected {
+    u64 factor;
+    long long stride;
+    int dtype;
+    int rank;
+    int first;
+    int end;
+};
+
+// That of an entry of the table; no rank after the last.
+__device__ __forceinline__ Corrected correctedBy(const Part& part, int entry) {
+    if (entry >= part.entries) return {};
+    const SlotSite& slot = part.slots[entry];
+    int first = slot.row - part.from;
+    return {(u64) slot.b.data, slot.b.stride, slot.b.dtype, slot.rank, first, first + slot.count};
+}
+
+__device__ __forceinline__ Corrected ofLane(const Corrected& c, int lane) {
+    return {__shfl_sync(ALL, c.factor, lane), __shfl_sync(ALL, c.stride, lane), __shfl_sync(ALL, c.dtype, lane),
+        __shfl_sync(ALL, c.rank, lane), __shfl_sync(ALL, c.first, lane), __shfl_sync(ALL, c.end, lane)};
+}
+
+// A lane's numbers of a factor's rows r0..r0 + 16 for this warp's features from `feature0`; where there are
+// none, others.
+template<bool FLOATS> __device__ __forceinline__ void loadFactor(float (&f)[2][4], const Corrected& slot,
+        int r0, int feature0, int features) {
     int lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int feature = feature0 + h * 8 + group;
-        bool inside = feature < features;
-        long long at = inside ? feature : 0;
-        float f[4];
+    for (int h = 0; h < 2; h++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
-            long long place = (r < rank ? r : 0) * factor.stride + at;
-            f[j] = factor.dtype == DT_F32 ? ((const float*) factor.data)[place]
-                    : fromBf16(((const unsigned short*) factor.data)[place]);
-            if (!inside || r >= rank) f[j] = 0;
+            int r = minimum(r0 + quad * 2 + j % 2 + j / 2 * 8, slot.rank - 1);
+            long long at = r * slot.stride + minimum(feature0 + h * 8 + group, features - 1);
+            f[h][j] = FLOATS ? ((const float*) slot.factor)[at]
+                    : fromBf16(((const unsigned short*) slot.factor)[at]);
         }
+}
+
+// The same as a left operand; zeros where the factor has no row.
+__device__ __forceinline__ void splitFactor(unsigned (&a)[TERMS][4], float (&f)[2][4], int r0, int rank) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            if (r0 + (int) threadIdx.x % 4 * 2 + j % 2 + j / 2 * 8 >= rank) f[h][j] = 0;
         unsigned parts[TERMS][2];
-        splitRight(parts, f);
+        splitRight(parts, f[h]);
 #pragma unroll
         for (int t = 0; t < TERMS; t++) {
             a[t][h] = parts[t][0];
@@ -95,64 +123,80 @@ __device__ __forceinline__ void loadFactor(unsigned (&a)[TERMS][4], const Matrix
     }
 }
 
-// sum ← low·b of a slot on its rows first..end, for this warp's features from `feature0` and rows from row0:
-// the products of finish_product_mma, in their order.
-template<int TILES> __device__ __forceinline__ void correct(float (&sum)[TILES][4], const Part& part,
-        const Matrix& factor, int rank, int first, int end, int feature0, int row0) {
+// A lane's numbers of columns r0..r0 + 16 of a slot's rows of low, from row0 on; zeros where there are none.
+template<int TILES, bool FLOATS> __device__ __forceinline__ void loadLow(float (&f)[TILES][4],
+        const Matrix& low, const Corrected& slot, int r0, int row0) {
     int lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
-    int terms = part.low.dtype == DT_BF16 ? 1 : TERMS;
-    float own[TILES][4] = {};
-    for (int r0 = 0; r0 < rank; r0 += 16) {
-        unsigned a[TERMS][4];
-        loadFactor(a, factor, r0, rank, feature0, part.y.columns);
-#pragma unroll
-        for (int n = 0; n < TILES; n++) {
-            if (end <= row0 + n * 8 || first >= row0 + n * 8 + 8) continue;
-            int row = row0 + n * 8 + group;
-            bool mine = row >= first && row < end && row < part.y.rows;
-            unsigned b[TERMS][2];
-            float f[4];
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
-                f[j] = mine && r < rank ? load(part.low, row, r) : 0;
-            }
-            splitRight(b, f);
-#pragma unroll
-            for (int s = 0; s < TERMS; s++)
-#pragma unroll
-                for (int t = 0; s + t < TERMS; t++)
-                    if (s < terms) mmaBf16(own[n], a[t], b[s]);
-        }
-    }
+    int end = minimum(slot.end, low.rows);
 #pragma unroll
     for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            int at = row0 + n * 8 + quad * 2 + j % 2;
-            if (at >= first && at < end) sum[n][j] = own[n][j];
+            int row = row0 + n * 8 + group, r = r0 + quad * 2 + j % 2 + j / 2 * 8;
+            f[n][j] = row < slot.first || row >= end || r >= slot.rank ? 0 : FLOATS ? *floatsAt(low, row, r)
+                    : fromBf16(*halvesAt(low, row, r));
         }
 }
 
-// sum ← low·b of all slots. The warp looks at 32 slots at once, and reads the factor of each that has rows
-// here once.
+// sum ← low·b of all slots, for this warp's features from `feature0` and rows from row0: the products of
+// finish_product_mma, in their order. The warp looks at 32 slots at once. It reads the factor of each that has
+// rows here once, while it multiplies with the one before.
 template<int TILES> __device__ __forceinline__ void corrections(float (&sum)[TILES][4], const Part& part,
         int feature0, int row0) {
-    int lane = threadIdx.x % 32, rows = minimum(part.y.rows, row0 + TILES * 8);
+    constexpr int AT_ONCE = TILES < 2 ? 1 : 2;
+    int lane = threadIdx.x % 32, quad = lane % 4, rows = minimum(part.y.rows, row0 + TILES * 8);
+    bool floats = part.low.dtype == DT_F32;
     for (int i0 = 0; i0 < part.entries; i0 += 32) {
-        int first = 0, end = 0, rank = 0;
-        if (i0 + lane < part.entries) {
-            const SlotSite& slot = part.slots[i0 + lane];
-            first = slot.row - part.from;
-            end = first + slot.count;
-            rank = slot.rank;
+        Corrected all = correctedBy(part, i0 + lane), next = all;
+        unsigned here = __ballot_sync(ALL, all.rank > 0 && all.end > all.first && all.end > row0
+                && all.first < rows);
+        float own[TILES][4] = {}, factor[2][4];
+        auto load = [&](int r0) {
+            if (next.dtype == DT_F32) loadFactor<true>(factor, next, r0, feature0, part.y.columns);
+            else loadFactor<false>(factor, next, r0, feature0, part.y.columns);
+        };
+        if (here) {
+            next = ofLane(all, __ffs((int) here) - 1);
+            load(0);
         }
-        unsigned here = __ballot_sync(ALL, rank > 0 && end > first && end > row0 && first < rows);
-        for (; here; here &= here - 1) {
-            int i = __ffs((int) here) - 1;
-            Matrix factor = part.slots[i0 + i].b;
-            correct<TILES>(sum, part, factor, __shfl_sync(ALL, rank, i), __shfl_sync(ALL, first, i),
-                __shfl_sync(ALL, end, i), feature0, row0);
+        for (int r0 = 0; here;) {
+            Corrected slot = next;
+            unsigned a[TERMS][4];
+            splitFactor(a, factor, r0, slot.rank);
+            int at = r0;
+            r0 += 16;
+            bool last = r0 >= slot.rank;
+            if (last) {
+                here &= here - 1;
+                r0 = 0;
+                if (here) next = ofLane(all, __ffs((int) here) - 1);
+            }
+            if (here) load(r0);
+#pragma unroll
+            for (int n = 0; n < TILES; n += AT_ONCE) {
+                int from = row0 + n * 8;
+                if (slot.end <= from || slot.first >= from + AT_ONCE * 8) continue;
+                float f[AT_ONCE][4];
+                if (floats) loadLow<AT_ONCE, true>(f, part.low, slot, at, from);
+                else loadLow<AT_ONCE, false>(f, part.low, slot, at, from);
+#pragma unroll
+                for (int m = 0; m < AT_ONCE; m++) {
+                    if (slot.end <= from + m * 8 || slot.first >= from + m * 8 + 8) continue;
+                    unsigned b[TERMS][2];
+                    splitRight(b, f[m]);
+#pragma unroll
+                    for (int s = 0; s < TERMS; s++)
+#pragma unroll
+                        for (int t = 0; s + t < TERMS; t++)
+                            if (s == 0 || floats) mmaBf16(own[n + m], a[t], b[s]);
+#pragma unroll
+                    for (int j = 0; j < 4; j++) {
+                        int row = from + m * 8 + quad * 2 + j % 2;
+                        if (last && row >= slot.first && row < slot.end) sum[n + m][j] = own[n + m][j];
+                        if (last) own[n + m][j] = 0;
+                    }
+                }
+            }
         }
     }
 }
