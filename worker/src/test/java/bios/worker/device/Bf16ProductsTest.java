@@ -9,6 +9,7 @@ import static bios.worker.device.VerbFixture.rows;
 import static bios.worker.device.VerbFixture.tensor;
 import static bios.worker.device.VerbFixture.transposed;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import bios.worker.device.FactorTable.Factor;
 import bios.worker.device.VerbFixture.Factors;
@@ -237,6 +238,31 @@ final class Bf16ProductsTest extends Conformance {
             assertClose(Arrays.copyOf(expected, n * out), read(on, y), 20 * tolerance().sum(in),
                     tolerated(DType.F32), n + " rows");
             assertArrayEquals(read(on, y), read(on, again), 0f, n + " rows");
+        }
+    }
+
+    /// Low-rank products of few rows have the bits of many: of more slots than a warp has lanes, and of sums
+    /// whose terms the warps share unevenly.
+    @Test void lowRankProductsOfFewRowsHaveTheBitsOfMany() {
+        int in = 1376, slots = 40, few = 61, many = 90;
+        float[] x = rounded(random(9, many * in));
+        var all = new ArrayList<Slot>();
+        for (int i = 0; i < slots; i++) {
+            int rank = i == slots - 1 ? RANK : 4;
+            all.add(new Slot(i, i == slots - 1 ? few - i : 1, 1 + i / 8f, new Factors(1, Map.of(0,
+                    Factors.factor(on, in, rank, 8, random(100 + i, in * rank), random(1, rank * 8)))),
+                    Optional.empty()));
+        }
+        var lows = new ArrayList<float[]>();
+        for (int n : new int[] {few, many}) {
+            var low = tensor(on, DType.F32, n, RANK, 0, new float[n * RANK]);
+            on.lowRank(List.of(low), tensor(on, DType.BF16, n, in, 0, rows(x, in, 0, n)), on.slots(scope, all),
+                    List.of(0));
+            lows.add(read(on, low.rows(0, few)));
+        }
+        for (int i = 0; i < few * RANK; i++) {
+            int rank = i / RANK < slots - 1 ? 4 : RANK;
+            if (i % RANK < rank) assertEquals(lows.get(1)[i], lows.get(0)[i], 0f, "element " + i);
         }
     }
 

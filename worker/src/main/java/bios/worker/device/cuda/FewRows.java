@@ -42,7 +42,7 @@ final class FewRows {
     private static final int COMPARED_OUTPUTS = 1024, COMPARED_GROUPS = 3;
 
     /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of this many terms.
-    private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_BLOCK = 64, SHARES = 8, SLICE = 32;
+    private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_BLOCK = 256, SHARES = 8, SLICE = 32;
     private static final int SLICE_BYTES = SLICE * LOW_RANKS * 4 + LOW_ROWS * SLICE * 2;
     private static final int COUNTERS = 4096;
 

@@ -369,25 +369,61 @@ constexpr int FACTOR_BYTES = TERMS_AT_ONCE * RANKS * 4;
 constexpr int SLICE_BYTES = FACTOR_BYTES + ROWS * TERMS_AT_ONCE * 2;
 
 // Whether this is the last of the SHARES blocks of a tile to come here, known to all its threads; what all
-// have written before is seen by it. The counter is 0 again afterwards.
+// have written before is seen by it: one thread's fences, between barriers, are those of its block. The counter
+// is 0 again afterwards.
 __device__ __forceinline__ bool isLastBlock(unsigned* counter) {
     __shared__ int arrived;
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
+        __threadfence();
         arrived = (int) atomicAdd(counter, 1u);
         if (arrived == SHARES - 1) *counter = 0;
+        __threadfence();
     }
     __syncthreads();
-    __threadfence();
     return arrived == SHARES - 1;
 }
 
+// slotTile without gaps, by all lanes of a warp: the reads of 32 slots do not wait for each other.
+__device__ __forceinline__ SlotTile slotTileOfWarp(const SlotSite* slots, int n, int from, int count, int size,
+        int tile) {
+    int lane = threadIdx.x % 32;
+    for (int i0 = 0; i0 < n; i0 += 32) {
+        int first = 0, end = 0;
+        if (i0 + lane < n) {
+            first = firstRow(slots[i0 + lane], from);
+            end = endRow(slots[i0 + lane], from, count);
+        }
+        int tiles = end > first ? (end - first + size - 1) / size : 0, sum = tiles;
+#pragma unroll
+        for (int by = 1; by < 32; by *= 2) {
+            int before = __shfl_up_sync(ALL, sum, by);
+            if (lane >= by) sum += before;
+        }
+        unsigned here = __ballot_sync(ALL, sum > tile);
+        if (here) {
+            int i = __ffs((int) here) - 1, at = (tile - __shfl_sync(ALL, sum - tiles, i)) * size;
+            first = __shfl_sync(ALL, first, i);
+            return {i0 + i, first + at, minimum(size, __shfl_sync(ALL, end, i) - first - at)};
+        }
+        tile -= __shfl_sync(ALL, sum, 31);
+    }
+    return {-1, 0, 0};
+}
+
+// Waits for all of a thread's copies but the newest 3, 2, 1, 0 groups of them.
+__device__ __forceinline__ void waitForQuarter(int quarter) {
+    if (quarter == 0) cpAsyncWait<3>();
+    else if (quarter == 1) cpAsyncWait<2>();
+    else if (quarter == 2) cpAsyncWait<1>();
+    else cpAsyncWait<0>();
+}
+
 // low_rank_mma of fp32 factors with rows of whole 16-byte pieces: what one of its warps computes is a block's
-// work here, with all of its operands on their way at once. The last block of a tile adds what the others
-// found, in the order of the warps. Grid: tiles of slots, tiles of ranks, sites · SHARES; 64 threads; shared
-// memory: SLICE_BYTES for each 256 terms.
-extern "C" __global__ void __launch_bounds__(64) low_rank_rows(Matrix x, Matrix low0, Matrix low1,
+// work here, with all of its operands on their way at once, a quarter of them for each wait. All threads copy,
+// two warps multiply. The last block of a tile adds what the others found, in the order of the warps. Grid:
+// tiles of slots, tiles of ranks, sites · SHARES; 256 threads; shared memory: SLICE_BYTES for each 256 terms.
+extern "C" __global__ void __launch_bounds__(256) low_rank_rows(Matrix x, Matrix low0, Matrix low1,
         Matrix low2, const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
         float* partial, unsigned* counters) {
     begin();
@@ -397,57 +433,70 @@ extern "C" __global__ void __launch_bounds__(64) low_rank_rows(Matrix x, Matrix 
     const SlotSite* slots = site == 0 ? slots0 : site == 1 ? slots1 : slots2;
     Matrix low = site == 0 ? low0 : site == 1 ? low1 : low2;
     int rank0 = blockIdx.y * RANKS;
-    SlotTile tile = slotTile(slots, n, from, x.rows, ROWS, false, blockIdx.x);
+    SlotTile tile = slotTileOfWarp(slots, n, from, x.rows, ROWS, blockIdx.x);
     if (!hasRank(tile, slots, rank0)) return;
     const SlotSite& slot = slots[tile.slot];
     Matrix factor = slot.a;
-    int rank = slot.rank, slices = 0;
-    for (int k0 = share * TERMS_AT_ONCE; k0 < x.columns; k0 += SHARES * TERMS_AT_ONCE, slices++) {
-        char* to = shared + slices * SLICE_BYTES;
-        for (int i = threadIdx.x; i < FACTOR_BYTES / 16; i += 64) {
-            int k = i / 4, r = rank0 + i % 4 * 4;
-            bool inside = r < rank;
-            cpAsync16(to + i * 16, floatsAt(factor, k0 + k, inside ? r : 0), inside ? 16 : 0);
-        }
-        int row = threadIdx.x / 4;
-        bool inside = row < tile.rows;
-        cpAsync16(to + FACTOR_BYTES + threadIdx.x * 16,
-            halvesAt(x, tile.row + (inside ? row : 0), k0 + threadIdx.x % 4 * 8), inside ? 16 : 0);
+    int rank = slot.rank, slices = (x.columns / TERMS_AT_ONCE - share + SHARES - 1) / SHARES;
+    int quarter = (slices + 3) / 4;
+    // a thread copies one piece of every second slice of the factor, and one of every fourth of the rows
+    int piece = threadIdx.x % 128, r = rank0 + piece % 4 * 4, second = threadIdx.x / 128;
+    int k = (share + second * SHARES) * TERMS_AT_ONCE + piece / 4;
+    const char* factorAt = (const char*) floatsAt(factor, k, r < rank ? r : 0);
+    long long factorJump = 2 * SHARES * TERMS_AT_ONCE * 4 * factor.stride;
+    int part = threadIdx.x % 64, fourth = threadIdx.x / 64, row = part / 4;
+    k = (share + fourth * SHARES) * TERMS_AT_ONCE + part % 4 * 8;
+    const char* rowsAt = (const char*) halvesAt(x, tile.row + (row < tile.rows ? row : 0), k);
+    for (int q = 0; q < 4; q++) {
+        int end = minimum(slices, (q + 1) * quarter);
+        for (; second < end; second += 2, factorAt += factorJump)
+            cpAsync16(shared + second * SLICE_BYTES + piece * 16, factorAt, r < rank ? 16 : 0);
+        for (; fourth < end; fourth += 4, rowsAt += 4 * SHARES * TERMS_AT_ONCE * 2)
+            cpAsync16(shared + fourth * SLICE_BYTES + FACTOR_BYTES + part * 16, rowsAt,
+                row < tile.rows ? 16 : 0);
+        cpAsyncCommit();
     }
-    cpAsyncCommit();
-    cpAsyncWait<0>();
-    __syncthreads();
     float sum[4] = {};
-    for (int i = 0; i < slices; i++) {
-        const float* fs = (const float*) (shared + i * SLICE_BYTES);
-        const Quad* xs = (const Quad*) (shared + i * SLICE_BYTES + FACTOR_BYTES);
-        Quad upper = xs[group * 4 + quad], lower = xs[(group + 8) * 4 + quad];
+    for (int q = 0; q < 4; q++) {
+        waitForQuarter(q);
+        __syncthreads();
+        if (warp >= 2) continue;
+        int end = minimum(slices, (q + 1) * quarter);
+#pragma unroll 4
+        for (int i = q * quarter; i < end; i++) {
+            const float* fs = (const float*) (shared + i * SLICE_BYTES);
+            const Quad* xs = (const Quad*) (shared + i * SLICE_BYTES + FACTOR_BYTES);
+            Quad upper = xs[group * 4 + quad], lower = xs[(group + 8) * 4 + quad];
 #pragma unroll
-        for (int s = 0; s < 2; s++) {
-            float f[4];
+            for (int s = 0; s < 2; s++) {
+                float f[4];
 #pragma unroll
-            for (int j = 0; j < 4; j++) f[j] = fs[(quad * 8 + s * 4 + j) * RANKS + warp * 8 + group];
-            unsigned b[TERMS][2];
-            splitRight(b, f);
-            unsigned a[4] = {s ? upper.z : upper.x, s ? lower.z : lower.x, s ? upper.w : upper.y,
-                s ? lower.w : lower.y};
+                for (int j = 0; j < 4; j++) f[j] = fs[(quad * 8 + s * 4 + j) * RANKS + warp * 8 + group];
+                unsigned b[TERMS][2];
+                splitRight(b, f);
+                unsigned a[4] = {s ? upper.z : upper.x, s ? lower.z : lower.x, s ? upper.w : upper.y,
+                    s ? lower.w : lower.y};
 #pragma unroll
-            for (int t = 0; t < TERMS; t++) mmaBf16(sum, a, b[t]);
+                for (int t = 0; t < TERMS; t++) mmaBf16(sum, a, b[t]);
+            }
         }
     }
     int which = (site * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     float* own = partial + (long long) which * SHARES * ROWS * RANKS;
+    if (warp < 2) {
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        own[share * ROWS * RANKS + (group + i / 2 * 8) * RANKS + warp * 8 + quad * 2 + i % 2] = sum[i];
-    if (!isLastBlock(counters + which)) return;
-    for (int i = threadIdx.x; i < ROWS * RANKS; i += 64) {
-        int row = i / RANKS, r = rank0 + i % RANKS;
-        if (row >= tile.rows || r >= rank) continue;
-        float total = __ldcg(own + i);
-        for (int w = 1; w < SHARES; w++) total += __ldcg(own + w * ROWS * RANKS + i);
-        store(low, tile.row + row, r, slot.scale * total);
+        for (int i = 0; i < 4; i++)
+            own[share * ROWS * RANKS + (group + i / 2 * 8) * RANKS + warp * 8 + quad * 2 + i % 2] = sum[i];
     }
+    if (!isLastBlock(counters + which)) return;
+    row = threadIdx.x / RANKS;
+    r = rank0 + threadIdx.x % RANKS;
+    if (row >= tile.rows || r >= rank) return;
+    own += threadIdx.x;
+    float total = __ldcg(own);
+#pragma unroll
+    for (int w = 1; w < SHARES; w++) total += __ldcg(own + w * ROWS * RANKS);
+    store(low, tile.row + row, r, slot.scale * total);
 }
 
 // to ← bf16 numbers of many sizes, by their places. One thread for each element, 256 threads.
