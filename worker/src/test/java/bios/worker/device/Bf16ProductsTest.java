@@ -220,8 +220,8 @@ final class Bf16ProductsTest extends Conformance {
             }
     }
 
-    /// Sums of several stages of a kernel for few rows, the last of which is not full, and features of several
-    /// of its blocks; two projections are one launch.
+    /// Sums of several stages of a kernel for few rows, the last of which is not full, and features of
+    /// several of its blocks; two projections are one launch.
     @Test void fewRowsOfManyTerms() {
         int in = 1368, out = 232, most = 64;
         float[] many = rounded(random(7, out * in));
@@ -256,8 +256,8 @@ final class Bf16ProductsTest extends Conformance {
         var lows = new ArrayList<float[]>();
         for (int n : new int[] {few, many}) {
             var low = tensor(on, DType.F32, n, RANK, 0, new float[n * RANK]);
-            on.lowRank(List.of(low), tensor(on, DType.BF16, n, in, 0, rows(x, in, 0, n)), on.slots(scope, all),
-                    List.of(0));
+            on.lowRank(List.of(low), tensor(on, DType.BF16, n, in, 0, rows(x, in, 0, n)),
+                    on.slots(scope, all), List.of(0));
             lows.add(read(on, low.rows(0, few)));
         }
         for (int i = 0; i < few * RANK; i++) {

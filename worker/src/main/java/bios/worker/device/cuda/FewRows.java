@@ -10,6 +10,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -42,7 +43,7 @@ final class FewRows {
     private static final int COMPARED_OUTPUTS = 1024, COMPARED_GROUPS = 3;
 
     /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of this many terms.
-    private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_BLOCK = 256, SHARES = 8, SLICE = 32;
+    private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_THREADS = 256, SHARES = 8, SLICE = 32;
     private static final int SLICE_BYTES = SLICE * LOW_RANKS * 4 + LOW_ROWS * SLICE * 2;
     private static final int COUNTERS = 4096;
 
@@ -67,15 +68,18 @@ final class FewRows {
 
     /// A kernel and the groups of features of its blocks.
     private record Blocks(Variant variant, int groups) {
-        int tiles(List<Part> parts) {
-            return parts.stream().mapToInt(part -> Math.ceilDiv(part.y.columns(), groups * GROUP)).sum();
+        int tiles(List<Integer> columns) {
+            return columns.stream().mapToInt(features -> Math.ceilDiv(features, groups * GROUP)).sum();
         }
 
         /// What one of so many multiprocessors copies: rows of weights and of x.
-        long copies(List<Part> parts, int multiprocessors) {
-            return (long) Math.ceilDiv(tiles(parts), multiprocessors) * (groups * GROUP + variant.rows);
+        long copies(List<Integer> columns, int multiprocessors) {
+            return (long) Math.ceilDiv(tiles(columns), multiprocessors) * (groups * GROUP + variant.rows);
         }
     }
+
+    /// Rows, and the features of the weights that they are multiplied with.
+    private record Work(int rows, List<Integer> columns) {}
 
     /// A projection: y ← x·wᵀ + onto + bias + low·b. What is added to the product of a BF16 y is rounded
     /// first, unless the settings say that the product is fp32.
@@ -93,6 +97,7 @@ final class FewRows {
     private final Cuda cuda;
     private final CublasLt library;
     private final Map<Shape, Boolean> equal = new HashMap<>();
+    private final Map<Work, Blocks> chosen = new HashMap<>();
     private final List<Part> waiting = new ArrayList<>(PARTS);
     private CudaTensor x;
     /// Address of counters that are 0 between launches.
@@ -126,26 +131,31 @@ final class FewRows {
     void flush() {
         if (waiting.isEmpty() || thread != Thread.currentThread()) return;
         try {
-            launch(x, waiting, blocks(x.rows(), waiting));
+            launch(x, waiting, chosen.computeIfAbsent(new Work(x.rows(), columns(waiting)), this::blocks));
         } finally {
             waiting.clear();
             x = null;
         }
     }
 
-    /// The blocks with which a multiprocessor has least to copy: large ones share the rows that their features
-    /// are multiplied with, small ones are spread more evenly.
-    private Blocks blocks(int rows, List<Part> parts) {
-        int multiprocessors = cuda.card().multiprocessors();
-        return variants(rows).stream().flatMap(variant -> IntStream.rangeClosed(1,
-                variant.mostGroups(cuda.card())).mapToObj(groups -> new Blocks(variant, groups)))
-                .min(Comparator.comparingLong(blocks -> blocks.copies(parts, multiprocessors))).orElseThrow();
+    /// The blocks with which a multiprocessor has least to copy: large ones share the rows that their
+    /// features are multiplied with, small ones are spread more evenly.
+    private Blocks blocks(Work work) {
+        var card = cuda.card();
+        return variants(work.rows).flatMap(variant -> IntStream.rangeClosed(1, variant.mostGroups(card))
+                .mapToObj(groups -> new Blocks(variant, groups)))
+                .min(Comparator.comparingLong(blocks -> blocks.copies(work.columns, card.multiprocessors())))
+                .orElseThrow();
     }
 
-    /// The kernels for so many rows.
-    private static List<Variant> variants(int rows) {
-        int least = VARIANTS.stream().mapToInt(Variant::rows).filter(most -> most >= rows).min().orElseThrow();
-        return VARIANTS.stream().filter(variant -> variant.rows == least).toList();
+    /// The kernels for so many rows whose least blocks the card has room for.
+    private Stream<Variant> variants(int rows) {
+        int most = VARIANTS.stream().mapToInt(Variant::rows).filter(some -> some >= rows).min().orElseThrow();
+        return VARIANTS.stream().filter(v -> v.rows == most && v.mostGroups(cuda.card()) > 0);
+    }
+
+    private static List<Integer> columns(List<Part> parts) {
+        return parts.stream().map(part -> part.y.columns()).toList();
     }
 
     private void launch(CudaTensor x, List<Part> parts, Blocks blocks) {
@@ -163,7 +173,7 @@ final class FewRows {
             }
         }
         kernel.with(blocks.groups).with(cuda.products().forwardInBf16() ? 1 : 0).with(early ? 1 : 0)
-                .launch(blocks.tiles(parts), 1, 1, blocks.variant.threads,
+                .launch(blocks.tiles(columns(parts)), 1, 1, blocks.variant.threads,
                         blocks.variant.sharedBytes(blocks.groups));
     }
 
@@ -187,7 +197,7 @@ final class FewRows {
             for (int i = 0; i < PARTS; i++)
                 kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
             kernel.with(slots.entries()).with(slots.from()).with(partial).with(counters)
-                    .launch(tiles, ranks, sites.size() * SHARES, LOW_BLOCK, shared);
+                    .launch(tiles, ranks, sites.size() * SHARES, LOW_THREADS, shared);
         }
         lowRankOf = x;
         lowRankLaunch = cuda.kernels().launches();
@@ -236,12 +246,11 @@ final class FewRows {
                 for (int n : COMPARED) {
                     var part = new Part(own.rows(0, n), w, more ? Optional.of(to.rows(0, n))
                             : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
-                    for (var variant : variants(n)) {
-                        if (variant.mostGroups(cuda.card()) == 0) continue;
+                    variants(n).forEach(variant -> {
                         launch(rows.rows(0, n), List.of(part), new Blocks(variant,
                                 Math.min(COMPARED_GROUPS, variant.mostGroups(cuda.card()))));
                         different.add(own.rows(0, n), theirs.rows(0, n));
-                    }
+                    });
                 }
             }
         }

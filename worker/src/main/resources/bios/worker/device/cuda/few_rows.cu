@@ -307,10 +307,10 @@ template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinlin
     for (int n = 0; n < TILES; n++) finish(part, sum[n], more[n], feature0, row0 + n * 8, narrow);
 }
 
-// Grid: tiles of `groups` groups of features, of all parts; 512 threads or 384, at least 32 · ROW_WARPS for each
-// group; shared memory: STAGES · (features of a tile + ROWS) · SLICE · 2 bytes. Parts that are not there have
-// no columns; `narrow`: see finish; `early`: whether x was complete when the kernel before this one began. The name
-// has the rows and the terms of a stage: many for few features.
+// Grid: tiles of `groups` groups of features, of all parts; 512 or 384 threads, at least 32 · ROW_WARPS for a
+// group; shared memory: STAGES · (features of a tile + ROWS) · SLICE · 2 bytes. Parts that are not there
+// have no columns; `narrow`: see finish; `early`: whether x was complete when the kernel before this one began.
+// The name has the rows and the terms of a stage: many for few features.
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_256(Matrix x, Parts parts, int groups,
         int narrow, int early) {
     DYNAMIC_SHARED(shared);
