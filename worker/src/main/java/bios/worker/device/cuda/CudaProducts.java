@@ -29,6 +29,8 @@ final class CudaProducts implements AutoCloseable {
     private static final int CORE_SLICE = 32;
     private static final int CORE_TILE = 32;
     private static final int BLOCK = 256;
+    /// Shared memory of `low_rank_mma`: three slices of rows and of a factor for each of 8 warps.
+    private static final int LOW_SHARED = 8 * 3 * (CORE_TILE * CORE_SLICE * 2 + (CORE_SLICE * RANKS + 24) * 4);
     /// Columns of a tile of `finish_product_mma`, and threads of its blocks.
     private static final int FINISH_COLUMNS = 128;
     private static final int FINISH_BLOCK = 128;
@@ -118,7 +120,8 @@ final class CudaProducts implements AutoCloseable {
         for (int i = 0; i < SITES; i++) kernel.with(floats(lows.get(Math.min(i, lows.size() - 1))));
         for (int i = 0; i < SITES; i++) kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
         kernel.with(slots.entries()).with(slots.from()).with(backward ? 1 : 0).launch(slots.tiles(x.rows(),
-                cores ? CORE_TILE : TILE, false), Math.ceilDiv(rank, RANKS), sites.size(), BLOCK, 0);
+                cores ? CORE_TILE : TILE, false), Math.ceilDiv(rank, RANKS), sites.size(), BLOCK,
+                cores ? LOW_SHARED : 0);
     }
 
     // ---- projections ----

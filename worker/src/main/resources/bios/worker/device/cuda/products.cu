@@ -302,77 +302,144 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, 
 
 // ---- on tensor cores: activations are BF16, fp32 operands are the sum of three bf16 numbers ----
 
-constexpr int CORE_SLICE = 32;   // terms that a warp adds at a time
-constexpr int CORE_TILE = 32;    // rows of a tile of low_rank_mma, features of one of adapter_gradient_mma
+constexpr int CORE_TILE = 32;      // rows of a tile
+constexpr int CORE_SLICE = 32;     // terms that a warp adds at a time
+constexpr int LOW_STAGES = 3;      // slices that a warp has in shared memory, on their way or in use
+constexpr int ROWS_BYTES = CORE_TILE * CORE_SLICE * 2;
+constexpr int LOW_STAGE = ROWS_BYTES + (CORE_SLICE * RANKS + 24) * 4;
 
-// Elements (k..k + 3, r) of a factor [terms, rank], or (r, k..k + 3) of [rank, terms] if `across`, all loads
-// before the first use. r is in range.
-template<bool FLOATS> __device__ __forceinline__ void loadFactor(float (&f)[4], const Matrix& m, int k, int r,
-        bool across) {
-    long long at = across ? r * m.stride + k : k * m.stride + r, step = across ? 1 : m.stride;
-    if (FLOATS && across && m.wide) {
-        float4 v = *(const float4*) ((const float*) m.data + at);
-        f[0] = v.x;
-        f[1] = v.y;
-        f[2] = v.z;
-        f[3] = v.w;
-        return;
-    }
-#pragma unroll
-    for (int j = 0; j < 4; j++) f[j] = FLOATS ? ((const float*) m.data)[at + j * step]
-            : fromBf16(((const unsigned short*) m.data)[at + j * step]);
+// Where a term of a rank lies in a slice of a factor: [terms, ranks], or [ranks, terms] if it is read ACROSS.
+// Lanes that read at once meet in no bank.
+template<bool ACROSS> __device__ __forceinline__ int termOf(int k, int r) {
+    return ACROSS ? r * CORE_SLICE + ((k / 4) ^ (r % 2)) * 4 + k % 4 : k * RANKS + k / 8 * 8 + r;
 }
 
-// The sums of a warp: every eighth slice of the terms of CORE_TILE rows and RANKS ranks.
-template<bool FLOATS> __device__ __forceinline__ void lowRankSums(float (&sum)[CORE_TILE / 16][2][4],
-        const Matrix& x, const SlotTile& tile, const Matrix& factor, int rank0, int rank, bool across) {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
-    for (int k0 = warp * CORE_SLICE; k0 < x.columns; k0 += WARPS * CORE_SLICE) {
-        Quad rows[CORE_TILE / 16][2];
+// A left operand as TERMS of bf16.
+__device__ __forceinline__ void splitLeft(unsigned (&a)[TERMS][4], float (&f)[2][4]) {
 #pragma unroll
-        for (int m = 0; m < CORE_TILE / 16; m++)
+    for (int h = 0; h < 2; h++) {
+        unsigned parts[TERMS][2];
+        splitRight(parts, f[h]);
+#pragma unroll
+        for (int t = 0; t < TERMS; t++) {
+            a[t][h] = parts[t][0];
+            a[t][h + 2] = parts[t][1];
+        }
+    }
+}
+
+// What a lane copies of every slice: four pieces of the rows, and four of the factor, or sixteen elements if
+// its rows are not whole pieces.
+template<bool ACROSS> struct LowCopies {
+    const unsigned short* rows[4];
+    const float* pieces;
+    long long step;
+    int rank0;
+    int ranks;
+
+    __device__ __forceinline__ LowCopies(const Matrix& x, const SlotTile& tile, const Matrix& factor, int k0,
+            int rank0, int rank) : rank0(rank0), ranks(rank - rank0) {
+        int lane = threadIdx.x % 32;
+        // after the last row, the last one: its sums are not used
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            rows[i] = halvesAt(x, tile.row + min(i * 8 + lane / 4, tile.rows - 1), lane % 4 * 8);
+        bool whole = factor.dtype == DT_F32 && factor.wide;
+        step = (ACROSS ? 4 : 8) * factor.stride;
+        pieces = !whole ? nullptr : ACROSS ? floatsAt(factor, rank0 + lane / 8, k0 + lane % 8 * 4)
+                : floatsAt(factor, k0 + lane / 4, rank0 + lane % 4 * 4);
+    }
+
+    // Starts to copy the slice that begins at term k0: the warp's next one.
+    __device__ __forceinline__ void copy(char* stage, const Matrix& factor, int k0) {
+        int lane = threadIdx.x % 32;
+        float* to = (float*) (stage + ROWS_BYTES);
+#pragma unroll
+        for (int i = 0; i < 4; i++) cpAsync16(stage + (i * 32 + lane) * 16, rows[i] + k0);
+        if (pieces) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int r = ACROSS ? i * 4 + lane / 8 : lane % 4 * 4, k = ACROSS ? lane % 8 * 4 : i * 8 + lane / 4;
+                int valid = ACROSS ? (r < ranks ? 16 : 0) : max(0, min(16, (ranks - r) * 4));
+                cpAsync16(to + termOf<ACROSS>(k, r), pieces + i * step, valid);
+            }
+            pieces += ACROSS ? WARPS * CORE_SLICE : WARPS * CORE_SLICE / 8 * step;
+            return;
+        }
+#pragma unroll 1
+        for (int i = 0; i < CORE_SLICE * RANKS / 32; i++) {
+            int r = ACROSS ? i : lane % RANKS, k = ACROSS ? lane : i * 2 + lane / RANKS;
+            to[termOf<ACROSS>(k, r)] = r >= ranks ? 0 : ACROSS ? load(factor, rank0 + r, k0 + k)
+                    : load(factor, k0 + k, rank0 + r);
+        }
+    }
+};
+
+// The sums of a warp: every eighth slice of the terms of RANKS ranks and CORE_TILE rows, by eights. The factor
+// is the left operand, so that the eight neighbours of a row that a lane has are right operands as they are:
+// the terms of a product of 16 are not in the order of memory.
+template<bool ACROSS> __device__ __forceinline__ void lowRankSums(float (&sum)[CORE_TILE / 8][4], char* stages,
+        const Matrix& x, const SlotTile& tile, const Matrix& factor, int rank0, int rank) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    const int next = WARPS * CORE_SLICE;
+    int k0 = warp * CORE_SLICE;
+    LowCopies<ACROSS> copies(x, tile, factor, k0, rank0, rank);
+#pragma unroll
+    for (int i = 0; i < LOW_STAGES - 1; i++) {
+        if (k0 + i * next < x.columns) copies.copy(stages + i * LOW_STAGE, factor, k0 + i * next);
+        cpAsyncCommit();
+    }
+    char* stage = stages;
+    char* last = stages + (LOW_STAGES - 1) * LOW_STAGE;
+    for (; k0 < x.columns; k0 += next) {
+        cpAsyncWait<LOW_STAGES - 2>();
+        __syncwarp();
+        int later = k0 + (LOW_STAGES - 1) * next;
+        if (later < x.columns) copies.copy(stage == stages ? last : stage - LOW_STAGE, factor, later);
+        cpAsyncCommit();
+        const float* fs = (const float*) (stage + ROWS_BYTES);
+        Quad rows[CORE_TILE / 8];
+#pragma unroll
+        for (int i = 0; i < CORE_TILE / 8; i++) rows[i] = ((const Quad*) stage)[i * 32 + lane];
+        stage = stage == last ? stages : stage + LOW_STAGE;
+#pragma unroll
+        for (int s = 0; s < 2; s++) {
+            float f[2][4];
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                int row = m * 16 + h * 8 + group;
-                rows[m][h] = {0, 0, 0, 0};
-                if (row < tile.rows) rows[m][h] = *(const Quad*) halvesAt(x, tile.row + row, k0 + quad * 8);
+                if (ACROSS) {
+                    float4 v = *(const float4*) (fs + termOf<true>(quad * 8 + s * 4, h * 8 + group));
+                    f[h][0] = v.x;
+                    f[h][1] = v.y;
+                    f[h][2] = v.z;
+                    f[h][3] = v.w;
+                } else {
+#pragma unroll
+                    for (int j = 0; j < 4; j++)
+                        f[h][j] = fs[termOf<false>(quad * 8 + s * 4 + j, h * 8 + group)];
+                }
             }
-        float f[2][2][4];
+            unsigned a[TERMS][4];
+            splitLeft(a, f);
 #pragma unroll
-        for (int s = 0; s < 2; s++)
+            for (int t = 0; t < TERMS; t++)
 #pragma unroll
-            for (int c = 0; c < 2; c++) {
-                int r = rank0 + c * 8 + group;
-                loadFactor<FLOATS>(f[s][c], factor, k0 + quad * 8 + s * 4, min(r, rank - 1), across);
-            }
-#pragma unroll
-        for (int s = 0; s < 2; s++)
-#pragma unroll
-            for (int c = 0; c < 2; c++) {
-                // a rank that the adapter does not have
-                if (rank0 + c * 8 + group >= rank) f[s][c][0] = f[s][c][1] = f[s][c][2] = f[s][c][3] = 0;
-                unsigned b[TERMS][2];
-                splitRight(b, f[s][c]);
-#pragma unroll
-                for (int t = 0; t < (FLOATS ? TERMS : 1); t++)
-#pragma unroll
-                    for (int m = 0; m < CORE_TILE / 16; m++) {
-                        unsigned a[4] = {s ? rows[m][0].z : rows[m][0].x, s ? rows[m][1].z : rows[m][1].x,
-                            s ? rows[m][0].w : rows[m][0].y, s ? rows[m][1].w : rows[m][1].y};
-                        mmaBf16(sum[m][c], a, b[t]);
-                    }
-            }
+                for (int i = 0; i < CORE_TILE / 8; i++) {
+                    unsigned b[2] = {s ? rows[i].z : rows[i].x, s ? rows[i].w : rows[i].y};
+                    mmaBf16(sum[i], a[t], b);
+                }
+        }
     }
+    cpAsyncWait<0>();
 }
 
 // low_rank of BF16 rows of a multiple of CORE_SLICE elements that begin at multiples of 16 bytes, by tiles of
-// CORE_TILE rows. The terms of a product of 16 are not in the order of memory: a lane loads eight neighbours
-// at once.
-extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix low0, Matrix low1,
+// CORE_TILE rows. Shared memory: WARPS · LOW_STAGES · LOW_STAGE bytes.
+extern "C" __global__ void __launch_bounds__(256, 2) low_rank_mma(Matrix x, Matrix low0, Matrix low1,
         Matrix low2, const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
         int backward) {
     begin();
-    __shared__ __align__(16) float shared[WARPS * CORE_TILE * RANKS];
+    DYNAMIC_SHARED(shared);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
     Matrix low = blockIdx.z == 0 ? low0 : blockIdx.z == 1 ? low1 : low2;
@@ -380,25 +447,23 @@ extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix 
     SlotTile tile = slotTile(slots, n, from, x.rows, CORE_TILE, false, blockIdx.x);
     if (!hasRank(tile, slots, rank0)) return;
     const SlotSite& slot = slots[tile.slot];
-    Matrix factor = backward ? slot.b : slot.a;
     int rank = slot.rank;
-    float sum[CORE_TILE / 16][2][4] = {};
-    if (factor.dtype == DT_F32) lowRankSums<true>(sum, x, tile, factor, rank0, rank, backward);
-    else lowRankSums<false>(sum, x, tile, factor, rank0, rank, backward);
+    float sum[CORE_TILE / 8][4] = {};
+    char* stages = shared + warp * LOW_STAGES * LOW_STAGE;
+    if (backward) lowRankSums<true>(sum, stages, x, tile, slot.b, rank0, rank);
+    else lowRankSums<false>(sum, stages, x, tile, slot.a, rank0, rank);
+    __syncthreads();
+    float* partial = (float*) shared + warp * CORE_TILE * RANKS;
 #pragma unroll
-    for (int m = 0; m < CORE_TILE / 16; m++)
+    for (int c = 0; c < CORE_TILE / 8; c++)
 #pragma unroll
-        for (int c = 0; c < 2; c++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int row = m * 16 + group + i / 2 * 8, r = c * 8 + quad * 2 + i % 2;
-                shared[warp * CORE_TILE * RANKS + row * RANKS + r] = sum[m][c][i];
-            }
+        for (int i = 0; i < 4; i++)
+            partial[(c * 8 + quad * 2 + i % 2) * RANKS + group + i / 2 * 8] = sum[c][i];
     __syncthreads();
     for (int i = threadIdx.x; i < CORE_TILE * RANKS; i += 256) {
         int row = i / RANKS, r = rank0 + i % RANKS;
         if (row < tile.rows && r < rank)
-            store(low, tile.row + row, r, slot.scale * total(shared, CORE_TILE * RANKS, i));
+            store(low, tile.row + row, r, slot.scale * total((const float*) shared, CORE_TILE * RANKS, i));
     }
 }
 
@@ -442,20 +507,6 @@ template<bool FLOATS> __device__ __forceinline__ void loadThin(float (&f)[2][4],
             f[h][j] = t >= end || r >= rank ? 0 : FLOATS ? ((const float*) thin.data)[at]
                     : fromBf16(((const unsigned short*) thin.data)[at]);
         }
-}
-
-// A left operand as TERMS of bf16.
-__device__ __forceinline__ void splitLeft(unsigned (&a)[TERMS][4], float (&f)[2][4]) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        unsigned parts[TERMS][2];
-        splitRight(parts, f[h]);
-#pragma unroll
-        for (int t = 0; t < TERMS; t++) {
-            a[t][h] = parts[t][0];
-            a[t][h + 2] = parts[t][1];
-        }
-    }
 }
 
 // The sums of a warp: every eighth slice of the rows first..end of CORE_TILE features and RANKS ranks.
