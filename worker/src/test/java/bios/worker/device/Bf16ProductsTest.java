@@ -148,18 +148,8 @@ final class Bf16ProductsTest extends Conformance {
                 double[] expected = new double[ROWS * IN];
                 for (int i = 0; add && i < expected.length; i++) expected[i] = before[i];
                 for (var a : adapters) {
-                    float[] dyHere = rows(dy, OUT, a.row, a.count);
-                    float[] dlow = VerbFixture.floats(product(dyHere, transposed(a.b, a.rank, OUT), a.count,
-                            OUT, a.rank, a.slot.scale()));
+                    float[] dlow = assertGradients(a, x, dy, low);
                     correct(expected, IN, a, dlow, transposed(a.a, IN, a.rank));
-                    float[] lowHere = read(on, low.rows(a.row, a.count).columns(0, a.rank));
-                    double allowed = 20 * tolerance().sum(OUT + a.count);
-                    assertClose(product(transposed(rows(x, IN, a.row, a.count), a.count, IN), dlow, IN,
-                            a.count, a.rank, 1), read(on, a.gradient.a()), allowed, 4 * Tolerance.ROUNDING,
-                            "dA of rank " + a.rank);
-                    assertClose(product(transposed(lowHere, a.count, a.rank), dyHere, a.rank, a.count, OUT,
-                            1), read(on, a.gradient.b()), allowed, 4 * Tolerance.ROUNDING, "dB of rank "
-                                    + a.rank);
                 }
                 double again = roundedAgain(expected, dtype);
                 double[] products = product(dy, w, ROWS, OUT, IN, 1);
@@ -167,6 +157,36 @@ final class Bf16ProductsTest extends Conformance {
                 assertClose(expected, read(on, dx), 20 * tolerance().sum(OUT + RANK) + again,
                         tolerated(dtype), "dx " + dtype);
             }
+    }
+
+    /// Compares the gradients of an adapter. Returns its rows of dlow.
+    private float[] assertGradients(Adapter a, float[] x, float[] dy, Tensor low) {
+        float[] dyHere = rows(dy, OUT, a.row, a.count);
+        float[] dlow = VerbFixture.floats(product(dyHere, transposed(a.b, a.rank, OUT), a.count, OUT, a.rank,
+                a.slot.scale()));
+        float[] lowHere = read(on, low.rows(a.row, a.count).columns(0, a.rank));
+        double allowed = 20 * tolerance().sum(OUT + a.count);
+        assertClose(product(transposed(rows(x, IN, a.row, a.count), a.count, IN), dlow, IN, a.count, a.rank,
+                1), read(on, a.gradient.a()), allowed, 4 * Tolerance.ROUNDING, "dA of rank " + a.rank);
+        assertClose(product(transposed(lowHere, a.count, a.rank), dyHere, a.rank, a.count, OUT, 1),
+                read(on, a.gradient.b()), allowed, 4 * Tolerance.ROUNDING, "dB of rank " + a.rank);
+        return dlow;
+    }
+
+    /// Sums over many rows, which several blocks of a card share, are those of the numbers, and have the same
+    /// bits in any company.
+    @Test void gradientsOfALongSlot() {
+        int count = 2060, all = count + 12;
+        float[] x = rounded(random(2, all * IN));
+        float[] dy = rounded(random(5, all * OUT));
+        var adapters = adapters(new int[][] {{2, count, 4}, {2 + count, 9, 8}}, 0);
+        float[][] together = pass(x, dy, all, adapters);
+        var low = low(tensor(on, DType.BF16, all, IN, 0, x), slots(adapters));
+        for (var a : adapters) assertGradients(a, x, dy, low);
+        float[][] alone = pass(rows(x, IN, 2, count), rows(dy, OUT, 2, count), count,
+                adapters(new int[][] {{2, count, 4}}, 2));
+        assertArrayEquals(together[2], alone[2], 0f);
+        assertArrayEquals(together[3], alone[3], 0f);
     }
 
     /// fp32 rows are multiplied as [Activations#operand] says; weights this small at least split in two.

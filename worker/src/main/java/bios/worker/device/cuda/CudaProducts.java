@@ -25,12 +25,18 @@ final class CudaProducts implements AutoCloseable {
     /// Rows of a tile of products.cu, and ranks of one.
     private static final int TILE = 64;
     private static final int RANKS = 16;
-    /// Terms that a warp adds at a time on tensor cores; rows, or features, of a tile of its kernels there.
+    /// Terms that a warp of `low_rank_mma` adds at a time; rows of a tile there.
     private static final int CORE_SLICE = 32;
     private static final int CORE_TILE = 32;
     private static final int BLOCK = 256;
     /// Shared memory of `low_rank_mma`: three slices of rows and of a factor for each of 8 warps.
-    private static final int LOW_SHARED = 8 * 3 * (CORE_TILE * CORE_SLICE * 2 + (CORE_SLICE * RANKS + 24) * 4);
+    private static final int LOW_SHARED = 8 * 3 * (CORE_TILE * CORE_SLICE * 2
+            + (CORE_SLICE * RANKS + 24) * 4);
+    /// Rows of a slot whose sums are a block's in `adapter_gradient_mma`, and its shared memory: three slices
+    /// of 16 rows of both operands for each of 8 warps.
+    private static final int PART_ROWS = 1024;
+    private static final int GRADIENT_SHARED = 8 * 3 * (16 * TILE * 2 + (16 * RANKS + 7 * 8) * 4);
+    private static final int LEAST_COUNTERS = 1 << 14;
     /// Columns of a tile of `finish_product_mma`, and threads of its blocks.
     private static final int FINISH_COLUMNS = 128;
     private static final int FINISH_BLOCK = 128;
@@ -48,6 +54,8 @@ final class CudaProducts implements AutoCloseable {
     private final WeightLoader loader;
     private final CublasLt library;
     private final FewRows fewRows;
+    /// Counters of `adapter_gradient_mma`, which are 0 between launches; null before the first slot of parts.
+    private CudaTensor counters;
 
     CudaProducts(Cuda cuda, CudaTransfers transfers, WeightLoader loader) {
         this.cuda = cuda;
@@ -175,29 +183,47 @@ final class CudaProducts implements AutoCloseable {
             boolean cores = dy.dtype() == DType.BF16 && lows.isPresent() && lows.get().dtype() == DType.BF16;
             var parts = new Parts(Optional.empty(), add ? dx : Optional.empty(), slots, site, dlow, cores);
             var room = dx.map(t -> new Room(scope, t, w, dy, true));
-            if (lows.isPresent()) gradients(dlow.orElseThrow(), dy, floats(xGiven), lows.get(), slots, site);
+            var sums = lows.flatMap(_ -> sums(scope, slots, site, dy.rows(), Math.max(w.in(), w.out())));
+            if (lows.isPresent())
+                gradients(dlow.orElseThrow(), dy, floats(xGiven), lows.get(), slots, site, sums);
             dx.ifPresent(t -> project(t, dy, w, true, parts, room.orElseThrow()));
         }
     }
 
+    /// Scratch memory for the sums of the parts of long slots, none if every slot is one part.
+    private Optional<CudaTensor> sums(Scope scope, CudaSlots slots, int site, int rows, int features) {
+        if (slots.slots().stream().noneMatch(slot -> slot.count() > PART_ROWS)) return Optional.empty();
+        int blocks = slots.tiles(rows, PART_ROWS, false) * Math.ceilDiv(features, TILE)
+                * Math.ceilDiv(slots.rank(site), RANKS);
+        if (counters == null || counters.columns() < blocks) {
+            if (counters != null) cuda.memory().free(counters);
+            counters = null;
+            counters = cuda.memory().tensor(DType.I32, 1, Math.max(blocks, LEAST_COUNTERS));
+        }
+        return Optional.of(cuda.memory().scratch(scope, DType.F32, blocks, TILE * RANKS));
+    }
+
     /// dlow ← s·dy·Bᵀ, dB += lowᵀ·dy, dA += xᵀ·dlow, of every slot.
     private void gradients(CudaTensor dlow, CudaTensor dy, CudaTensor x, CudaTensor low, CudaSlots slots,
-            int site) {
+            int site, Optional<CudaTensor> sums) {
         require(x.rows() == dy.rows() && low.rows() == dy.rows(), "%d and %d rows for %d", x.rows(),
                 low.rows(), dy.rows());
         slots.requireGradients(site);
         lowRank(List.of(dlow), dy, slots, List.of(site), true);
-        gradient(x, dlow, false, slots, site);
-        gradient(dy, low, true, slots, site);
+        gradient(x, dlow, false, slots, site, sums);
+        gradient(dy, low, true, slots, site, sums);
     }
 
     /// dA += wideᵀ·thin, or dB += thinᵀ·wide if `second`.
-    private void gradient(CudaTensor wide, CudaTensor thin, boolean second, CudaSlots slots, int site) {
+    private void gradient(CudaTensor wide, CudaTensor thin, boolean second, CudaSlots slots, int site,
+            Optional<CudaTensor> sums) {
         boolean cores = rowsOfPieces(wide, MULTIPLE);
-        kernel(cores ? "adapter_gradient_mma" : "adapter_gradient").with(wide).with(thin)
-                .with(second ? 1 : 0).with(slots.table(site)).with(slots.entries()).with(slots.from())
-                .launch(Math.ceilDiv(wide.columns(), cores ? CORE_TILE : TILE), slots.entries(),
-                        Math.ceilDiv(slots.rank(site), RANKS), BLOCK, 0);
+        var kernel = kernel(cores ? "adapter_gradient_mma" : "adapter_gradient").with(wide).with(thin)
+                .with(second ? 1 : 0).with(slots.table(site)).with(slots.entries()).with(slots.from());
+        if (cores) kernel.with(sums.map(CudaTensor::address).orElse(0L)).with(sums.isPresent()
+                ? counters.address() : 0L);
+        kernel.launch(Math.ceilDiv(wide.columns(), TILE), cores ? slots.tiles(wide.rows(), PART_ROWS, false)
+                : slots.entries(), Math.ceilDiv(slots.rank(site), RANKS), BLOCK, cores ? GRADIENT_SHARED : 0);
     }
 
     /// Whether rows are BF16, of a multiple of this many elements, and begin at whole 16-byte pieces.

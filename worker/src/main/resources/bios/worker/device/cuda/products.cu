@@ -236,17 +236,15 @@ template<int FEATURES> __device__ __forceinline__ int placeOf(int feature, int r
     return second ? rank * FEATURES + feature : feature * RANKS + rank;
 }
 
-// Adds a tile's sums to the gradient.
-template<int FEATURES> __device__ __forceinline__ void addGradient(const float* partial,
-        const SlotSite& slot, int second, int feature0, int rank0, int features) {
+// Adds sum i of a tile to the gradient.
+template<int FEATURES> __device__ __forceinline__ void addGradient(const SlotSite& slot, int second,
+        int feature0, int rank0, int features, int i, float sum) {
     Matrix to = second ? slot.db : slot.da;
-    for (int i = threadIdx.x; i < FEATURES * RANKS; i += 256) {
-        int r = rank0 + (second ? i / FEATURES : i % RANKS);
-        int feature = feature0 + (second ? i % FEATURES : i / RANKS);
-        if (r >= slot.rank || feature >= features) continue;
-        int row = second ? r : feature, column = second ? feature : r;
-        store(to, row, column, load(to, row, column) + total(partial, FEATURES * RANKS, i));
-    }
+    int r = rank0 + (second ? i / FEATURES : i % RANKS);
+    int feature = feature0 + (second ? i % FEATURES : i / RANKS);
+    if (r >= slot.rank || feature >= features) return;
+    int row = second ? r : feature, column = second ? feature : r;
+    store(to, row, column, load(to, row, column) + sum);
 }
 
 // da += wideᵀ·thin of every slot, wide = x and thin = dlow; or, `second`, db += thinᵀ·wide, wide = dy and
@@ -297,7 +295,8 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, 
         for (int r = 0; r < RANKS; r++)
             shared[warp * TILE * RANKS + placeOf<TILE>(i * 32 + lane, r, second)] = sum[i][r];
     __syncthreads();
-    addGradient<TILE>(shared, slot, second, feature0, rank0, wide.columns);
+    for (int i = threadIdx.x; i < TILE * RANKS; i += 256)
+        addGradient<TILE>(slot, second, feature0, rank0, wide.columns, i, total(shared, TILE * RANKS, i));
 }
 
 // ---- on tensor cores: activations are BF16, fp32 operands are the sum of three bf16 numbers ----
@@ -359,7 +358,8 @@ template<bool ACROSS> struct LowCopies {
         if (pieces) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                int r = ACROSS ? i * 4 + lane / 8 : lane % 4 * 4, k = ACROSS ? lane % 8 * 4 : i * 8 + lane / 4;
+                int r = ACROSS ? i * 4 + lane / 8 : lane % 4 * 4;
+                int k = ACROSS ? lane % 8 * 4 : i * 8 + lane / 4;
                 int valid = ACROSS ? (r < ranks ? 16 : 0) : max(0, min(16, (ranks - r) * 4));
                 cpAsync16(to + termOf<ACROSS>(k, r), pieces + i * step, valid);
             }
@@ -375,11 +375,11 @@ template<bool ACROSS> struct LowCopies {
     }
 };
 
-// The sums of a warp: every eighth slice of the terms of RANKS ranks and CORE_TILE rows, by eights. The factor
-// is the left operand, so that the eight neighbours of a row that a lane has are right operands as they are:
-// the terms of a product of 16 are not in the order of memory.
-template<bool ACROSS> __device__ __forceinline__ void lowRankSums(float (&sum)[CORE_TILE / 8][4], char* stages,
-        const Matrix& x, const SlotTile& tile, const Matrix& factor, int rank0, int rank) {
+// The sums of a warp: every eighth slice of the terms of RANKS ranks and CORE_TILE rows, by eights. The
+// factor is the left operand, so that the eight neighbours of a row that a lane has are right operands as
+// they are: the terms of a product of 16 are not in the order of memory.
+template<bool ACROSS> __device__ __forceinline__ void lowRankSums(float (&sum)[CORE_TILE / 8][4],
+        char* stages, const Matrix& x, const SlotTile& tile, const Matrix& factor, int rank0, int rank) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const int next = WARPS * CORE_SLICE;
     int k0 = warp * CORE_SLICE;
@@ -469,116 +469,177 @@ extern "C" __global__ void __launch_bounds__(256, 2) low_rank_mma(Matrix x, Matr
 
 // ---- gradients of adapters on tensor cores ----
 
-constexpr int STAGES = 6;        // slices of rows that a warp has in shared memory, on their way or in use
-constexpr int CORE_ROWS = 16;    // rows of such a slice
-constexpr int PIECE = 8;         // elements of a copy of 16 bytes
-constexpr int PIECES = CORE_TILE / PIECE;
+constexpr int PART_ROWS = 1024;    // rows of a slot whose sums are a block's
+constexpr int CORE_ROWS = 16;      // rows of a slice, which a warp adds at a time
+constexpr int STAGES = 3;          // slices that a warp has in shared memory, on their way or in use
+constexpr int PIECES = TILE / 8;   // copies of 16 bytes of a row of a slice
+constexpr int WIDE_BYTES = CORE_ROWS * TILE * 2;
+constexpr int STAGE = WIDE_BYTES + (CORE_ROWS * RANKS + (CORE_ROWS / 2 - 1) * 8) * 4;
 
-// Where a piece of a row lies in a slice: shifted by the pair of rows, so that the eight rows of a matrix that
-// is loaded from it lie in different banks.
-__device__ __forceinline__ unsigned short* pieceOf(unsigned short* slice, int row, int piece) {
-    return slice + row * CORE_TILE + (piece ^ row / 2 % PIECES) * PIECE;
+// Where a piece of a row lies in a slice of the wide operand: the eight rows of a matrix that is loaded from
+// it lie in different banks.
+__device__ __forceinline__ char* pieceOf(char* stage, int row, int piece) {
+    return stage + row * (TILE * 2) + ((piece ^ (row % 8)) << 4);
 }
 
-// Starts to copy CORE_ROWS rows of a tile from row `first`; zeros after the end of the slot and of the rows.
-__device__ __forceinline__ void copySlice(unsigned short* slice, const Matrix& wide, int first, int end,
-        int feature0, int lane) {
-#pragma unroll
-    for (int i = 0; i < CORE_ROWS * PIECES / 32; i++) {
-        int row = (i * 32 + lane) / PIECES, piece = (i * 32 + lane) % PIECES;
-        bool inside = first + row < end && feature0 + piece * PIECE < wide.columns;
-        const unsigned short* at = inside ? halvesAt(wide, first + row, feature0 + piece * PIECE)
-                : (const unsigned short*) wide.data;
-        cpAsync16(pieceOf(slice, row, piece), at, inside ? 16 : 0);
+// Where a row's rank lies in a slice of an fp32 thin operand: lanes that read at once meet in no bank.
+__device__ __forceinline__ int rankOf(int row, int r) {
+    return row * RANKS + row / 2 * 8 + r;
+}
+
+// What a lane copies of every slice: four pieces of the wide operand; of the thin one a piece of bf16 numbers
+// if HALVES, else two of fp32 or, if its rows are not whole pieces, eight elements. Zeros after the last row,
+// column and rank.
+template<bool HALVES> struct GradientCopies {
+    const unsigned short* wide;
+    const char* thin;
+    long long wideStep;
+    long long thinStep;
+    int wideLeft;
+    int thinLeft;
+    int valid;
+
+    // The warp's first slice begins at row t0 of rows t0..end.
+    __device__ __forceinline__ GradientCopies(const Matrix& wideRows, const Matrix& thinRows, int t0, int end,
+            int feature0, int rank0, int rank) {
+        int lane = threadIdx.x % 32, row = HALVES ? lane / 2 : lane / 4;
+        int r = rank0 + (HALVES ? lane % 2 * 8 : lane % 4 * 4), bytes = HALVES ? 2 : 4;
+        bool inside = feature0 + lane % PIECES * 8 < wideRows.columns;
+        wide = halvesAt(wideRows, t0 + lane / PIECES, feature0 + lane % PIECES * 8);
+        wideStep = 4 * wideRows.stride;
+        wideLeft = inside ? end - t0 - lane / PIECES : 0;
+        thin = thinRows.data + ((t0 + row) * thinRows.stride + r) * bytes;
+        thinStep = 8 * thinRows.stride * bytes;
+        thinLeft = end - t0 - row;
+        valid = max(0, min(16, (rank - r) * bytes));
     }
-}
 
-// A lane's part of CORE_ROWS rows of the thin operand from row t0 on: the left operand of a product. All
-// loads come before the first use.
-template<bool FLOATS> __device__ __forceinline__ void loadThin(float (&f)[2][4], const Matrix& thin, int t0,
-        int end, int rank0, int rank) {
-    int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+    // Starts to copy the warp's next slice, which begins at row t0.
+    __device__ __forceinline__ void copy(char* stage, const Matrix& thinRows, bool pieces, int t0, int end,
+            int rank0, int rank) {
+        int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < 4; i++)
+            cpAsync16(pieceOf(stage, i * 4 + lane / PIECES, lane % PIECES), wide + i * wideStep,
+                i * 4 < wideLeft ? 16 : 0);
+        wide += WARPS * CORE_ROWS / 4 * wideStep;
+        wideLeft -= WARPS * CORE_ROWS;
+        float* to = (float*) (stage + WIDE_BYTES);
+        if (HALVES) cpAsync16((char*) to + lane * 16, thin, thinLeft > 0 ? valid : 0);
+        else if (pieces) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int t = t0 + quad * 2 + j % 2 + j / 2 * 8, r = rank0 + h * 8 + group;
-            long long at = t * thin.stride + r;
-            f[h][j] = t >= end || r >= rank ? 0 : FLOATS ? ((const float*) thin.data)[at]
-                    : fromBf16(((const unsigned short*) thin.data)[at]);
+            for (int i = 0; i < 2; i++)
+                cpAsync16(to + rankOf(i * 8 + lane / 4, lane % 4 * 4), thin + i * thinStep,
+                    i * 8 < thinLeft ? valid : 0);
+        } else {
+#pragma unroll 1
+            for (int i = lane; i < CORE_ROWS * RANKS; i += 32) {
+                int t = i / RANKS, r = i % RANKS;
+                to[rankOf(t, r)] = t0 + t < end && rank0 + r < rank ? load(thinRows, t0 + t, rank0 + r) : 0;
+            }
         }
-}
+        thin += WARPS * CORE_ROWS / 8 * thinStep;
+        thinLeft -= WARPS * CORE_ROWS;
+    }
+};
 
-// The sums of a warp: every eighth slice of the rows first..end of CORE_TILE features and RANKS ranks.
-template<bool FLOATS> __device__ __forceinline__ void gradientSums(float (&sum)[PIECES][4],
-        unsigned short* slices, const Matrix& wide, const Matrix& thin, int first, int end, int feature0,
-        int rank0, int rank) {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int step = WARPS * CORE_ROWS;
-    int begin = first + warp * CORE_ROWS;
+// The sums of a warp: every eighth slice of the rows first..end of TILE features and RANKS ranks.
+template<bool HALVES> __device__ __forceinline__ void gradientSums(float (&sum)[PIECES][4], char* stages,
+        const Matrix& wide, const Matrix& thin, int first, int end, int feature0, int rank0, int rank) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    const int next = WARPS * CORE_ROWS;
+    bool pieces = thin.wide && thin.dtype == DT_F32;
+    int t0 = first + warp * CORE_ROWS;
+    GradientCopies<HALVES> copies(wide, thin, t0, end, feature0, rank0, rank);
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
-        if (begin + i * step < end)
-            copySlice(slices + i * CORE_ROWS * CORE_TILE, wide, begin + i * step, end, feature0, lane);
+        int at = t0 + i * next;
+        if (at < end) copies.copy(stages + i * STAGE, thin, pieces, at, end, rank0, rank);
         cpAsyncCommit();
     }
-    float next[2][4];
-    loadThin<FLOATS>(next, thin, begin, end, rank0, rank);
-    int stage = 0;
-    for (int t0 = begin; t0 < end; t0 += step) {
-        unsigned a[TERMS][4];
-        splitLeft(a, next);
-        loadThin<FLOATS>(next, thin, t0 + step, end, rank0, rank);
+    char* stage = stages;
+    char* last = stages + (STAGES - 1) * STAGE;
+    for (; t0 < end; t0 += next) {
         cpAsyncWait<STAGES - 2>();
         __syncwarp();
-        unsigned short* slice = slices + stage * CORE_ROWS * CORE_TILE;
+        int later = t0 + (STAGES - 1) * next;
+        if (later < end)
+            copies.copy(stage == stages ? last : stage - STAGE, thin, pieces, later, end, rank0, rank);
+        cpAsyncCommit();
+        const float* ts = (const float*) (stage + WIDE_BYTES);
+        unsigned a[TERMS][4];
+        if (HALVES) ldmatrix4Transposed(a[0], (const char*) ts + (lane % 8 + lane / 16 * 8) * 32
+                + lane / 8 % 2 * 16);
+        else {
+            float f[2][4];
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) f[h][j] = ts[rankOf(quad * 2 + j % 2 + j / 2 * 8, h * 8 + group)];
+            splitLeft(a, f);
+        }
 #pragma unroll
         for (int piece = 0; piece < PIECES; piece += 2) {
             unsigned b[4];
-            ldmatrix4Transposed(b, pieceOf(slice, lane % 16, piece + lane / 16));
+            ldmatrix4Transposed(b, pieceOf(stage, lane % 16, piece + lane / 16));
             unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
 #pragma unroll
-            for (int t = 0; t < (FLOATS ? TERMS : 1); t++) {
+            for (int t = 0; t < (HALVES ? 1 : TERMS); t++) {
                 mmaBf16(sum[piece], a[t], left);
                 mmaBf16(sum[piece + 1], a[t], right);
             }
         }
-        __syncwarp();
-        int later = t0 + (STAGES - 1) * step;
-        if (later < end) copySlice(slices + (stage + STAGES - 1) % STAGES * CORE_ROWS * CORE_TILE, wide, later,
-                end, feature0, lane);
-        cpAsyncCommit();
-        stage = (stage + 1) % STAGES;
+        stage = stage == last ? stages : stage + STAGE;
     }
     cpAsyncWait<0>();
 }
 
-// adapter_gradient with a BF16 `wide` whose rows are whole 16-byte pieces: [16 ranks, rows]·[rows, CORE_TILE
-// features]. Grid: tiles of features, slots, tiles of ranks; 256 threads.
-extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wide, Matrix thin, int second,
-        const SlotSite* slots, int n, int from) {
+// adapter_gradient with a BF16 `wide` whose rows are whole 16-byte pieces: [16 ranks, rows]·[rows, TILE
+// features]. A block adds PART_ROWS rows of a slot; if it has more, the last of its blocks adds what all have
+// found, in their order. Grid: tiles of features, parts of slots, tiles of ranks; 256 threads; shared memory:
+// WARPS · STAGES · STAGE bytes. partial: TILE · RANKS floats for each block; counters: one for each.
+extern "C" __global__ void __launch_bounds__(256, 2) adapter_gradient_mma(Matrix wide, Matrix thin,
+        int second, const SlotSite* slots, int n, int from, float* partial, unsigned* counters) {
     begin();
-    __shared__ __align__(128) char shared[WARPS * STAGES * CORE_ROWS * CORE_TILE * 2];
+    DYNAMIC_SHARED(shared);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
-    const SlotSite& slot = slots[blockIdx.y];
-    int feature0 = blockIdx.x * CORE_TILE, rank0 = blockIdx.z * RANKS;
-    int first = firstRow(slot, from), end = endRow(slot, from, wide.rows);
-    if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
-    unsigned short* slices = (unsigned short*) shared + warp * STAGES * CORE_ROWS * CORE_TILE;
+    int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z * RANKS;
+    SlotTile tile = slotTile(slots, n, from, wide.rows, PART_ROWS, false, blockIdx.y);
+    if (!hasRank(tile, slots, rank0)) return;
+    const SlotSite& slot = slots[tile.slot];
+    char* stages = shared + warp * STAGES * STAGE;
     float sum[PIECES][4] = {};
-    if (thin.dtype == DT_F32)
-        gradientSums<true>(sum, slices, wide, thin, first, end, feature0, rank0, slot.rank);
-    else gradientSums<false>(sum, slices, wide, thin, first, end, feature0, rank0, slot.rank);
+    int end = tile.row + tile.rows;
+    if (thin.dtype == DT_BF16 && thin.wide)
+        gradientSums<true>(sum, stages, wide, thin, tile.row, end, feature0, rank0, slot.rank);
+    else gradientSums<false>(sum, stages, wide, thin, tile.row, end, feature0, rank0, slot.rank);
     __syncthreads();
-    float* partial = (float*) shared;
+    float* sums = (float*) shared;
 #pragma unroll
     for (int piece = 0; piece < PIECES; piece++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            partial[warp * CORE_TILE * RANKS + placeOf<CORE_TILE>(piece * PIECE + quad * 2 + i % 2,
-                    group + i / 2 * 8, second)] = sum[piece][i];
+            sums[warp * TILE * RANKS + placeOf<TILE>(piece * 8 + quad * 2 + i % 2, group + i / 2 * 8,
+                    second)] = sum[piece][i];
     __syncthreads();
-    addGradient<CORE_TILE>(partial, slot, second, feature0, rank0, wide.columns);
+    int first = firstRow(slot, from), rows = endRow(slot, from, wide.rows) - first;
+    int parts = (rows + PART_ROWS - 1) / PART_ROWS, part = (tile.row - first) / PART_ROWS;
+    if (parts == 1) {
+        for (int i = threadIdx.x; i < TILE * RANKS; i += 256)
+            addGradient<TILE>(slot, second, feature0, rank0, wide.columns, i, total(sums, TILE * RANKS, i));
+        return;
+    }
+    long long blocks = gridDim.x * gridDim.z, at = blockIdx.z * gridDim.x + blockIdx.x;
+    long long all = (blockIdx.y - part) * blocks + at;
+    float* own = partial + all * TILE * RANKS;
+    for (int i = threadIdx.x; i < TILE * RANKS; i += 256)
+        own[part * blocks * TILE * RANKS + i] = total(sums, TILE * RANKS, i);
+    if (!isLastBlock(counters + all, parts)) return;
+    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
+        float v = __ldcg(own + i);
+        for (int p = 1; p < parts; p++) v += __ldcg(own + p * blocks * TILE * RANKS + i);
+        addGradient<TILE>(slot, second, feature0, rank0, wide.columns, i, v);
+    }
 }
 
 // ---- corrections on tensor cores ----
@@ -598,8 +659,8 @@ __device__ __forceinline__ int loadsOf(const Matrix& m, int terms) {
     return !m.wide || terms % 2 ? SINGLES : m.dtype == DT_F32 ? FLOAT_PAIRS : HALF_PAIRS;
 }
 
-// Terms k, k + 1, k + 8 and k + 9 of a row: a lane's part of a product of 16 terms. k is even; zeros from term
-// `end` on.
+// Terms k, k + 1, k + 8 and k + 9 of a row: a lane's part of a product of 16 terms. k is even; zeros from
+// term `end` on.
 template<int LOADS> __device__ __forceinline__ void loadTerms(float (&f)[4], const Matrix& m, int row, int k,
         int end) {
     long long first = row * m.stride + k;
@@ -673,11 +734,11 @@ template<int LOADS> __device__ __forceinline__ void splitLow(Quad (&lefts)[TERMS
     }
 }
 
-// The corrections of a tile of rows and this warp's 32 columns from column0 on: of four products of 8 columns,
-// product c has the columns 4·i + c. Both factors are asked for before the first use.
+// The corrections of a tile of rows and this warp's 32 columns from column0 on: of four products of 8
+// columns, product c has the columns 4·i + c. Both factors are asked for before the first use.
 template<bool BACKWARD> __device__ __forceinline__ void corrections(float (&sum)[FINISH_GROUPS][4][4],
-        Quad (&lefts)[TERMS][FINISH_GROUPS][32], const Matrix& low, const SlotSite& slot, const SlotTile& tile,
-        int column0, int columns) {
+        Quad (&lefts)[TERMS][FINISH_GROUPS][32], const Matrix& low, const SlotSite& slot,
+        const SlotTile& tile, int column0, int columns) {
     const Matrix factor = BACKWARD ? slot.a : slot.b;
     int rank = slot.rank;
     int lane = threadIdx.x % 32, quad = lane % 4;
@@ -715,10 +776,10 @@ template<bool BACKWARD> __device__ __forceinline__ void corrections(float (&sum)
     }
 }
 
-// v[i] += eight elements from `column` on, or `count` of them, of rows r0 + i·FINISH_STEP of a tile, as far as
-// it goes. All loads come before the first use.
-__device__ __forceinline__ void addRows(float (&v)[FINISH_ROWS][VECTOR], const Matrix& m, const SlotTile& tile,
-        int r0, int column, int count) {
+// v[i] += eight elements from `column` on, or `count` of them, of rows r0 + i·FINISH_STEP of a tile, as far
+// as it goes. All loads come before the first use.
+__device__ __forceinline__ void addRows(float (&v)[FINISH_ROWS][VECTOR], const Matrix& m,
+        const SlotTile& tile, int r0, int column, int count) {
     bool vectors = m.wide && count == VECTOR;
     if (vectors && m.dtype == DT_F32) {
         float4 own[FINISH_ROWS][2];

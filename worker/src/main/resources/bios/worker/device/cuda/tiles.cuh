@@ -112,3 +112,18 @@ __device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4
             f[2 * i + 1] -= __uint_as_float(b[t][i] & 0xffff0000u);
         }
 }
+
+// Whether this is the last of some blocks to come here, known to all its threads; what all have written
+// before is seen by it. Their counter is 0 before and afterwards.
+__device__ __forceinline__ bool isLastBlock(unsigned* counter, int blocks) {
+    __shared__ int arrived;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        arrived = (int) atomicAdd(counter, 1u);
+        if (arrived == blocks - 1) *counter = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return arrived == blocks - 1;
+}
