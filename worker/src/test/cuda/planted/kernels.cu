@@ -1,5 +1,6 @@
 // Small kernels with one error each, if PLANTED is 1; sound if it is 0.
 #include "ptx.cuh"
+#include "wgmma.cuh"
 
 // sums[b] ← the sum of the block's 256 values; launch: 256 threads.
 extern "C" __global__ void missingBarrier(float* sums, const float* x) {
@@ -122,6 +123,18 @@ extern "C" __global__ void copyNotAwaited(float* y, const float* x) {
     __syncthreads();
     for (int i = 0; i < 4; i++) y[threadIdx.x * 4 + i] = part[127 - (threadIdx.x * 4 + i)];
     cpAsyncWait<0>();
+}
+
+// A product of a warpgroup: 64 times the square of x[0]. launch: 128 threads.
+extern "C" __global__ void productNotAwaited(float* y, const float* x) {
+    __shared__ __align__(1024) unsigned tile[64 * 32];
+    for (int i = threadIdx.x; i < 64 * 32; i += 128) tile[i] = packBf16(x[0], x[0]);
+    __syncthreads();
+    float sum[32];
+    for (int k = 0; k < 4; k++) wgmmaRows(sum, tile, k * 32, tile, k * 32, k > 0);
+    wgmmaCommit();
+    if (!PLANTED) wgmmaWait<0>();
+    y[blockIdx.x * 128 + threadIdx.x] = sum[31];
 }
 
 extern "C" __global__ void laneOutsideItsMask(float* y, const float* x) {

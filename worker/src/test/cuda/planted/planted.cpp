@@ -175,6 +175,12 @@ static const std::map<std::string, std::function<void()>> CASES = {
         ok(launch("copyNotAwaited", 1, 1, 32, 1, 0, y, block(values(128))), "launch");
         expect(read(y, 128)[127] == -31);
     }},
+    {"productNotAwaited", [] {
+        Ptr y = block(16 * 128);
+        ok(launch("productNotAwaited", 16, 1, 128, 1, 0, y, block(values(2))), "launch");
+        float first = values(2)[0];
+        for (float found : read(y, 16 * 128)) expect(found == 64 * first * first);
+    }},
     {"laneOutsideItsMask", [] {
         Ptr y = block(32);
         ok(launch("laneOutsideItsMask", 1, 1, 32, 1, 0, y, block(values(32))), "launch");
@@ -315,9 +321,10 @@ int main(int count, char** arguments) {
     ok(cuCtxSetCurrent(context), "cuCtxSetCurrent");
     ok(cuStreamCreate(&stream, 1), "cuStreamCreate");
     void* program;
-    const char* name = "ptx.cuh";
+    const char* names[] = {"ptx.cuh", "wgmma.cuh"};
     const char* text = "#error the emulated device has its own\n";
-    ok(nvrtcCreateProgram(&program, source.str().c_str(), "planted.cu", 1, &text, &name), "nvrtcCreateProgram");
+    const char* texts[] = {text, text};
+    ok(nvrtcCreateProgram(&program, source.str().c_str(), "planted.cu", 2, texts, names), "nvrtcCreateProgram");
     const char* options[] = {"--gpu-architecture=sm_80", planted ? "-DPLANTED=1" : "-DPLANTED=0"};
     int compiled = nvrtcCompileProgram(program, 2, options);
     size_t bytes;
