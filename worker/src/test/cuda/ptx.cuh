@@ -33,6 +33,8 @@ static inline void cpAsync4(void* shared, const void* global, unsigned valid) { 
 static inline void cpAsyncCommit() { emu_copy_commit(); }
 template<int NEWEST> static inline void cpAsyncWait() { emu_copy_wait(NEWEST); }
 
+static inline void prefetch(const void*) {}
+
 // 2^x.
 static inline float exp2Fast(float x) { return exp2f(x); }
 

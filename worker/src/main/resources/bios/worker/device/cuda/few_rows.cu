@@ -90,6 +90,20 @@ __device__ __forceinline__ Corrected ofLane(const Corrected& c, int lane) {
         __shfl_sync(ALL, c.rank, lane), __shfl_sync(ALL, c.first, lane), __shfl_sync(ALL, c.end, lane)};
 }
 
+// Asks for what corrections will read of the factors: for this warp's features from `feature0` and the rows
+// row0..end. Each lane asks for those of its slots.
+__device__ __forceinline__ void prefetchFactors(const Part& part, int feature0, int row0, int end) {
+    for (int i = threadIdx.x % 32; i < part.entries; i += 32) {
+        const SlotSite& slot = part.slots[i];
+        int first = slot.row - part.from;
+        if (slot.count == 0 || first >= end || first + slot.count <= row0) continue;
+        int bytes = slot.b.dtype == DT_F32 ? 4 : 2, ranks = slot.rank;
+        long long step = slot.b.stride * bytes;
+        const char* at = slot.b.data + feature0 * bytes;
+        for (int r = 0; r < ranks; r++, at += step) prefetch(at);
+    }
+}
+
 // A lane's numbers of a factor's rows r0..r0 + 16 for this warp's features from `feature0`; where there are
 // none, others.
 template<bool FLOATS> __device__ __forceinline__ void loadFactor(float (&f)[2][4], const Corrected& slot,
@@ -138,25 +152,26 @@ template<int TILES, bool FLOATS> __device__ __forceinline__ void loadLow(float (
         }
 }
 
-// sum ← low·b of all slots, for this warp's features from `feature0` and rows from row0: the products of
-// finish_product_mma, in their order. The warp looks at 32 slots at once. It reads the factor of each that has
-// rows here once, while it multiplies with the one before.
+// sum += low·b of all slots, for this warp's features from `feature0` and rows from row0: the products of
+// finish_product_mma, in their order, and for a slot's rows only, as others' may be no numbers. The warp looks
+// at 32 slots at once. It reads the factor of each that has rows here once, while it multiplies with the one
+// before.
 template<int TILES> __device__ __forceinline__ void corrections(float (&sum)[TILES][4], const Part& part,
         int feature0, int row0) {
     constexpr int AT_ONCE = TILES < 2 ? 1 : 2;
     int lane = threadIdx.x % 32, quad = lane % 4, rows = minimum(part.y.rows, row0 + TILES * 8);
     bool floats = part.low.dtype == DT_F32;
     for (int i0 = 0; i0 < part.entries; i0 += 32) {
-        Corrected all = correctedBy(part, i0 + lane), next = all;
-        unsigned here = __ballot_sync(ALL, all.rank > 0 && all.end > all.first && all.end > row0
-                && all.first < rows);
-        float own[TILES][4] = {}, factor[2][4];
+        Corrected mine = correctedBy(part, i0 + lane), next = mine;
+        unsigned here = __ballot_sync(ALL, mine.rank > 0 && mine.end > mine.first && mine.end > row0
+                && mine.first < rows);
+        float factor[2][4];
         auto load = [&](int r0) {
             if (next.dtype == DT_F32) loadFactor<true>(factor, next, r0, feature0, part.y.columns);
             else loadFactor<false>(factor, next, r0, feature0, part.y.columns);
         };
         if (here) {
-            next = ofLane(all, __ffs((int) here) - 1);
+            next = ofLane(mine, __ffs((int) here) - 1);
             load(0);
         }
         for (int r0 = 0; here;) {
@@ -165,11 +180,10 @@ template<int TILES> __device__ __forceinline__ void corrections(float (&sum)[TIL
             splitFactor(a, factor, r0, slot.rank);
             int at = r0;
             r0 += 16;
-            bool last = r0 >= slot.rank;
-            if (last) {
+            if (r0 >= slot.rank) {
                 here &= here - 1;
                 r0 = 0;
-                if (here) next = ofLane(all, __ffs((int) here) - 1);
+                if (here) next = ofLane(mine, __ffs((int) here) - 1);
             }
             if (here) load(r0);
 #pragma unroll
@@ -182,18 +196,19 @@ template<int TILES> __device__ __forceinline__ void corrections(float (&sum)[TIL
 #pragma unroll
                 for (int m = 0; m < AT_ONCE; m++) {
                     if (slot.end <= from + m * 8 || slot.first >= from + m * 8 + 8) continue;
+                    float (&all)[4] = sum[n + m];
+                    float own[4] = {all[0], all[1], all[2], all[3]};
                     unsigned b[TERMS][2];
                     splitRight(b, f[m]);
 #pragma unroll
                     for (int s = 0; s < TERMS; s++)
 #pragma unroll
                         for (int t = 0; s + t < TERMS; t++)
-                            if (s == 0 || floats) mmaBf16(own[n + m], a[t], b[s]);
+                            if (s == 0 || floats) mmaBf16(own, a[t], b[s]);
 #pragma unroll
                     for (int j = 0; j < 4; j++) {
                         int row = from + m * 8 + quad * 2 + j % 2;
-                        if (last && row >= slot.first && row < slot.end) sum[n + m][j] = own[n + m][j];
-                        if (last) own[n + m][j] = 0;
+                        if (row >= slot.first && row < slot.end) all[j] = own[j];
                     }
                 }
             }
@@ -274,6 +289,9 @@ template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinlin
         const char* now = shared + stage * stageBytes;
         stage = stage == STAGES - 1 ? 0 : stage + 1;
         if (!multiplies) continue;
+        // near the end: what was asked for before would have left the cache for weights
+        if (next == slices && part.low.data)
+            prefetchFactors(part, feature0, row0, minimum(x.rows, row0 + TILES * 8));
         unsigned both[4];
 #pragma unroll
         for (int k = 0; k < SLICE / 16; k++) {

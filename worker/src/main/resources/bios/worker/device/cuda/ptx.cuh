@@ -64,6 +64,11 @@ template<int NEWEST> __device__ __forceinline__ void cpAsyncWait() {
     asm volatile("cp.async.wait_group %0;" :: "n"(NEWEST) : "memory");
 }
 
+// Asks for the cache of the card to have what lies there.
+__device__ __forceinline__ void prefetch(const void* global) {
+    asm volatile("prefetch.global.L2 [%0];" :: "l"(global));
+}
+
 // 2^x, relative error 2^-22; 0 for -infinity.
 __device__ __forceinline__ float exp2Fast(float x) {
     float y;
