@@ -12,12 +12,11 @@ import bios.worker.device.Weight;
 import java.util.List;
 import java.util.Optional;
 
-/// Products of activations with frozen weights and adapters. BF16 results and gradients of inputs are rounded
-/// twice: bias, residual and the corrections of all adapters are added up and written first, and the product
-/// with the weight is added to them, so that no fp32 product goes through the memory. The product of an F32
-/// result, and of a BF16 result of forward if the settings say so, is computed in fp32 over all rows; one
-/// more kernel adds the rest, and rounds a BF16 result once. Adapters' own products are one launch for all
-/// slots of a pass.
+/// Products of activations with frozen weights and adapters. The product with a weight is computed in fp32
+/// over all rows; one more kernel adds bias, residual and the corrections of all adapters, and rounds the
+/// result if it is BF16. BF16 gradients of inputs, and BF16 results if the settings say so, are rounded twice
+/// instead, without an fp32 product in memory: corrections are written first, and the product is added to
+/// them. Adapters' own products are one launch for all slots of a pass.
 ///
 /// Products of bf16 weights are cuBLASLt's; those of fp32 weights, of fp32 activations as they are, and of
 /// shapes that do not fit tensor cores are a kernel of products.cu.
@@ -73,7 +72,7 @@ final class CudaProducts implements AutoCloseable {
     /// Words for [bios.worker.device.Device#description].
     String description() {
         return library.version() + ", activations " + cuda.activations().description()
-                + (cuda.products().forwardInBf16() ? "" : ", fp32 results of forward");
+                + (cuda.products().forwardInBf16() ? ", bf16 results of the library" : "");
     }
 
     Weight packWeight(FrozenMatrix matrix) {
@@ -149,7 +148,7 @@ final class CudaProducts implements AutoCloseable {
         boolean cores = x.dtype() == DType.BF16 && lows.isPresent() && lows.get().dtype() == DType.BF16;
         var parts = new Parts(bias.map(CudaProducts::floats), onto.map(CudaProducts::floats), slots, site,
                 lows, cores);
-        if (few(x, w, parts)) {
+        if (few(y, x, w, parts)) {
             fewRows.add(x, new FewRows.Part(y, w.matrix(), parts.onto, parts.bias, parts.low,
                     lows.isPresent() ? slots.table(site) : 0, lows.isPresent() ? slots.entries() : 0,
                     slots.from()));
@@ -161,9 +160,11 @@ final class CudaProducts implements AutoCloseable {
         }
     }
 
-    /// Whether the kernels for few rows compute a projection.
-    private boolean few(CudaTensor x, CudaWeight w, Parts parts) {
+    /// Whether the kernels for few rows compute a projection: none that the library rounds, which it does in
+    /// another way.
+    private boolean few(CudaTensor y, CudaTensor x, CudaWeight w, Parts parts) {
         return x.rows() > 0 && x.rows() <= FewRows.MOST && rowsOfPieces(x, MULTIPLE)
+                && (y.dtype() == DType.F32 || !cuda.products().forwardInBf16())
                 && (parts.cores || parts.low.isEmpty()) && fewRows.fits(w.matrix());
     }
 
