@@ -26,6 +26,7 @@ import org.junit.jupiter.api.Test;
 /// the element types of a model's passes: against sums in double precision, and with the same bits in any
 /// company.
 final class Bf16ProductsTest extends Conformance {
+    /// A shape that the emulated library adds in one chain, so that the kernels for few rows are used.
     private static final int IN = 160, OUT = 184, ROWS = 152;
     /// Rows of each slot, and its rank.
     private static final int[][] SLOTS = {{1, 40, 4}, {41, 1, 20}, {52, 7, 1}, {80, 70, 16}};

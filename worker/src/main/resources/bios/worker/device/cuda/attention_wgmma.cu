@@ -1,7 +1,7 @@
 // Attention of many BF16 queries and its gradients on sm_90a, for heads of 64 and 128 elements: what
 // attention_mma.cu computes on other cards, by products of warpgroups (Shah et al. 2024). Of a block, 64
 // rows for each of its warpgroups are resident in shared memory, and 64 rows at a time are streamed through
-// two stages. Scores are computed in both kernels of gradients, instead of a second pass over sums of
+// stages. Scores are computed in both kernels of gradients, instead of a second pass over sums of
 // gradients of queries: no two blocks add to one sum. The longest blocks are the first ones of the grid.
 #include "common.cuh"
 #include "tiles.cuh"
