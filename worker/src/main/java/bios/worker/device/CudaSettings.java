@@ -12,7 +12,7 @@ import java.util.Optional;
 /// @param cache folder of compiled kernels; empty: in the user's cache
 /// @param memoryBytes most bytes of a card that are used; what the card has free may be less
 /// @param graphs whether decode passes are launched as graphs
-/// @param earlyLaunches whether a kernel may be launched before the one before it has ended, where cards can do so
+/// @param earlyLaunches whether a kernel may be launched before the one before it has ended, where cards can
 /// @param products how products with frozen weights are computed
 public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long memoryBytes, boolean graphs,
         boolean earlyLaunches, Products products) {

@@ -220,12 +220,13 @@ public final class Safetensors implements AutoCloseable {
                     + ", expected " + Arrays.toString(shape), "the files do not belong to this config.json");
     }
 
-    /// Kernels load whole elements; files written by old tools may begin their data at an odd byte. Such a tensor
-    /// is copied once.
+    /// Kernels load whole elements; files written by old tools may begin their data at an odd byte. Such a
+    /// tensor is copied once.
     private MemorySegment aligned(Entry entry) {
         MemorySegment memory = entry.memory();
         if (memory.address() % dtype(entry).bytes() == 0) return memory;
-        return copies.computeIfAbsent(entry.name(), _ -> arena.allocate(memory.byteSize(), 64).copyFrom(memory));
+        return copies.computeIfAbsent(entry.name(),
+                _ -> arena.allocate(memory.byteSize(), 64).copyFrom(memory));
     }
 
     private void mapShards(Path folder) {

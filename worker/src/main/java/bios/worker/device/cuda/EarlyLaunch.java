@@ -6,8 +6,8 @@ import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 
-/// The CUlaunchConfig of a launch with CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, in memory that all
-/// launches use again.
+/// The CUlaunchConfig of a launch with CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, in memory that
+/// all launches use again.
 final class EarlyLaunch {
     private static final int CONFIGURATION_BYTES = 56, ATTRIBUTE_BYTES = 72;
     private static final int PROGRAMMATIC_STREAM_SERIALIZATION = 6;

@@ -833,7 +833,7 @@ __device__ __forceinline__ float4* foursAt(float* sums, int row, int four) {
 
 // finish_product on tensor cores. A warp has a tile's rows and 32 columns; then a thread has eight columns of
 // every eighth row. Grid: tiles of FINISH_COLUMNS columns, tiles of slots and gaps; 128 threads.
-extern "C" __global__ void __launch_bounds__(128, 3) finish_product_mma(Matrix y, Matrix product, Matrix onto,
+extern "C" __global__ void __launch_bounds__(128, 2) finish_product_mma(Matrix y, Matrix product, Matrix onto,
         Matrix bias, Matrix low, const SlotSite* slots, int n, int from, int backward) {
     begin();
     __shared__ Quad lefts[TERMS][FINISH_GROUPS][32];
