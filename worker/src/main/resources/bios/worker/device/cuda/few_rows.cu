@@ -123,18 +123,11 @@ template<bool FLOATS> __device__ __forceinline__ void loadFactor(float (&f)[2][4
 // The same as a left operand; zeros where the factor has no row.
 __device__ __forceinline__ void splitFactor(unsigned (&a)[TERMS][4], float (&f)[2][4], int r0, int rank) {
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
+    for (int h = 0; h < 2; h++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
             if (r0 + (int) threadIdx.x % 4 * 2 + j % 2 + j / 2 * 8 >= rank) f[h][j] = 0;
-        unsigned parts[TERMS][2];
-        splitRight(parts, f[h]);
-#pragma unroll
-        for (int t = 0; t < TERMS; t++) {
-            a[t][h] = parts[t][0];
-            a[t][h + 2] = parts[t][1];
-        }
-    }
+    splitLeft(a, f);
 }
 
 // A lane's numbers of columns r0..r0 + 16 of a slot's rows of low, from row0 on; zeros where there are none.
@@ -383,22 +376,6 @@ constexpr int ROWS = 16;         // of a tile
 constexpr int FACTOR_BYTES = TERMS_AT_ONCE * RANKS * 4;
 constexpr int SLICE_BYTES = FACTOR_BYTES + ROWS * TERMS_AT_ONCE * 2;
 
-// Whether this is the last of the SHARES blocks of a tile to come here, known to all its threads; what all
-// have written before is seen by it: one thread's fences, between barriers, are those of its block. The counter
-// is 0 again afterwards.
-__device__ __forceinline__ bool isLastBlock(unsigned* counter) {
-    __shared__ int arrived;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        arrived = (int) atomicAdd(counter, 1u);
-        if (arrived == SHARES - 1) *counter = 0;
-        __threadfence();
-    }
-    __syncthreads();
-    return arrived == SHARES - 1;
-}
-
 // slotTile without gaps, by all lanes of a warp: the reads of 32 slots do not wait for each other.
 __device__ __forceinline__ SlotTile slotTileOfWarp(const SlotSite* slots, int n, int from, int count, int size,
         int tile) {
@@ -503,7 +480,7 @@ extern "C" __global__ void __launch_bounds__(256) low_rank_rows(Matrix x, Matrix
         for (int i = 0; i < 4; i++)
             own[share * ROWS * RANKS + (group + i / 2 * 8) * RANKS + warp * 8 + quad * 2 + i % 2] = sum[i];
     }
-    if (!isLastBlock(counters + which)) return;
+    if (!isLastBlock(counters + which, SHARES)) return;
     row = threadIdx.x / RANKS;
     r = rank0 + threadIdx.x % RANKS;
     if (row >= tile.rows || r >= rank) return;

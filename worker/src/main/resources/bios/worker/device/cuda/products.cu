@@ -313,20 +313,6 @@ template<bool ACROSS> __device__ __forceinline__ int termOf(int k, int r) {
     return ACROSS ? r * CORE_SLICE + ((k / 4) ^ (r % 2)) * 4 + k % 4 : k * RANKS + k / 8 * 8 + r;
 }
 
-// A left operand as TERMS of bf16.
-__device__ __forceinline__ void splitLeft(unsigned (&a)[TERMS][4], float (&f)[2][4]) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        unsigned parts[TERMS][2];
-        splitRight(parts, f[h]);
-#pragma unroll
-        for (int t = 0; t < TERMS; t++) {
-            a[t][h] = parts[t][0];
-            a[t][h + 2] = parts[t][1];
-        }
-    }
-}
-
 // What a lane copies of every slice: four pieces of the rows, and four of the factor, or sixteen elements if
 // its rows are not whole pieces.
 template<bool ACROSS> struct LowCopies {

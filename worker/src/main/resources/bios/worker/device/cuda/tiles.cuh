@@ -113,17 +113,32 @@ __device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4
         }
 }
 
+// A left operand as TERMS of bf16.
+__device__ __forceinline__ void splitLeft(unsigned (&a)[TERMS][4], float (&f)[2][4]) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        unsigned parts[TERMS][2];
+        splitRight(parts, f[h]);
+#pragma unroll
+        for (int t = 0; t < TERMS; t++) {
+            a[t][h] = parts[t][0];
+            a[t][h + 2] = parts[t][1];
+        }
+    }
+}
+
 // Whether this is the last of some blocks to come here, known to all its threads; what all have written
-// before is seen by it. Their counter is 0 before and afterwards.
+// before is seen by it: one thread's fences, between barriers, are those of its block. Their counter is 0
+// before and afterwards.
 __device__ __forceinline__ bool isLastBlock(unsigned* counter, int blocks) {
     __shared__ int arrived;
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
+        __threadfence();
         arrived = (int) atomicAdd(counter, 1u);
         if (arrived == blocks - 1) *counter = 0;
+        __threadfence();
     }
     __syncthreads();
-    __threadfence();
     return arrived == blocks - 1;
 }
