@@ -25,6 +25,7 @@ class FuzzTest {
     private static final long SEED = Long.getLong("bios.fuzz.seed", 7);
     private static final int REQUESTS = Integer.getInteger("bios.fuzz.requests", 20_000);
     private static final int AT_ONCE = 64;
+    private static final int PROGRESS = 50_000;
     private static final int MOST_FAILURES = 20;
     private static final int ATTEMPTS = 5;
     private static final Duration LIMIT = Duration.ofSeconds(120);
@@ -74,7 +75,9 @@ class FuzzTest {
     }
 
     private void drive(RealService service, FuzzRequests requests, String session, AtomicInteger number) {
-        while (number.incrementAndGet() <= REQUESTS && failures.size() < MOST_FAILURES) {
+        for (int sent; (sent = number.incrementAndGet()) <= REQUESTS && failures.size() < MOST_FAILURES; ) {
+            if (sent % PROGRESS == 0)
+                System.out.println("fuzz: " + sent + " of " + REQUESTS + " requests");
             FuzzRequests.Request request = requests.next();
             try {
                 Answer answer = answer(service, request);
