@@ -72,6 +72,8 @@ void multiply(const Product& p, const char* A, const char* B, const char* C, cha
     check(p.a, A, false, "cublasLtMatmul: A");
     check(p.b, B, false, "cublasLtMatmul: B");
     if (p.beta != 0) check(p.c, C, false, "cublasLtMatmul: C");
+    // as seen on an H100: a bf16 product is rounded before it is added to what its result holds
+    bool inPlace = p.beta != 0 && C == D && p.out.type == BF16;
     std::vector<float> packed(m * k), column(k), sum(m), total(m), result(m * n);
     for (uint64_t i = 0; i < k; i++) for (uint64_t r = 0; r < m; r++)
         packed[i * m + r] = (float) load(A, p.a.type, p.d.transA ? index(p.a, i, r) : index(p.a, r, i));
@@ -88,6 +90,7 @@ void multiply(const Product& p, const char* A, const char* B, const char* C, cha
         }
         for (uint64_t r = 0; r < m; r++) {
             float v = p.alpha * total[r];
+            if (inPlace) v = bf16(bf16(v));
             if (p.beta != 0) v += p.beta * (float) load(C, p.c.type, index(p.c, r, j));
             if (p.d.epilogue & 4) v += (float) load(p.d.bias, p.d.biasType < 0 ? p.out.type : p.d.biasType, r);
             result[j * m + r] = v;

@@ -39,7 +39,7 @@ record GpuVariants(GpuCheck.Sizes sizes, DeviceSettings settings, Path folder) {
                 new Variant("early-launches = off", cuda -> cuda.withEarlyLaunches(false), true),
                 products("few-rows = off", p -> new Products(false, p.forwardInBf16(), p.algorithmRows()),
                         true),
-                products("forward-results = bfloat16", p -> new Products(p.fewRows(), true,
+                products("forward-results = float32", p -> new Products(p.fewRows(), false,
                         p.algorithmRows()), false),
                 products("algorithm-rows = " + sizes.length(), p -> new Products(p.fewRows(),
                         p.forwardInBf16(), sizes.length()), false));

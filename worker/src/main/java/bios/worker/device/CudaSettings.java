@@ -29,7 +29,7 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
     /// @param algorithmRows number of rows that the library chooses its algorithms for
     public record Products(boolean fewRows, boolean forwardInBf16, int algorithmRows) {
         /// The defaults of the settings.
-        public static final Products DEFAULT = new Products(true, false, 1024);
+        public static final Products DEFAULT = new Products(true, true, 1024);
 
         /// Checks the limits.
         public Products {

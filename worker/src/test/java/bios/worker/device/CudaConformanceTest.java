@@ -34,7 +34,7 @@ final class CudaConformanceTest {
     private static final List<String> HALF = List.of("bios.worker.train.HalfPrecisionTest",
             Bf16ProductsTest.class.getName());
     private static final Map<Part, CompletableFuture<CudaEmulator.Ended>> ENDED = new HashMap<>();
-    private static final String NARROW = "bf16 results of the library";
+    private static final String WIDE = "fp32 results of forward";
     private static ExecutorService processes;
 
     /// A process.
@@ -45,7 +45,7 @@ final class CudaConformanceTest {
     private record Part(String name, boolean checked, int seed, int capability, List<String> tests) {
         CudaEmulator.Ended run() {
             return CudaEmulator.java(CudaSuite.class, List.of("-Dbios.cuda.blocks=separate",
-                    "-D" + TestDevices.NARROW_PROPERTY + "=" + name.equals(NARROW),
+                    "-D" + TestDevices.WIDE_PROPERTY + "=" + name.equals(WIDE),
                     "-D" + TestDevices.SUITES_PROPERTY + "=" + (LONG ? "long" : "short")), tests,
                     Map.of("CUDA_EMULATOR_CHECK", checked ? "1" : "0", "CUDA_EMULATOR_SEED",
                             Integer.toString(seed), "CUDA_EMULATOR_CC", Integer.toString(capability),
@@ -72,7 +72,7 @@ final class CudaConformanceTest {
             parts.add(new Part("models", LONG, seed + 1, 90, List.of(RefusedMemoryTest.class.getName(),
                     "bios.worker.train.ModelGoldenTest", Bf16AttentionTest.class.getName())));
             parts.add(new Part("bf16 activations", LONG, seed + 1, 90, HALF));
-            parts.add(new Part(NARROW, LONG, seed + 1, 90, HALF));
+            parts.add(new Part(WIDE, LONG, seed + 1, 90, HALF));
         }
         return parts;
     }

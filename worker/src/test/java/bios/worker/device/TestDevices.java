@@ -21,8 +21,8 @@ public final class TestDevices {
     static final String OUTSIDE_THE_SUITE =
             ".*(ForcedPaths|ConformanceCoverage|KernelResources|Cuda\\w*)Test";
 
-    /// `true`: bf16 results of forward are the library's, on a CUDA device.
-    public static final String NARROW_PROPERTY = "bios.test.cuda.narrow";
+    /// `true`: the library's products of forward are fp32 on a CUDA device, whatever the type of results.
+    public static final String WIDE_PROPERTY = "bios.test.cuda.wide";
 
     private TestDevices() {}
 
@@ -33,7 +33,7 @@ public final class TestDevices {
 
     /// Whether bf16 results of forward are rounded twice.
     static boolean narrow() {
-        return cuda() && Boolean.getBoolean(NARROW_PROPERTY);
+        return cuda() && !Boolean.getBoolean(WIDE_PROPERTY);
     }
 
     /// `n` on the emulated card, where a pass takes long, else 1: of this many repetitions of a test one is

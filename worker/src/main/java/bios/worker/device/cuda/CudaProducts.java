@@ -12,11 +12,15 @@ import bios.worker.device.Weight;
 import java.util.List;
 import java.util.Optional;
 
-/// Products of activations with frozen weights and adapters. The product with a weight is computed in fp32
-/// over all rows; one more kernel adds bias, residual and the corrections of all adapters, and rounds the
-/// result if it is BF16. BF16 gradients of inputs, and BF16 results if the settings say so, are rounded twice
-/// instead, without an fp32 product in memory: corrections are written first, and the product is added to
-/// them. Adapters' own products are one launch for all slots of a pass.
+/// Products of activations with frozen weights and adapters. BF16 results and gradients of inputs are
+/// rounded twice: bias, residual and the corrections of all adapters are added up and written first, and the
+/// product with the weight is added to them, so that no fp32 product goes through the memory. The product of
+/// an F32 result, and of a BF16 result of forward if the settings say so, is computed in fp32 over all rows;
+/// one more kernel adds the rest, and rounds a BF16 result once. Adapters' own products are one launch for
+/// all slots of a pass.
+///
+/// What forward's products are added to is never the result itself: in place, the library rounds a BF16
+/// product before it adds, which the kernels for few rows do not. Gradients are added in place.
 ///
 /// Products of bf16 weights are cuBLASLt's; those of fp32 weights, of fp32 activations as they are, and of
 /// shapes that do not fit tensor cores are a kernel of products.cu.
@@ -72,7 +76,7 @@ final class CudaProducts implements AutoCloseable {
     /// Words for [bios.worker.device.Device#description].
     String description() {
         return library.version() + ", activations " + cuda.activations().description()
-                + (cuda.products().forwardInBf16() ? ", bf16 results of the library" : "");
+                + (cuda.products().forwardInBf16() ? "" : ", fp32 results of forward");
     }
 
     Weight packWeight(FrozenMatrix matrix) {
@@ -156,15 +160,15 @@ final class CudaProducts implements AutoCloseable {
         }
         flush();
         try (var scope = cuda.memory().scope()) {
-            project(y, x, w, false, parts, new Room(scope, y, w, x, false));
+            project(y, x, w, false, parts, new Room(scope, y, w, x, false, parts));
         }
     }
 
-    /// Whether the kernels for few rows compute a projection: none that the library rounds, which it does in
-    /// another way.
+    /// Whether the kernels for few rows compute a projection: they round a BF16 result as the library does,
+    /// where that computes it.
     private boolean few(CudaTensor y, CudaTensor x, CudaWeight w, Parts parts) {
         return x.rows() > 0 && x.rows() <= FewRows.MOST && rowsOfPieces(x, MULTIPLE)
-                && (y.dtype() == DType.F32 || !cuda.products().forwardInBf16())
+                && (y.dtype() == DType.F32 || !cuda.products().forwardInBf16() || aligned(y))
                 && (parts.cores || parts.low.isEmpty()) && fewRows.fits(w.matrix());
     }
 
@@ -183,7 +187,7 @@ final class CudaProducts implements AutoCloseable {
             var dlow = lows.map(_ -> cuda.memory().scratch(scope, DType.F32, dy.rows(), slots.rank(site)));
             boolean cores = dy.dtype() == DType.BF16 && lows.isPresent() && lows.get().dtype() == DType.BF16;
             var parts = new Parts(Optional.empty(), add ? dx : Optional.empty(), slots, site, dlow, cores);
-            var room = dx.map(t -> new Room(scope, t, w, dy, true));
+            var room = dx.map(t -> new Room(scope, t, w, dy, true, parts));
             var sums = lows.flatMap(_ -> sums(scope, slots, site, dy.rows(), Math.max(w.in(), w.out())));
             if (lows.isPresent())
                 gradients(dlow.orElseThrow(), dy, floats(xGiven), lows.get(), slots, site, sums);
@@ -242,6 +246,12 @@ final class CudaProducts implements AutoCloseable {
             return bias.isPresent() || low.isPresent();
         }
 
+        /// Whether a product of the library that is rounded to bf16 needs what is added to it in a tensor of
+        /// its own.
+        boolean addedUp() {
+            return more() || onto.filter(t -> t.dtype() != DType.BF16).isPresent();
+        }
+
         Parts rows(int from, int count) {
             return new Parts(bias, onto.map(t -> t.rows(from, count)), slots.rows(from, count), site,
                     low.map(t -> t.rows(from, count)), cores);
@@ -267,15 +277,17 @@ final class CudaProducts implements AutoCloseable {
         /// Whether x is multiplied as the sum of two bf16 numbers.
         final boolean split;
         final int rows;
-        /// Whether the product adds to what the result holds, its corrections, and rounds the sum to bf16.
+        /// Whether the library adds the product to what else there is, and rounds the sum to bf16.
         final boolean rounds;
+        /// What it is added to then: the result itself in backward; empty if that is the residual or nothing.
+        final Optional<CudaTensor> added;
         /// The product in fp32; empty if it is written to the result itself.
         final Optional<CudaTensor> product;
         /// What is multiplied in place of x; empty if x itself is.
         final Optional<CudaTensor> high;
         final Optional<CudaTensor> low;
 
-        Room(Scope scope, CudaTensor y, CudaWeight w, CudaTensor x, boolean backward) {
+        Room(Scope scope, CudaTensor y, CudaWeight w, CudaTensor x, boolean backward, Parts parts) {
             boolean exact = cuda.activations().operand(PROBE, w.out(), w.in()) == PROBE;
             boolean asItIs = w.matrix().dtype() == DType.F32 || x.dtype() == DType.BF16 || exact;
             tensorCores = (x.dtype() == DType.BF16 || !exact) && onTensorCores(w, backward);
@@ -285,9 +297,13 @@ final class CudaProducts implements AutoCloseable {
                     && library.multiplies(w.matrix(), backward, DType.BF16);
             boolean direct = rounds || y.dtype() == DType.F32 && (!tensorCores || aligned(y));
             boolean copied = !asItIs || tensorCores && !aligned(x);
-            rows = direct && !copied ? y.rows() : Math.min(y.rows(), (int) Math.max(LEAST_ROWS, ROOM_BYTES
-                    / ((long) y.columns() * DType.F32.bytes()) / TILE * TILE));
+            boolean adds = rounds && !backward && parts.addedUp();
+            long bytes = (long) y.columns() * (adds ? DType.BF16 : DType.F32).bytes();
+            rows = direct && !copied && !adds ? y.rows() : Math.min(y.rows(), (int) Math.max(LEAST_ROWS,
+                    ROOM_BYTES / bytes / TILE * TILE));
             product = direct ? Optional.empty() : Optional.of(scratch(scope, DType.F32, y.columns()));
+            added = adds ? Optional.of(scratch(scope, DType.BF16, y.columns()))
+                    : Optional.of(y).filter(_ -> rounds && backward && parts.addedUp());
             var dtype = tensorCores ? DType.BF16 : DType.F32;
             high = copied ? Optional.of(scratch(scope, dtype, x.columns())) : Optional.empty();
             low = tensorCores && split ? Optional.of(scratch(scope, dtype, x.columns())) : Optional.empty();
@@ -306,9 +322,9 @@ final class CudaProducts implements AutoCloseable {
             var to = y.rows(from, count);
             var own = whole ? parts : parts.rows(from, count);
             if (room.rounds) {
-                boolean first = own.more() || own.onto.filter(t -> t.dtype() != to.dtype()).isPresent();
-                if (first) finish(to, Optional.empty(), own.onto, own, backward);
-                multiply(to, x.rows(from, count), w, backward, first ? Optional.of(to) : own.onto, room);
+                var added = room.added.map(t -> backward ? to : t.rows(0, count));
+                added.ifPresent(t -> finish(t, Optional.empty(), own.onto, own, backward));
+                multiply(to, x.rows(from, count), w, backward, added.or(() -> own.onto), room);
                 continue;
             }
             var product = room.product.map(t -> t.rows(0, count)).orElse(to);

@@ -81,7 +81,8 @@ final class FewRows {
     /// Rows, and the features of the weights that they are multiplied with.
     private record Work(int rows, List<Integer> columns) {}
 
-    /// A projection: y ← x·wᵀ + onto + bias + low·b, rounded once if y is BF16.
+    /// A projection: y ← x·wᵀ + onto + bias + low·b. What is added to the product of a BF16 y is rounded
+    /// first, unless the settings say that the product is fp32.
     ///
     /// @param table address of the slots' entries, of which there are `entries`
     /// @param from row of the pass that is row 0
@@ -171,7 +172,7 @@ final class FewRows {
                 kernel.with(0L).with(0).with(0);
             }
         }
-        kernel.with(blocks.groups).with(early ? 1 : 0)
+        kernel.with(blocks.groups).with(cuda.products().forwardInBf16() ? 1 : 0).with(early ? 1 : 0)
                 .launch(blocks.tiles(columns(parts)), 1, 1, blocks.variant.threads,
                         blocks.variant.sharedBytes(blocks.groups));
     }
@@ -209,7 +210,8 @@ final class FewRows {
     /// multiplies: the bits are the same.
     void compare(CudaTensor w) {
         var shape = new Shape(w.rows(), w.columns());
-        if (!cuda.products().fewRows() || equal.containsKey(shape)) return;
+        if (!cuda.products().fewRows() || equal.containsKey(shape)
+                || cuda.products().forwardInBf16() && !library.multiplies(w, false, DType.BF16)) return;
         library.lendWorkspace(() -> compare(shape));
     }
 
@@ -232,20 +234,24 @@ final class FewRows {
         var different = new DifferentBits(cuda, scope);
         var w = different.scatter(memory.scratch(scope, DType.BF16, out, shape.in));
         var rows = different.scatter(memory.scratch(scope, DType.BF16, ALL_ROWS, shape.in));
-        var theirs = memory.scratch(scope, DType.F32, ALL_ROWS, out);
-        var own = memory.scratch(scope, DType.F32, MOST, out);
-        var onto = different.scatter(memory.scratch(scope, DType.BF16, ALL_ROWS, 2 * out));
-        var to = new CudaTensor(onto.address(), DType.F32, ALL_ROWS, out, out);
-        for (boolean more : new boolean[] {false, true}) {
-            library.multiply(theirs, rows, w, false, more ? to : null, shape.out);
-            for (int n : COMPARED) {
-                var part = new Part(own.rows(0, n), w, more ? Optional.of(to.rows(0, n)) : Optional.empty(),
-                        Optional.empty(), Optional.empty(), 0, 0, 0);
-                variants(n).forEach(variant -> {
-                    launch(rows.rows(0, n), List.of(part), new Blocks(variant,
-                            Math.min(COMPARED_GROUPS, variant.mostGroups(cuda.card()))));
-                    different.add(own.rows(0, n), theirs.rows(0, n));
-                });
+        boolean bothTypes = cuda.products().forwardInBf16();
+        for (var type : bothTypes ? List.of(DType.F32, DType.BF16) : List.of(DType.F32)) {
+            var theirs = memory.scratch(scope, type, ALL_ROWS, out);
+            var onto = different.scatter(memory.scratch(scope, DType.BF16, ALL_ROWS, out * type.bytes()
+                    / DType.BF16.bytes()));
+            var own = memory.scratch(scope, type, MOST, out);
+            var to = new CudaTensor(onto.address(), type, ALL_ROWS, out, out);
+            for (boolean more : new boolean[] {false, true}) {
+                library.multiply(theirs, rows, w, false, more ? to : null, shape.out);
+                for (int n : COMPARED) {
+                    var part = new Part(own.rows(0, n), w, more ? Optional.of(to.rows(0, n))
+                            : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
+                    variants(n).forEach(variant -> {
+                        launch(rows.rows(0, n), List.of(part), new Blocks(variant,
+                                Math.min(COMPARED_GROUPS, variant.mostGroups(cuda.card()))));
+                        different.add(own.rows(0, n), theirs.rows(0, n));
+                    });
+                }
             }
         }
         return different.read();

@@ -209,18 +209,21 @@ template<int TILES> __device__ __forceinline__ void corrections(float (&sum)[TIL
     }
 }
 
-// y ← ((product + onto) + bias) + correction for this warp's features and rows row0..row0 + 8.
+// y ← ((product + onto) + bias) + correction for this warp's features and rows row0..row0 + 8. If `narrow`,
+// what is added to the product of a BF16 y is added up first and rounded, as for the library.
 __device__ __forceinline__ void finish(const Part& part, const float (&product)[4], const float (&more)[4],
-        int feature0, int row0) {
+        int feature0, int row0, bool narrow) {
     int lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
+    bool first = narrow && part.y.dtype == DT_BF16 && (part.onto.data || part.bias.data || part.low.data);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         int row = row0 + quad * 2 + j % 2, feature = feature0 + group + j / 2 * 8;
         if (row >= part.y.rows || feature >= part.y.columns) continue;
-        float v = product[j];
+        float v = first ? 0 : product[j];
         if (part.onto.data) v += load(part.onto, row, feature);
         if (part.bias.data) v += load(part.bias, 0, feature);
         if (part.low.data) v += more[j];
+        if (first) v = product[j] + rounded(v);
         store(part.y, row, feature, v);
     }
 }
@@ -229,7 +232,7 @@ __device__ __forceinline__ void finish(const Part& part, const float (&product)[
 // them with one of ROW_WARPS groups of the rows; warps beyond them only copy. STAGES stages of SLICE terms are
 // in shared memory, on their way or in use.
 template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinline__ void multiply(
-        const Matrix& x, const Parts& parts, int groups, int early, char* shared) {
+        const Matrix& x, const Parts& parts, int groups, int narrow, int early, char* shared) {
     constexpr int TILES = ROWS / 8 / ROW_WARPS, ROW_BYTES = SLICE * 2;
     int warp = threadIdx.x / 32 / ROW_WARPS, row0 = threadIdx.x / 32 % ROW_WARPS * (TILES * 8);
     int lane = threadIdx.x % 32, features = groups * FEATURES;
@@ -312,59 +315,59 @@ template<int ROWS, int ROW_WARPS, int SLICE, int STAGES> __device__ __forceinlin
     float more[TILES][4] = {};
     if (part.low.data) corrections<TILES>(more, part, feature0, row0);
 #pragma unroll
-    for (int n = 0; n < TILES; n++) finish(part, sum[n], more[n], feature0, row0 + n * 8);
+    for (int n = 0; n < TILES; n++) finish(part, sum[n], more[n], feature0, row0 + n * 8, narrow);
 }
 
 // Grid: tiles of `groups` groups of features, of all parts; 512 or 384 threads, at least 32 · ROW_WARPS for a
 // group; shared memory: STAGES · (features of a tile + ROWS) · SLICE · 2 bytes. Parts that are not there
-// have no columns; `early`: whether x was complete when the kernel before this one began.
+// have no columns; `narrow`: see finish; `early`: whether x was complete when the kernel before this one began.
 // The name has the rows and the terms of a stage: many for few features.
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_256(Matrix x, Parts parts, int groups,
-        int early) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<8, 1, 256, 4>(x, parts, groups, early, shared);
+    multiply<8, 1, 256, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_128(Matrix x, Parts parts, int groups,
-        int early) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<8, 1, 128, 4>(x, parts, groups, early, shared);
+    multiply<8, 1, 128, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_16_256(Matrix x, Parts parts, int groups,
-        int early) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<16, 1, 256, 4>(x, parts, groups, early, shared);
+    multiply<16, 1, 256, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_16_128(Matrix x, Parts parts, int groups,
-        int early) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<16, 1, 128, 4>(x, parts, groups, early, shared);
+    multiply<16, 1, 128, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_32_256(Matrix x, Parts parts, int groups,
-        int early) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<32, 2, 256, 4>(x, parts, groups, early, shared);
+    multiply<32, 2, 256, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_32_128(Matrix x, Parts parts, int groups,
-        int early) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<32, 1, 128, 4>(x, parts, groups, early, shared);
+    multiply<32, 1, 128, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_64_256(Matrix x, Parts parts, int groups,
-        int early) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<64, 2, 256, 4>(x, parts, groups, early, shared);
+    multiply<64, 2, 256, 4>(x, parts, groups, narrow, early, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) few_rows_64_128(Matrix x, Parts parts, int groups,
-        int early) {
+        int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<64, 1, 128, 3>(x, parts, groups, early, shared);
+    multiply<64, 1, 128, 3>(x, parts, groups, narrow, early, shared);
 }
 
 // ---- low-rank products of few rows ----
