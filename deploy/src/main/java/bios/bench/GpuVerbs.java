@@ -10,6 +10,7 @@ import bios.worker.device.FactorTable;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.HostArray;
+import bios.worker.device.HeadInputs;
 import bios.worker.device.KeyValues;
 import bios.worker.device.LossTerms;
 import bios.worker.device.PagePool;
@@ -57,6 +58,7 @@ final class GpuVerbs {
                         on -> packed(on, type, new AttentionShape(6, 2, headDim, 0.125f, 0)));
                 all.put("append, attention in pages " + type + " " + headDim,
                         on -> paged(on, type, new AttentionShape(6, 2, headDim, 0.125f, 0)));
+                all.put("prepareHeads " + type + " " + headDim, on -> prepared(on, type, headDim));
             }
             all.put("attention, attentionBackward in a window " + type,
                     on -> packed(on, type, new AttentionShape(4, 4, 64, 0.125f, 20)));
@@ -188,6 +190,33 @@ final class GpuVerbs {
             on.device.attention(out, lse, q, new KeyValues.Paged(pool, 1), sequences, shape);
             return on.read(out, lse);
         }
+    }
+
+    /// Heads with norms, whose keys and values are read from pages.
+    private static List<float[]> prepared(Operand on, DType type, int headDim) {
+        var shape = new AttentionShape(6, 2, headDim, 0.125f, 0);
+        try (PagePool pool = on.device.pagePool(new PagePool.Format(2, shape.kvHeads(), headDim, type), 16)) {
+            pool.growTo(8);
+            Sequences sequences = sequences(on, true);
+            var queries = part(on, type, shape.heads(), headDim);
+            var keys = part(on, type, shape.kvHeads(), headDim);
+            var positions = on.ints(IntStream.range(0, ROWS).map(i -> i * 7 % 200).toArray());
+            var rotation = new HeadInputs.Rotation(positions, on.random(DType.F32, 200, headDim / 2),
+                    on.random(DType.F32, 200, headDim / 2));
+            on.device.prepareHeads(new HeadInputs(queries, keys, headDim, rotation,
+                    Optional.of(new HeadInputs.Pages(pool, 1, on.random(type, ROWS, keys.to().columns()),
+                            sequences))));
+            Tensor out = on.empty(type, ROWS, queries.to().columns());
+            on.device.attention(out, on.empty(DType.F32, ROWS, shape.heads()), queries.to(),
+                    new KeyValues.Paged(pool, 1), sequences, shape);
+            return on.read(queries.to(), keys.to(), out);
+        }
+    }
+
+    private static HeadInputs.Part part(Operand on, DType type, int heads, int headDim) {
+        return new HeadInputs.Part(on.empty(type, ROWS, heads * headDim), on.random(type, ROWS, heads
+                * headDim), Optional.of(new HeadInputs.Norm(on.random(DType.F32, 1, headDim),
+                        on.empty(DType.F32, ROWS * heads, 1), 1e-5f)));
     }
 
     private static void loss(Map<String, Case> all) {

@@ -240,6 +240,12 @@ public interface Device extends AutoCloseable {
 
     // ---- attention ----
 
+    /// Norms of the single heads of queries and keys where a layer has them, their rotation, and the pages of
+    /// keys and values: the results of [#rmsNorm], [#rope] and [#append], which a device may compute at once.
+    default void prepareHeads(HeadInputs inputs) {
+        inputs.prepareSingly(this);
+    }
+
     /// Writes the rotated keys and the values of all rows of a pass to their pages.
     void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences sequences);
 

@@ -3,6 +3,7 @@ package bios.worker.model;
 import bios.worker.device.AttentionShape;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
+import bios.worker.device.HeadInputs;
 import bios.worker.device.KeyValues;
 import bios.worker.device.Tensor;
 import java.util.List;
@@ -117,12 +118,15 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         v.forward(a.v, a.h, Optional.empty(), a.lowV, pass.slots(), device);
         a.q = a.rawQ;
         a.k = a.rawK;
-        headNorms.ifPresent(norms -> normHeads(a, norms, pass, scope));
-        device.rope(a.q, pass.positions(), headDim, pass.cos(), pass.sin());
-        device.rope(a.k, pass.positions(), headDim, pass.cos(), pass.sin());
+        headNorms.ifPresent(_ -> allocateNormed(a, device, scope));
+        device.prepareHeads(new HeadInputs(
+                new HeadInputs.Part(a.q, a.rawQ, headNorms.map(norms -> norm(norms.q(), a.inverseQ))),
+                new HeadInputs.Part(a.k, a.rawK, headNorms.map(norms -> norm(norms.k(), a.inverseK))),
+                headDim, pass.rotation(), pass.pages(index, a.v)));
         a.attended = device.scratch(scope, activations, rows, shape.heads() * headDim);
         a.lse = device.scratch(scope, rows, shape.heads());
-        device.attention(a.attended, a.lse, a.q, pass.append(index, a.k, a.v), pass.sequences(), shape);
+        device.attention(a.attended, a.lse, a.q, pass.keyValues(index, a.k, a.v), pass.sequences(),
+                shape);
         a.middle = like(x, device, scope);
         a.lowO = o.low(a.attended, pass.slots(), device, scope);
         o.forward(a.middle, a.attended, Optional.of(x), a.lowO, pass.slots(), device);
@@ -157,15 +161,15 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         dh.ifPresent(gradient -> device.rmsNormBackwardAdd(d, gradient, x, a.inverse, inputNorm));
     }
 
-    private void normHeads(Activations a, HeadNorms norms, PassContext pass, Device.Scope scope) {
-        Device device = pass.device();
-        int headDim = shape.headDim();
+    private HeadInputs.Norm norm(Tensor weight, Tensor inverse) {
+        return new HeadInputs.Norm(weight, inverse, eps);
+    }
+
+    private void allocateNormed(Activations a, Device device, Device.Scope scope) {
         a.q = like(a.rawQ, device, scope);
         a.k = like(a.rawK, device, scope);
         a.inverseQ = device.scratch(scope, a.q.rows() * shape.heads(), 1);
         a.inverseK = device.scratch(scope, a.k.rows() * shape.kvHeads(), 1);
-        device.rmsNorm(a.q.rowsOf(headDim), a.inverseQ, a.rawQ.rowsOf(headDim), norms.q(), eps);
-        device.rmsNorm(a.k.rowsOf(headDim), a.inverseK, a.rawK.rowsOf(headDim), norms.k(), eps);
     }
 
     private void normHeadsBackwardAdd(Tensor drawQ, Tensor drawK, Tensor dq, Tensor dk, Activations a,

@@ -1,6 +1,7 @@
 package bios.worker.model;
 
 import bios.worker.device.Device;
+import bios.worker.device.HeadInputs;
 import bios.worker.device.KeyValues;
 import bios.worker.device.PagePool;
 import bios.worker.device.Sequences;
@@ -18,13 +19,21 @@ record PassContext(Device device, Tensor positions, Slots slots, Sequences seque
         Optional<PagePool> pages,
         Tensor cos, Tensor sin) {
 
-    /// Caches the keys (rotated) and values `[rows, kvHeads·headDim]` of the pass's rows, if this is a pass
-    /// over cached sequences.
+    HeadInputs.Rotation rotation() {
+        return new HeadInputs.Rotation(positions, cos, sin);
+    }
+
+    /// Where the values `[rows, kvHeads·headDim]` of the pass's rows are cached with their keys, if this is a
+    /// pass over cached sequences.
+    Optional<HeadInputs.Pages> pages(int layer, Tensor values) {
+        return pages.map(pool -> new HeadInputs.Pages(pool, layer, values, sequences));
+    }
+
+    /// Where attention finds all keys and values of the sequences in a layer.
     ///
-    /// @return where attention finds all keys and values of the sequences in this layer
-    KeyValues append(int layer, Tensor keys, Tensor values) {
+    /// @param keys, values of the pass's rows
+    KeyValues keyValues(int layer, Tensor keys, Tensor values) {
         if (pages.isEmpty()) return new KeyValues.Packed(keys, values);
-        device.append(pages.get(), layer, keys, values, sequences);
         return new KeyValues.Paged(pages.get(), layer);
     }
 }

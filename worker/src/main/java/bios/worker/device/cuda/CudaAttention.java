@@ -6,6 +6,7 @@ import bios.worker.device.AttentionShape;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.Device.Scope;
+import bios.worker.device.HeadInputs;
 import bios.worker.device.KeyValues;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.PagePool;
@@ -16,6 +17,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -24,6 +26,9 @@ import org.slf4j.LoggerFactory;
 final class CudaAttention {
     private static final int BLOCK = 256;
     private static final int APPEND_BLOCK = 128;
+    private static final int WARP = 32;
+    /// Elements of heads that `prepare_heads` takes are a multiple of this: each half is whole vectors.
+    private static final int PAIRS = 16;
     /// Tiles of attention.cu.
     private static final int QUERIES = 32;
     private static final int KEYS = 32;
@@ -89,18 +94,63 @@ final class CudaAttention {
         return CudaTensor.of(tensor).floats();
     }
 
-    void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences given) {
-        var pages = CudaPages.of(pool);
-        var sequences = CudaSequences.of(given);
+    /// Norms, rotations and pages by one kernel, with the bits of theirs.
+    ///
+    /// @return whether it has done so; heads of other lengths need theirs
+    boolean prepareHeads(HeadInputs inputs) {
+        int headDim = inputs.headDim();
+        if (headDim % PAIRS != 0 || headDim > MOST_HEAD_DIM) return false;
+        var queries = inputs.queries();
+        var keys = inputs.keys();
+        var rotation = inputs.rotation();
+        int rows = queries.to().rows();
+        var pages = inputs.pages();
+        pages.ifPresent(to -> requirePages(to, keys.to()));
+        int heads = (queries.to().columns() + keys.to().columns() * (pages.isPresent() ? 2 : 1)) / headDim;
+        var kernel = kernel("prepare_heads");
+        inputs.parts().forEach(part -> with(kernel, part));
+        kernel.withOptional(pages.map(to -> floats(to.values())))
+                .with(CudaRows.column(rotation.positions(), rows)).with(floats(rotation.cos()))
+                .with(floats(rotation.sin())).with(cuda.faults());
+        destination(kernel, headDim, pages).launch(Cuda.blocks((long) rows * heads, BLOCK / WARP), BLOCK);
+        return true;
+    }
+
+    private static void with(Kernels.Kernel kernel, HeadInputs.Part part) {
+        kernel.with(floats(part.to())).with(floats(part.raw()))
+                .withOptional(part.norm().map(norm -> floats(norm.weight())))
+                .withOptional(part.norm().map(norm -> floats(norm.inverse())))
+                .with(part.norm().map(HeadInputs.Norm::eps).orElse(0f));
+    }
+
+    /// Where a kernel finds the pages of rows: none without them.
+    private static Kernels.Kernel destination(Kernels.Kernel kernel, int headDim,
+            Optional<HeadInputs.Pages> to) {
+        if (to.isEmpty()) return kernel.with(0L).with(0L).with(0L).with(0L).with(0L).with(0L).with(headDim)
+                .with(0);
+        var pages = CudaPages.of(to.get().pool());
+        var sequences = CudaSequences.of(to.get().sequences());
+        int layer = to.get().layer();
+        return kernel.with(pages.table()).with(sequences.blockTable()).with(pages.offset(layer, false))
+                .with(pages.offset(layer, true)).with(sequences.spans()).with(sequences.rowSpans())
+                .with(headDim).with(pages.format().dtype().ordinal());
+    }
+
+    private static void requirePages(HeadInputs.Pages to, Tensor keys) {
+        var pages = CudaPages.of(to.pool());
+        var sequences = CudaSequences.of(to.sequences());
         var format = pages.format();
         require(keys.rows() == sequences.rows() && keys.columns() == format.kvHeads() * format.headDim(),
                 "keys [%d, %d] for %d rows", keys.rows(), keys.columns(), sequences.rows());
-        CudaTensor.sameShape(keys, values);
+        CudaTensor.sameShape(keys, to.values());
         requirePages(pages, sequences);
-        kernel("append_pages").with(floats(keys)).with(floats(values)).with(pages.table())
-                .with(sequences.blockTable()).with(pages.offset(layer, false)).with(pages.offset(layer, true))
-                .with(sequences.spans()).with(sequences.rowSpans()).with(format.headDim())
-                .with(format.dtype().ordinal()).launch(keys.rows(), APPEND_BLOCK);
+    }
+
+    void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences given) {
+        var to = new HeadInputs.Pages(pool, layer, values, given);
+        requirePages(to, keys);
+        destination(kernel("append_pages").with(floats(keys)).with(floats(values)),
+                CudaPages.of(pool).format().headDim(), Optional.of(to)).launch(keys.rows(), APPEND_BLOCK);
     }
 
     private static void requirePages(CudaPages pages, CudaSequences sequences) {

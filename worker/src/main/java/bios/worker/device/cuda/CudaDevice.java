@@ -19,6 +19,7 @@ import bios.worker.device.Slot;
 import bios.worker.device.Slots;
 import bios.worker.device.Snapshot;
 import bios.worker.device.EmbeddingTable;
+import bios.worker.device.HeadInputs;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import java.util.List;
@@ -272,6 +273,10 @@ final class CudaDevice implements Device {
     }
 
     // ---- attention ----
+
+    @Override public void prepareHeads(HeadInputs inputs) {
+        if (!attention().prepareHeads(inputs)) inputs.prepareSingly(this);
+    }
 
     @Override public void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences sequences) {
         attention().append(pool, layer, keys, values, sequences);

@@ -33,7 +33,7 @@ final class CudaRows {
     }
 
     /// A column `[rows, 1]` of integers.
-    private static CudaTensor column(Tensor tensor, int rows) {
+    static CudaTensor column(Tensor tensor, int rows) {
         var own = CudaTensor.of(tensor);
         require(own.dtype() == DType.I32 && own.rows() == rows && own.columns() == 1,
                 "[%d, %d] of %s is no column of %d integers", own.rows(), own.columns(), own.dtype(), rows);

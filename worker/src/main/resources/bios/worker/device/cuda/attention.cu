@@ -350,20 +350,16 @@ extern "C" __global__ void __launch_bounds__(256) attention_backward_keys(Matrix
 // Rows of a pass to their places in the pages of a layer; a row without a span pads the pass and has none.
 // Grid: rows; 128 threads.
 extern "C" __global__ void __launch_bounds__(128) append_pages(Matrix keys, Matrix values,
-        const long long* pages, const int* blockTable, long long keyOffset, long long valueOffset,
-        const Span* spans, const int* rowSpans, int headDim, int dtype) {
+        Destination to) {
     begin();
     int row = blockIdx.x;
-    if (rowSpans[row] < 0) return;
-    Span span = spans[rowSpans[row]];
-    int position = span.position + row - span.row;
-    char* page = (char*) pages[blockTable[span.pages + position / BLOCK]];
-    int heads = keys.columns / headDim;
-    Matrix k{page + keyOffset, headDim, heads * BLOCK, headDim, dtype, 0};
-    Matrix v{page + valueOffset, headDim, heads * BLOCK, headDim, dtype, 0};
+    if (to.rowSpans[row] < 0) return;
+    int headDim = to.headDim, heads = keys.columns / headDim, position;
+    Matrix k = pageOf(to, false, row, heads, position);
+    Matrix v = pageOf(to, true, row, heads, position);
     for (int i = threadIdx.x; i < keys.columns; i += 128) {
-        int to = i / headDim * BLOCK + position % BLOCK;
-        store(k, to, i % headDim, load(keys, row, i));
-        store(v, to, i % headDim, load(values, row, i));
+        int head = i / headDim * BLOCK + position;
+        store(k, head, i % headDim, load(keys, row, i));
+        store(v, head, i % headDim, load(values, row, i));
     }
 }

@@ -1,5 +1,6 @@
 // The verbs on rows: memory, norms, rotations, gates. Twins of bios.worker.kernel.RmsNorm, Rope and SwiGlu.
 #include "common.cuh"
+#include "spans.cuh"
 
 // ---- one vector of eight elements for each thread: grid ceil(rows * ceil(columns / 8) / 256), 256 threads ----
 
@@ -87,6 +88,11 @@ extern "C" __global__ void swiglu_backward(Matrix dgate, Matrix dup, Matrix dy, 
     store8(dup, at.row, at.column, at.count, u);
 }
 
+/// The element of a pair that a rotation turns `own` into: its contraction is pinned, for all kernels.
+__device__ inline float turned(float own, float other, float cos, float sin) {
+    return __fmaf_rn(own, cos, __fmul_rn(other, sin));
+}
+
 /// Rotates the pairs (i, i + headDim / 2) of each head by the angle of its position, in place; sign -1: the
 /// other way. Eight pairs for each thread: grid ceil(rows * heads * ceil(headDim / 16) / 256), 256 threads.
 extern "C" __global__ void rope(Matrix x, Matrix positions, Matrix cos, Matrix sin, int headDim, float sign,
@@ -113,8 +119,8 @@ extern "C" __global__ void rope(Matrix x, Matrix positions, Matrix cos, Matrix s
 #pragma unroll
     for (int j = 0; j < VECTOR; j++) {
         float t = sign * s[j];
-        float first = a[j] * c[j] - b[j] * t;
-        b[j] = b[j] * c[j] + a[j] * t;
+        float first = turned(a[j], b[j], c[j], -t);
+        b[j] = turned(b[j], a[j], c[j], t);
         a[j] = first;
     }
     store8(x, row, column, count, a);
@@ -131,14 +137,30 @@ __device__ inline float rowSum(float v, int width, float* room) {
     return width == WARP ? warpSum(v) : blockSum(v, room);
 }
 
-/// A vector of y ← v · scale · weight.
-__device__ inline void normed(const Matrix& y, int row, int column, float* v, float scale,
-                              const Matrix& weight) {
+/// sum + Σ v², in the order of the vector.
+__device__ inline float squares(float sum, const float* v) {
+#pragma unroll
+    for (int j = 0; j < VECTOR; j++) sum = __fmaf_rn(v[j], v[j], sum);
+    return sum;
+}
+
+__device__ inline float inverseRoot(float sum, int columns, float eps) {
+    return 1.0f / sqrtf(sum / columns + eps);
+}
+
+/// A vector of a row: v ← v · scale · weight.
+__device__ inline void normed(float* v, float scale, const Matrix& weight, int column, int count) {
     float w[VECTOR];
-    int count = minimum(VECTOR, y.columns - column);
     load8(w, weight, 0, column, count, 0.0f);
 #pragma unroll
     for (int j = 0; j < VECTOR; j++) v[j] = v[j] * scale * w[j];
+}
+
+/// A vector of y ← v · scale · weight.
+__device__ inline void normed(const Matrix& y, int row, int column, float* v, float scale,
+                              const Matrix& weight) {
+    int count = minimum(VECTOR, y.columns - column);
+    normed(v, scale, weight, column, count);
     store8(y, row, column, count, v);
 }
 
@@ -159,18 +181,14 @@ rms_norm(Matrix y, Matrix inverse, Matrix x, Matrix weight, float eps, int width
     }
 #pragma unroll
     for (int k = 0; k < CACHED; k++)
-        if (lane + k * width < vectors) {
-#pragma unroll
-            for (int j = 0; j < VECTOR; j++) sum += cached[k][j] * cached[k][j];
-        }
+        if (lane + k * width < vectors) sum = squares(sum, cached[k]);
     for (int i = lane + CACHED * width; i < vectors; i += width) {
         float v[VECTOR];
         load8(v, x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
-#pragma unroll
-        for (int j = 0; j < VECTOR; j++) sum += v[j] * v[j];
+        sum = squares(sum, v);
     }
     sum = rowSum(sum, width, room);
-    float scale = 1.0f / sqrtf(sum / x.columns + eps);
+    float scale = inverseRoot(sum, x.columns, eps);
 #pragma unroll
     for (int k = 0; k < CACHED; k++) {
         int i = lane + k * width;
@@ -245,6 +263,76 @@ rms_norm_backward_add(Matrix dx, Matrix dy, Matrix x, Matrix inverse, Matrix wei
         loadWeighted(v, d, x, dy, weight, row, i * VECTOR);
         addNormed(dx, row, i * VECTOR, v, d, scale, mean);
     }
+}
+
+// ---- heads before attention ----
+
+/// Queries or keys; without a norm, `weight` and `inverse` are absent.
+struct Heads {
+    Matrix to, raw, weight, inverse;
+    float eps;
+};
+
+/// Rotates the vector of this lane if it has one: its pair is that of a lane half a head away.
+__device__ inline void rotate(float* v, const Matrix& cos, const Matrix& sin, int position, int headDim,
+                              bool has) {
+    int lane = threadIdx.x % WARP, half = headDim / 2, at = lane * VECTOR;
+    bool first = at < half;
+    int other = first ? lane + half / VECTOR : lane - half / VECTOR;
+    float c[VECTOR], s[VECTOR];
+    if (has) load8(c, cos, position, first ? at : at - half, VECTOR, 0.0f);
+    if (has) load8(s, sin, position, first ? at : at - half, VECTOR, 0.0f);
+#pragma unroll
+    for (int j = 0; j < VECTOR; j++) {
+        float pair = __shfl_sync(ALL, v[j], has ? other : lane);
+        if (has) v[j] = turned(v[j], pair, c[j], first ? -s[j] : s[j]);
+    }
+}
+
+/// Norms of single heads, their rotation, and the pages of keys and values, with the bits of rms_norm, rope and
+/// append_pages. Heads have a multiple of 16 elements, at most 256. A warp for each head of a row, of queries, keys
+/// and, if there are pages, values: grid ceil(rows * heads / 8), 256 threads.
+extern "C" __global__ void __launch_bounds__(256)
+prepare_heads(Heads queries, Heads keys, Matrix values, Matrix positions, Matrix cos, Matrix sin, long long faults,
+              Destination to) {
+    begin();
+    int headDim = to.headDim;
+    int ofQueries = queries.to.columns / headDim, ofKeys = keys.to.columns / headDim;
+    int heads = ofQueries + ofKeys * (to.pages ? 2 : 1);
+    long long i = blockIdx.x * (long long) (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (i >= (long long) queries.to.rows * heads) return;
+    int row = (int) quotient(i, heads);
+    int head = (int) (i - (long long) row * heads);
+    int lane = threadIdx.x % WARP, at = lane * VECTOR;
+    bool has = at < headDim, isQuery = head < ofQueries, isValue = head >= ofQueries + ofKeys;
+    if (!isQuery) head = isValue ? head - ofQueries - ofKeys : head - ofQueries;
+    int column = head * headDim + at;
+    float v[VECTOR] = {0, 0, 0, 0, 0, 0, 0, 0};
+    if (isValue) {
+        if (has) load8(v, values, row, column, VECTOR, 0.0f);
+    } else {
+        const Heads& own = isQuery ? queries : keys;
+        bool narrow = own.to.dtype == DT_BF16;
+        if (has) load8(v, own.raw, row, column, VECTOR, 0.0f);
+        if (own.weight.data) {
+            float scale = inverseRoot(warpSum(squares(0.0f, v)), headDim, own.eps);
+            if (has) normed(v, scale, own.weight, at, VECTOR);
+            if (lane == 0) store(own.inverse, row * (isQuery ? ofQueries : ofKeys) + head, 0, scale);
+#pragma unroll
+            for (int j = 0; j < VECTOR; j++)
+                if (narrow) v[j] = rounded(v[j]);
+        }
+        int position = intAt(positions, row);
+        if (inRange(position, cos.rows, FAULT_POSITION, faults)) rotate(v, cos, sin, position, headDim, has);
+        if (has) store8(own.to, row, column, VECTOR, v);
+#pragma unroll
+        for (int j = 0; j < VECTOR; j++)
+            if (narrow) v[j] = rounded(v[j]);
+    }
+    if (isQuery || !to.pages || !has || to.rowSpans[row] < 0) return;
+    int within;
+    Matrix page = pageOf(to, isValue, row, ofKeys, within);
+    store8(page, head * BLOCK + within, at, VECTOR, v);
 }
 
 // ---- weights of a file ----

@@ -13,6 +13,29 @@ struct Span {
     int pages;       // index of its first page in the block table; -1: packed
 };
 
+// Where the keys and values of the rows of a pass are cached, in one layer; without pages, nowhere. A row
+// without a span pads the pass.
+struct Destination {
+    const long long* pages;
+    const int* blockTable;
+    long long keyOffset, valueOffset;
+    const Span* spans;
+    const int* rowSpans;
+    int headDim, dtype;
+};
+
+// The heads of the page of a row's position and the position in it: of keys or values, `[heads · BLOCK, headDim]`.
+__device__ __forceinline__ Matrix pageOf(const Destination& to, bool values, int row, int heads,
+        int& at) {
+    Span span = to.spans[to.rowSpans[row]];
+    int position = span.position + row - span.row;
+    char* page = (char*) to.pages[to.blockTable[span.pages + position / BLOCK]];
+    int bytes = to.dtype == DT_BF16 ? 2 : 4;
+    at = position % BLOCK;
+    return {page + (values ? to.valueOffset : to.keyOffset), to.headDim, heads * BLOCK, to.headDim, to.dtype,
+            to.headDim * bytes % 16 == 0};
+}
+
 // A tile of a sequence.
 struct SpanTile {
     int span;
