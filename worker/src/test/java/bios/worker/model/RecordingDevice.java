@@ -2,6 +2,7 @@ package bios.worker.model;
 
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
+import bios.worker.device.HeadInputs;
 import bios.worker.device.KeyValues;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.PagePool;
@@ -109,8 +110,16 @@ public final class RecordingDevice {
     }
 
     private Object realOf(Object argument) {
-        if (argument instanceof KeyValues.Paged(var pool, int layer))
-            return new KeyValues.Paged((PagePool) realOf.getOrDefault(pool, pool), layer);
-        return realOf.getOrDefault(argument, argument);
+        return switch (argument) {
+            case KeyValues.Paged(var pool, int layer) -> new KeyValues.Paged(real(pool), layer);
+            case HeadInputs(var queries, var keys, int headDim, var rotation, var pages) ->
+                new HeadInputs(queries, keys, headDim, rotation, pages.map(to -> new HeadInputs.Pages(
+                        real(to.pool()), to.layer(), to.values(), to.sequences())));
+            case null, default -> realOf.getOrDefault(argument, argument);
+        };
+    }
+
+    private PagePool real(PagePool pool) {
+        return (PagePool) realOf.getOrDefault(pool, pool);
     }
 }

@@ -529,7 +529,7 @@ class SamplerTest {
                         assertTrue(calls.lastIndexOf(data) < calls.indexOf("repeat"), data);
                     // a device that repeats a recorded pass is not given its verbs again, but to compare
                     assertEquals(calls.stream().filter("embed"::equals).count() * own.spec().layers(),
-                            calls.stream().filter("append"::equals).count());
+                            calls.stream().filter("prepareHeads"::equals).count());
                     for (String waits : List.of("read", "write", "floats", "ints", "doubles", "copy"))
                         assertFalse(calls.contains(waits), waits);
                     sampler.complete(pass);

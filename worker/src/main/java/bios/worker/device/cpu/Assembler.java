@@ -307,15 +307,17 @@ final class Assembler {
         three(MAP_0F, NONE, 0, 0x5e, to, a, b);
     }
 
+    /// `b` where one of both is NaN.
     void minFloats(int to, int a, int b) {
         three(MAP_0F, NONE, 0, 0x5d, to, a, b);
     }
 
+    /// `b` where one of both is NaN.
     void maxFloats(int to, int a, int b) {
         three(MAP_0F, NONE, 0, 0x5f, to, a, b);
     }
 
-    /// Masked lanes of `to` are unchanged.
+    /// `b` where one of both is NaN; masked lanes of `to` are unchanged.
     void maxFloats(int to, int a, int b, int mask) {
         evex(MAP_0F, NONE, 0, to, a, b >> 4, b >> 3, 0, mask, 2, false);
         bytes(0x5f, 0xc0 | (to & 7) << 3 | b & 7);

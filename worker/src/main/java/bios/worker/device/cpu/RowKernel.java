@@ -128,9 +128,9 @@ record RowKernel(Kind kind) {
     }
 
     /// x ← exp(x) for x of at most 88, with three vectors for intermediate results. Adding ROUND leaves n in
-    /// the low bits of a sum, from where it is moved to the exponent.
+    /// the low bits of a sum, from where it is moved to the exponent. NaN gives NaN.
     private static void exp(Assembler to, int x, int sum, int n, int p) {
-        to.maxFloats(x, x, LOWEST);
+        to.maxFloats(x, LOWEST, x);
         to.copyVector(sum, x);
         to.scaleAndAdd(sum, PER_LN2, ROUND);
         to.subtractFloats(n, sum, ROUND);
@@ -146,7 +146,7 @@ record RowKernel(Kind kind) {
 
     /// The same for any x.
     private static void expOfAny(Assembler to, int x, int sum, int n, int p) {
-        to.minFloats(x, x, HIGHEST);
+        to.minFloats(x, HIGHEST, x);
         exp(to, x, sum, n, p);
     }
 
