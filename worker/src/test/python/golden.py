@@ -32,7 +32,8 @@ case.json
                          best logit among the 24 choices}
     noise                the largest absolute difference, per kind of result, between this computation and the same
                          one in float64: what rounding alone does to these numbers
-                         {logprobs, gradients: {loss: .}, after_logprobs, after_adapter}
+                         {logprobs, gradients: {loss: .}, after_logprobs, after_adapter}; `grad_norms`, in cases made
+                         since it exists: the largest relative difference of a step's norm
 
 expected.safetensors
 --------------------
@@ -442,6 +443,7 @@ def make(name: str, case: Case, folder: Path, seed: int) -> None:
                       for loss in case.losses},
         "after_logprobs": difference(results, precise, lambda key: key.startswith("after.logprobs")),
         "after_adapter": difference(results, precise, lambda key: key.startswith("after.base_model")),
+        "grad_norms": (results["steps.grad_norms"].double() / precise["steps.grad_norms"].double() - 1).abs().max().item(),
     }
     description = {
         "case": name, "seed": seed, "description": case.description,

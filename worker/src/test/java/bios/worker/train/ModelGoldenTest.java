@@ -169,7 +169,8 @@ class ModelGoldenTest {
     /// difference of 4e-6 in the adapter, on the definitions' path in double precision too, moves one by
     /// 1e-3. So they are compared at one and the same adapter, PyTorch's, with the tolerance of any other
     /// log-probability. The same holds for the norms of later gradients: the case says how far rounding alone
-    /// takes PyTorch from itself in these steps (`noise`), and their tolerance is as much wider.
+    /// takes PyTorch from itself in these steps (`noise`), and their tolerance is wider by a few times that:
+    /// products of operands in two bf16 parts round more coarsely than PyTorch's.
     @ParameterizedTest @MethodSource("cases") void twentyStepsAgree(String name) {
         Golden golden = Golden.of(name);
         try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {
@@ -177,7 +178,9 @@ class ModelGoldenTest {
             float[] losses = golden.values("steps.losses");
             float[] norms = golden.values("steps.grad_norms");
             List<AdamParams> steps = golden.steps();
-            double normTolerance = gradientTolerance(golden) + 3 * golden.noise("after_logprobs");
+            double noise = Math.max(golden.noise("after_logprobs"), golden.json().get("noise")
+                    .path("grad_norms").asDouble());
+            double normTolerance = gradientTolerance(golden) + 5 * noise;
             for (int i = 0; i < steps.size(); i++) {
                 Evaluated result = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY,
                         false));
