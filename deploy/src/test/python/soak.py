@@ -234,8 +234,8 @@ def soak(url: str, pids: List[int], data: Path, a: argparse.Namespace) -> None:
     seconds = time.monotonic() - began
     found = growth(rows, visits)
     line = {"bench": "soak", "journal": "cassandra" if a.cassandra else "embedded", "steps": steps, "seconds": round(seconds),
-            "steps_per_s": round(steps / seconds, 2), "runs": a.runs, "visits": runs.visits, "measurements": len(rows),
-            "grown": grown(found), "quantities": found, "date": time.strftime("%Y-%m-%d", time.gmtime())}
+            "steps_per_s": round(steps / seconds, 2), "runs": a.runs, "every": a.every, "visits": runs.visits,
+            "measurements": len(rows), "grown": grown(found), "quantities": found, "date": time.strftime("%Y-%m-%d", time.gmtime())}
     print(json.dumps(line), flush=True)
     if a.append:
         with open(a.append, "a", encoding="utf-8") as file:

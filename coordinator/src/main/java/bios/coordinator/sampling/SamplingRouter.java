@@ -104,6 +104,8 @@ public final class SamplingRouter {
     /// The ids of requests that other routers accepted, by task.
     private final Map<String, String> adopted = new HashMap<>();
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
+    /// Engines that are lost and that the newest directory still has.
+    private final Set<ActorRef<EngineCommand>> lost = new HashSet<>();
 
     private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings,
             SampleRequestStore store, WeightKeeper keeper, SampleMeter meter, LongSupplier nanos) {
@@ -168,6 +170,7 @@ public final class SamplingRouter {
             case EnginesChanged(var directory) -> updateEngines(directory);
             case EngineTerminated(var engine) -> {
                 watched.remove(engine);
+                lost.add(engine);
                 dispatcher.handleEngineLoss(engine, now());
             }
             case FromEngine(var task, var reply) -> engineReplied(task, reply);
@@ -308,11 +311,16 @@ public final class SamplingRouter {
         };
     }
 
+    /// A directory may arrive that was published before the loss of an engine that this router knows of: what
+    /// would be sent to the engine would be lost once more.
     private void updateEngines(EngineDirectory directory) {
-        dispatcher.updateEngines(directory.engines().stream().filter(e -> !e.models().isEmpty())
+        lost.retainAll(directory.engines().stream().map(EngineDirectory.Engine::ref).toList());
+        List<EngineDirectory.Engine> present =
+                directory.engines().stream().filter(e -> !lost.contains(e.ref())).toList();
+        dispatcher.updateEngines(present.stream().filter(e -> !e.models().isEmpty())
                 .map(e -> new SampleDispatcher.EngineStatus<>(e.ref(), e.models(), e.queuedSequences()))
                 .toList());
-        directory.engines().forEach(e -> {
+        present.forEach(e -> {
             if (watched.add(e.ref())) context.watchWith(e.ref(), new EngineTerminated(e.ref()));
         });
     }

@@ -115,7 +115,7 @@ class LargeReplyTest {
         }));
         ActorRef<SamplingCommand> router = COORDINATOR.spawn(SamplingRouter.create("one",
                 SamplingSettings.of(ConfigFactory.load().getConfig("bios.sampling")), directory,
-                SampleRequestStore.NONE, KeptWeights.ALL, () -> 0), "sampling");
+                SampleRequestStore.NONE, KeptWeights.ALL, System::nanoTime), "sampling");
         var params = new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(), 1, -1, 1);
         var task = new SampleTask("t", MODEL.name(), Optional.empty(), new int[] {1}, params, 40, 1,
                 false, 0);

@@ -31,12 +31,14 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /// Tests router and directory as actors, with engines in the receptionist.
@@ -49,18 +51,34 @@ class SamplingRouterTest {
     private static final SamplingSettings SETTINGS =
             SamplingSettings.of(ConfigFactory.load().getConfig("bios.sampling"));
 
+    private final List<ActorRef<EngineCommand>> engines = new ArrayList<>();
+
     @AfterAll static void stop() {
         KIT.shutdownTestKit();
     }
 
-    private static ActorRef<EngineCommand> engine(TestProbe<EngineCommand.Sample> seen) {
-        return KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
+    /// The receptionist is that of all tests: an engine that stays would be sent their requests.
+    @AfterEach void stopEngines() {
+        engines.forEach(KIT::stop);
+    }
+
+    /// An engine that hands what it is sent to `then`, and stops when a run is closed.
+    private ActorRef<EngineCommand> engine(Consumer<EngineCommand> then) {
+        ActorRef<EngineCommand> engine = KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
             if (command instanceof EngineCommand.Describe(var replyTo))
                 replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0, List.of()));
-            if (command instanceof EngineCommand.Sample sample) seen.getRef().tell(sample);
-            if (command instanceof EngineCommand.CloseRun) return Behaviors.stopped();
+            else if (command instanceof EngineCommand.CloseRun) return Behaviors.stopped();
+            else then.accept(command);
             return Behaviors.same();
         }));
+        engines.add(engine);
+        return engine;
+    }
+
+    private ActorRef<EngineCommand> engine(TestProbe<EngineCommand.Sample> seen) {
+        return engine(command -> {
+            if (command instanceof EngineCommand.Sample sample) seen.getRef().tell(sample);
+        });
     }
 
     private static void register(ActorRef<EngineCommand> engine) {
@@ -76,9 +94,9 @@ class SamplingRouterTest {
         var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, SampleRequestStore.NONE,
-                KeptWeights.ALL, () -> 0));
+                KeptWeights.ALL, System::nanoTime));
         var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, SampleRequestStore.NONE,
-                KeptWeights.ALL, () -> 0));
+                KeptWeights.ALL, System::nanoTime));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SampleDispatcherTest.task("s:sample:1:0:ab", "");
         one.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -108,7 +126,6 @@ class SamplingRouterTest {
             one.tell(new SamplingCommand.Retrieve("me", gone, 60_000, poll.getRef()));
             assertEquals(new SamplingReply.Gone(gone), poll.receiveMessage());
         }
-        KIT.stop(other);
         first.expectNoMessage(Duration.ZERO);
         second.expectNoMessage(Duration.ZERO);
     }
@@ -119,7 +136,7 @@ class SamplingRouterTest {
         var counted = new LinkedBlockingQueue<String>();
         var router = KIT.spawn(SamplingRouter.create("follow", SETTINGS, directory, SampleRequestStore.NONE,
                 KeptWeights.ALL, (owner, of, tokens) -> counted.add(owner + " " + of.id() + " " + tokens),
-                () -> 0));
+                System::nanoTime));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SampleDispatcherTest.task("f", "");
         router.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -155,17 +172,10 @@ class SamplingRouterTest {
         router.tell(new SamplingCommand.Follow("me", request, new int[] {1}, 10, client.getRef()));
         client.receiveMessage();
         assertEquals(List.of("me f 1"), List.copyOf(counted), "what was handed out counts, once");
-        KIT.stop(other);
     }
 
-    private static ActorRef<EngineCommand> following(TestProbe<EngineCommand> seen) {
-        return KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
-            if (command instanceof EngineCommand.Describe(var replyTo))
-                replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0, List.of()));
-            else if (command instanceof EngineCommand.CloseRun) return Behaviors.stopped();
-            else seen.getRef().tell(command);
-            return Behaviors.same();
-        }));
+    private ActorRef<EngineCommand> following(TestProbe<EngineCommand> seen) {
+        return engine(seen.getRef()::tell);
     }
 
     /// A request store in a map.
@@ -196,7 +206,7 @@ class SamplingRouterTest {
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var store = new MapStore();
         var lost = KIT.spawn(SamplingRouter.create("lost", SETTINGS, directory, store,
-                KeptWeights.ALL, () -> 0));
+                KeptWeights.ALL, System::nanoTime));
         var clock = new AtomicLong();
         var successor = KIT.spawn(SamplingRouter.create("successor", SETTINGS, directory, store,
                 KeptWeights.ALL, clock::get));
@@ -238,7 +248,6 @@ class SamplingRouterTest {
             assertEquals(Set.of("sample:successor:s:sample:9:2:ab"), store.requests.keySet());
             return null;
         });
-        KIT.stop(engine);
     }
 
     @Test void missingWeightsThatTheirRunHasReleasedAreExpired() {
@@ -256,19 +265,16 @@ class SamplingRouterTest {
     }
 
     /// The fault of a request whose weights the engine does not find.
-    private static Fault failure(String name, WeightKeeper keeper) {
+    private Fault failure(String name, WeightKeeper keeper) {
         var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var fast = new AtomicLong(); // each look at the clock takes a second
         var router = KIT.spawn(SamplingRouter.create(name, SETTINGS, directory, SampleRequestStore.NONE,
                 keeper, () -> fast.addAndGet(1_000_000_000L)));
-        var engine = KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
-            if (command instanceof EngineCommand.Describe(var replyTo))
-                replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0, List.of()));
+        ActorRef<EngineCommand> engine = engine(command -> {
             if (command instanceof EngineCommand.Sample(_, var replyTo))
                 replyTo.tell(new EngineReply.RequestFailed(Fault.server("blob_missing", "not there")));
-            return Behaviors.same();
-        }));
+        });
         register(engine);
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         router.tell(new SamplingCommand.Submit("me", SampleDispatcherTest.task("t", "a"), client.getRef()));
@@ -279,10 +285,44 @@ class SamplingRouterTest {
         return failed.fault();
     }
 
+    /// The directory that a router subscribes to is an actor of its own: what it published last may be older
+    /// than the loss of an engine that the router has been told.
+    @Test void anOlderDirectoryDoesNotBringALostEngineBack() {
+        TestProbe<ModelDirectory.Command> directory = KIT.createTestProbe();
+        var router = KIT.spawn(SamplingRouter.create("stale", SETTINGS, directory.getRef(),
+                SampleRequestStore.NONE, KeptWeights.ALL, System::nanoTime));
+        ActorRef<EngineDirectory> subscriber =
+                directory.expectMessageClass(ModelDirectory.Subscribe.class).subscriber();
+        TestProbe<EngineCommand.Sample> first = KIT.createTestProbe();
+        ActorRef<EngineCommand> lost = engine(first);
+        var before = EngineDirectory.EMPTY.withEngine(lost,
+                new EngineReply.Description(List.of(MODEL), 0, 0, List.of()));
+        subscriber.tell(before);
+        TestProbe<SamplingReply> client = KIT.createTestProbe();
+        router.tell(new SamplingCommand.Submit("me", SampleDispatcherTest.task("t", ""), client.getRef()));
+        client.expectMessageClass(SamplingReply.Accepted.class);
+        first.receiveMessage();
+        KIT.stop(lost);
+        var again = new SamplingReply.Pending("sample:stale:t", "waiting for a worker again");
+        client.awaitAssert(() -> {
+            router.tell(new SamplingCommand.Retrieve("me", "sample:stale:t", 0, client.getRef()));
+            assertEquals(again, client.receiveMessage());
+            return null;
+        });
+        subscriber.tell(before.withEngine(lost,
+                new EngineReply.Description(List.of(MODEL), 0, 1, List.of())));
+        router.tell(new SamplingCommand.Retrieve("me", "sample:stale:t", 0, client.getRef()));
+        assertEquals(again, client.receiveMessage());
+        TestProbe<EngineCommand.Sample> second = KIT.createTestProbe();
+        subscriber.tell(before.withEngine(engine(second),
+                new EngineReply.Description(List.of(MODEL), 0, 0, List.of())));
+        assertEquals("t", second.receiveMessage().task().id());
+    }
+
     @Test void aPollWithoutAResultReportsTheReason() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
         var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, SampleRequestStore.NONE,
-                KeptWeights.ALL, () -> 0));
+                KeptWeights.ALL, System::nanoTime));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         router.tell(new SamplingCommand.Submit("me", SampleDispatcherTest.task("t", ""), client.getRef()));
         client.receiveMessage();
