@@ -75,7 +75,9 @@ class FuzzTest {
     }
 
     private void drive(RealService service, FuzzRequests requests, String session, AtomicInteger number) {
-        for (int sent; (sent = number.incrementAndGet()) <= REQUESTS && failures.size() < MOST_FAILURES; ) {
+        while (failures.size() < MOST_FAILURES) {
+            int sent = number.incrementAndGet();
+            if (sent > REQUESTS) return;
             if (sent % PROGRESS == 0)
                 System.out.println("fuzz: " + sent + " of " + REQUESTS + " requests");
             FuzzRequests.Request request = requests.next();

@@ -3,16 +3,17 @@ package bios.coordinator.gateway;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.coordinator.Patience;
 import bios.persistence.embedded.EmbeddedDatabase;
 import java.nio.file.Path;
 import java.sql.SQLException;
-import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.TreeMap;
 import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -43,11 +44,12 @@ class InventedIdsTest {
 
     /// The run's line in the index is written after its creation is answered.
     private Map<String, Long> rowsOnceTheRunIsListed() throws Exception {
-        for (var deadline = Instant.now().plusSeconds(60); ; Thread.sleep(20)) {
-            Map<String, Long> rows = rows();
-            if (rows.get("bios_run") == 1) return rows;
-            assertTrue(Instant.now().isBefore(deadline), rows.toString());
-        }
+        var found = new AtomicReference<Map<String, Long>>(Map.of());
+        Patience.until(() -> {
+            found.set(rows());
+            return found.get().get("bios_run") == 1;
+        }, () -> found.get().toString());
+        return found.get();
     }
 
     private static int ask(TestClient service, int kind, long number) {

@@ -5,16 +5,15 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 
+import bios.coordinator.Patience;
 import bios.coordinator.gateway.TestClient.Answer;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.net.URI;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
-import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.TreeSet;
-import java.util.function.BooleanSupplier;
 import java.util.stream.Collectors;
 import java.util.stream.StreamSupport;
 import org.junit.jupiter.api.AfterAll;
@@ -241,7 +240,7 @@ class PublishedTest {
             ok(send("PUT", checkpoint("weights/ttl" + i) + "/ttl", "{'ttl_seconds': 2}"));
         ok(send("PUT", checkpoint("weights/ttl1") + "/ttl", "{'ttl_seconds': 5000}"));
         ok(send("PUT", checkpoint("weights/ttl2") + "/ttl", "{'ttl_seconds': null}"));
-        until(() -> info("weights/ttl0").status() == 404);
+        Patience.until(() -> info("weights/ttl0").status() == 404, () -> "it stays");
         assertEquals(200, info("weights/ttl1").status());
         assertEquals(200, info("weights/ttl2").status());
         List<String> left = listed("training_runs/" + run + "/checkpoints", "checkpoints", "checkpoint_id");
@@ -266,7 +265,7 @@ class PublishedTest {
             as("bob");
             assertEquals(200, info("weights/read").status());
             as("alice");
-            until(() -> info("weights/gone").status() == 404);
+            Patience.until(() -> info("weights/gone").status() == 404, () -> "it stays");
             assertEquals(200, info("weights/read").status());
         } finally {
             service.close();
@@ -384,7 +383,7 @@ class PublishedTest {
         String b = "bios://" + other + "/b";
         String s = "bios://" + other + "/sampler_weights/s";
         String in = "{'project_ids': ['fourth', 'nothing']";
-        until(() -> found(in + "}").size() == 3);
+        Patience.until(() -> found(in + "}").size() == 3, () -> found(in + "}").toString());
         assertEquals(List.of(s, b, a), found(in + "}"));
         assertEquals(List.of(s), found(in + ", 'checkpoint_type': 'sampler'}"));
         assertEquals(List.of(s, b, a), found(in + ", 'base_models': ['none', 'ultrasafe/usf-tiny']}"));
@@ -398,7 +397,7 @@ class PublishedTest {
         assertEquals("ultrasafe/usf-tiny", first.json().at("/checkpoints/0/base_model").asText());
         String rest = in + ", 'limit': 2, 'cursor': " + first.json().get("next_cursor") + "}";
         ok(send("DELETE", "training_runs/" + other + "/checkpoints/weights/b", ""));
-        until(() -> found(in + "}").equals(List.of(s, a)));
+        Patience.until(() -> found(in + "}").equals(List.of(s, a)), () -> found(in + "}").toString());
         Answer second = ok(service.post("search_checkpoints", rest));
         assertEquals(a, second.json().at("/checkpoints/0/path").asText());
         assertTrue(second.json().get("next_cursor").isNull() && second.json().at("/checkpoints/1")
@@ -407,7 +406,8 @@ class PublishedTest {
 
     @Test void aSearchShowsWhatTheCallerOwns() {
         as("alice");
-        until(() -> found("{'owner': {'type': 'own'}}").contains("bios://" + run + "/sampler_weights/s"));
+        Patience.until(() -> found("{'owner': {'type': 'own'}}").contains("bios://" + run
+                + "/sampler_weights/s"), () -> "not found");
         for (String owner : List.of("{'type': 'accessible'}", "{}",
                 "{'type': 'user', 'owner_urns': ['bob', 'alice']}"))
             assertTrue(found("{'owner': " + owner + "}").contains("bios://" + run + "/sampler_weights/s"));
@@ -418,14 +418,10 @@ class PublishedTest {
             assertFalse(found("{'owner': " + owner + "}").toString().contains(run), owner);
     }
 
-    private static void until(BooleanSupplier condition) {
-        for (var deadline = Instant.now().plusSeconds(60); !condition.getAsBoolean(); Thread.onSpinWait())
-            assertTrue(Instant.now().isBefore(deadline), "it did not happen");
-    }
-
     /// The index follows a run within moments.
     private static void awaitListed(String path, List<String> runs) {
-        until(() -> listed(path, "training_runs", "training_run_id").equals(runs));
+        Patience.until(() -> listed(path, "training_runs", "training_run_id").equals(runs), () ->
+                listed(path, "training_runs", "training_run_id").toString());
     }
 
     @Test void aTraceShowsTheOperationsOfTheRunsOfASession() {

@@ -4,14 +4,13 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.coordinator.Patience;
 import bios.coordinator.gateway.TestClient.Answer;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
-import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.function.BooleanSupplier;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -52,11 +51,6 @@ class UsageTest {
         return "'" + name + "': {'loss_fn': 'cross_entropy', 'data': [{'model_input': {'chunks': [{'tokens':"
                 + " [1, 2, 3]}]}, 'loss_fn_inputs': {'target_tokens':"
                 + " {'dtype': 'int64', 'data': [2, 3, 4]}}}]}";
-    }
-
-    private static void until(BooleanSupplier condition, String what) {
-        for (var deadline = Instant.now().plusSeconds(60); !condition.getAsBoolean(); Thread.onSpinWait())
-            assertTrue(Instant.now().isBefore(deadline), what);
     }
 
     private void work() {
@@ -104,7 +98,7 @@ class UsageTest {
         service = open("");
         try {
             work();
-            until(() -> numbers(usage()).equals(all), "the usage is " + usage());
+            Patience.until(() -> numbers(usage()).equals(all), () -> "the usage is " + usage());
             JsonNode usage = usage();
             assertEquals(List.of(6L, 3L, 4L, 1L, 1L), numbers(usage.get("runs").get(0)));
             assertEquals(List.of(0L, 0L, 4L, 1L, 1L), numbers(usage.get("base_models").get(0)));
@@ -114,9 +108,11 @@ class UsageTest {
             service = open("");
             as("alice");
             ok(service.get("training_runs/" + run));
-            until(() -> numbers(usage()).equals(all), "after a restart the usage is " + usage());
+            Patience.until(() -> numbers(usage()).equals(all), () ->
+                    "after a restart the usage is " + usage());
             done("forward", 7, input("forward_input"));
-            until(() -> usage().path("tokens_evaluated").asLong() == 6, "the usage goes on");
+            Patience.until(() -> usage().path("tokens_evaluated").asLong() == 6, () ->
+                    "the usage is " + usage());
             assertEquals(6, usage().path("tokens_trained").asLong());
             others();
             exported();
@@ -178,7 +174,8 @@ class UsageTest {
                 ok(service.post("create_model", "{'session_id': '" + session
                         + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}"));
             }
-            until(() -> usage().path("runs").size() == formulas.size(), "the runs are listed");
+            Patience.until(() -> usage().path("runs").size() == formulas.size(), () ->
+                    "the usage is " + usage());
             String csv = text(ok(service.get("usage?format=csv")));
             for (String formula : formulas) {
                 String cell = "'" + formula.replace("\\n", "\n").replace("\\t", "\t");
@@ -236,9 +233,9 @@ class UsageTest {
             assertEquals("limit_reached", refused.text("error"), () -> text(refused));
             assertTrue(refused.text("message").contains("bios.gateway.limits.runs"), () -> text(refused));
             ok(service.post("unload_model", "{'model_id': '" + run + "'}"));
-            until(() -> service.post("create_model", "{'session_id': '" + SESSION
+            Patience.until(() -> service.post("create_model", "{'session_id': '" + SESSION
                     + "', 'model_seq_id': 3, 'base_model': 'ultrasafe/usf-tiny'}").status() == 200,
-                    "an unloaded run does not count");
+                    () -> "an unloaded run counts");
             as("bob");
             ok(service.post("create_session", "{'session_id': '0a1b2c3d-0000-4000-8000-0000000000b1'}"));
             run = ok(service.post("create_model", "{'session_id': '0a1b2c3d-0000-4000-8000-0000000000b1',"

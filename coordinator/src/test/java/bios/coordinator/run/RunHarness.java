@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.coordinator.Patience;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.FileBlobStore;
 import bios.persistence.index.ListingPage;
@@ -219,9 +220,8 @@ final class RunHarness implements AutoCloseable {
     }
 
     /// Waits until a condition holds.
-    void await(BooleanSupplier what, String otherwise) throws InterruptedException {
-        for (int i = 0; i < 500 && !what.getAsBoolean(); i++) Thread.sleep(20);
-        if (!what.getAsBoolean()) throw new AssertionError(otherwise);
+    void await(BooleanSupplier what, String otherwise) {
+        Patience.until(what::getAsBoolean, () -> otherwise);
     }
 
     /// Waits until the entity has ended by itself.
@@ -311,17 +311,18 @@ final class RunHarness implements AutoCloseable {
         throw new AssertionError("request " + seq + " is not accepted");
     }
 
-    /// Waits for the outcome of `seq`.
+    /// Waits for the outcome of `seq`, or for a reply that it is stalled, forty times in a row.
     RunReply outcome(long seq) {
-        Optional<RunReply> last = Optional.empty();
-        for (int i = 0; i < 40; i++) {
-            last = tryAsk(replyTo -> new RunCommand.Retrieve(OWNER, seq, 400, replyTo),
-                    Duration.ofMillis(600));
-            boolean waits = last.isEmpty() || last.get() instanceof RunReply.Pending
-                    || last.get() instanceof RunReply.Stalled;
-            if (!waits) return last.get();
+        int stalled = 0;
+        for (int i = 0; i < 200; i++) {
+            Optional<RunReply> reply = tryAsk(replyTo ->
+                    new RunCommand.Retrieve(OWNER, seq, 400, replyTo), Duration.ofMillis(600));
+            if (reply.isEmpty()) continue;
+            if (reply.get() instanceof RunReply.Stalled) stalled++;
+            else stalled = 0;
+            if (!(reply.get() instanceof RunReply.Pending) && (stalled == 0 || stalled == 40))
+                return reply.get();
         }
-        if (last.isPresent() && last.get() instanceof RunReply.Stalled) return last.get();
         throw new AssertionError("request " + seq + " has no outcome");
     }
 }

@@ -1200,7 +1200,7 @@ class TrainingRunEntityTest {
             harness.submit(0, train(1));
             harness.outcome(0);
             harness.forget();
-            for (int i = 0; i < 200 && harness.executed.size() < 2; i++) Thread.sleep(50);
+            harness.await(() -> harness.executed.size() >= 2, "it is not replayed");
             assertEquals(List.of("1 FORWARD_BACKWARD", "1 FORWARD_BACKWARD"),
                     List.copyOf(harness.executed).subList(0, 2));
         }

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.DamagedEntities;
+import bios.coordinator.Patience;
 import bios.persistence.blob.FileBlobStore;
 import bios.persistence.embedded.DatabaseCompaction;
 import bios.persistence.embedded.EmbeddedDatabase;
@@ -130,9 +131,8 @@ class TrainingRunShardingTest {
         throw new AssertionError("no answer");
     }
 
-    private void await(int executions) throws InterruptedException {
-        for (int i = 0; i < 200 && executed.size() < executions; i++) Thread.sleep(50);
-        assertTrue(executed.size() >= executions, () -> "executed " + executed);
+    private void await(int executions) {
+        Patience.until(() -> executed.size() >= executions, () -> "executed " + executed);
     }
 
     /// Damages the stored events and snapshots of the run.
@@ -294,9 +294,8 @@ class TrainingRunShardingTest {
                 .flatMap(shard -> shard.getEntityIds().stream()).sorted().toList();
     }
 
-    private void awaitEmpty(ActorTestKit kit) throws InterruptedException {
-        for (int i = 0; i < 800 && !entities(kit).isEmpty(); i++) Thread.sleep(50);
-        assertEquals(List.of(), entities(kit));
+    private void awaitEmpty(ActorTestKit kit) {
+        Patience.until(() -> entities(kit).isEmpty(), () -> entities(kit).toString());
     }
 
     @Test void aCheckpointOfAPassivatedRunExpires() throws Exception {
@@ -366,8 +365,7 @@ class TrainingRunShardingTest {
                 await(30);
                 assertTrue(rows("event_journal", accepted) > 0);
                 awaitEmpty(kit);
-                for (int i = 0; i < 100 && rows("event_journal", accepted) > 0; i++) Thread.sleep(50);
-                assertEquals(0, rows("event_journal", accepted));
+                Patience.until(() -> rows("event_journal", accepted) == 0, () -> "accepted operations stay");
                 assertTrue(rows("event_journal", "TRUE") <= 8, () -> "events");
                 assertEquals(2, rows("snapshot", "TRUE"), "one and a spare one");
                 assertInstanceOf(RunReply.Completed.class,
@@ -398,8 +396,8 @@ class TrainingRunShardingTest {
                 Path file = EmbeddedDatabase.file(folder);
                 long most = runs * BYTES_OF_A_RUN + BYTES_OF_THE_REST;
                 awaitEmpty(kit);
-                for (int i = 0; i < 400 && Files.size(file) > most; i++) Thread.sleep(100);
-                assertTrue(Files.size(file) <= most, Files.size(file) + " bytes, of at most " + most);
+                Patience.until(() -> Files.size(file) <= most, () ->
+                        file.toFile().length() + " bytes, of at most " + most);
             } finally {
                 kit.shutdownTestKit();
             }
@@ -436,9 +434,8 @@ class TrainingRunShardingTest {
             }
             kit = start(blobs, Duration.ofMillis(1));
             try {
-                for (int i = 0; i < 200 && !executed.contains("3 FORWARD_BACKWARD"); i++) Thread.sleep(50);
-                assertTrue(executed.contains("3 FORWARD_BACKWARD"),
-                        () -> "operation 3 is not executed without a command: " + executed);
+                Patience.until(() -> executed.contains("3 FORWARD_BACKWARD"), () ->
+                        "operation 3 is not executed without a command: " + executed);
             } finally {
                 kit.shutdownTestKit();
             }

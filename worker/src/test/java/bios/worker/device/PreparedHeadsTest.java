@@ -13,7 +13,7 @@ import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Heads are prepared for attention with the bits of the verbs of which that consists.
+/// Preparing the heads for attention gives the bits that its single verbs give one after the other.
 final class PreparedHeadsTest extends Conformance {
     private static final int HEADS = 6, KEY_HEADS = 2, POSITIONS = 90, ROWS = 7;
     private static final float EPS = 1e-5f;

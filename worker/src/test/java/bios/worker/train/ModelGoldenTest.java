@@ -168,9 +168,9 @@ class ModelGoldenTest {
     /// model have no such bound: their slope along an adapter is the case's own, and in some cases a
     /// difference of 4e-6 in the adapter, on the definitions' path in double precision too, moves one by
     /// 1e-3. So they are compared at one and the same adapter, PyTorch's, with the tolerance of any other
-    /// log-probability. The same holds for the norms of later gradients: the case says how far rounding alone
-    /// takes PyTorch from itself in these steps (`noise`), and their tolerance is wider by a few times that:
-    /// products of operands in two bf16 parts round more coarsely than PyTorch's.
+    /// log-probability. The same holds for the norms of later gradients: the case records how far rounding
+    /// alone takes PyTorch from itself in these steps (`noise`), and five times that is added to their
+    /// tolerance, because products of operands in two bf16 parts round more coarsely than PyTorch's.
     @ParameterizedTest @MethodSource("cases") void twentyStepsAgree(String name) {
         Golden golden = Golden.of(name);
         try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {

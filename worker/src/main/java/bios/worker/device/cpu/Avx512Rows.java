@@ -160,7 +160,7 @@ final class Avx512Rows implements RowVerbs {
                 Kernels.along(Kind.LOG_SUM_EXP, at(logits, row) + 4L * from, room.address(), 0, 0, 0,
                         Math.min(Sampling.BLOCK, n - from));
                 float sum = (float) sum(room, 64);
-                // the kernel's maximum says nothing beside a NaN; its sum is NaN then
+                // beside a NaN the kernel's maximum may be any number, but its sum is NaN
                 float max = Float.isNaN(sum) ? Float.NaN : room.get(FLOAT, 0);
                 maxima.memory().set(FLOAT, 4 * ((long) row * maxima.stride() + b), max);
                 sums.memory().set(FLOAT, 4 * ((long) row * sums.stride() + b), sum);

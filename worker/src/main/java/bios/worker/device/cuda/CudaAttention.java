@@ -142,12 +142,12 @@ final class CudaAttention {
         var format = pages.format();
         require(keys.rows() == sequences.rows() && keys.columns() == format.kvHeads() * format.headDim(),
                 "keys [%d, %d] for %d rows", keys.rows(), keys.columns(), sequences.rows());
-        CudaTensor.sameShape(keys, to.values());
         requirePages(pages, sequences);
     }
 
     void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences given) {
         var to = new HeadInputs.Pages(pool, layer, values, given);
+        CudaTensor.sameShape(keys, values);
         requirePages(to, keys);
         destination(kernel("append_pages").with(floats(keys)).with(floats(values)),
                 CudaPages.of(pool).format().headDim(), Optional.of(to)).launch(keys.rows(), APPEND_BLOCK);

@@ -88,7 +88,8 @@ extern "C" __global__ void swiglu_backward(Matrix dgate, Matrix dup, Matrix dy, 
     store8(dup, at.row, at.column, at.count, u);
 }
 
-/// The element of a pair that a rotation turns `own` into: its contraction is pinned, for all kernels.
+/// One element of a rotated pair: own·cos + other·sin, with one rounding of the product and one of the fused
+/// multiply-add in every kernel, so that kernels agree in all bits.
 __device__ inline float turned(float own, float other, float cos, float sin) {
     return __fmaf_rn(own, cos, __fmul_rn(other, sin));
 }
@@ -273,7 +274,8 @@ struct Heads {
     float eps;
 };
 
-/// Rotates the vector of this lane if it has one: its pair is that of a lane half a head away.
+/// Rotates the vector of this lane if it has one. The other elements of its pairs are in the lane that is half a
+/// head away.
 __device__ inline void rotate(float* v, const Matrix& cos, const Matrix& sin, int position, int headDim,
                               bool has) {
     int lane = threadIdx.x % WARP, half = headDim / 2, at = lane * VECTOR;
