@@ -48,6 +48,9 @@ final class CudaProducts implements AutoCloseable {
     private static final int SITES = 3;
     /// Most bytes of a product that waits for its corrections: about what the card's cache takes.
     private static final long ROOM_BYTES = 48L << 20;
+    /// Most bytes of what the library adds a product to and rounds: no cache takes it in any case, and a
+    /// product in pieces leaves multiprocessors idle at the end of each.
+    private static final long ADDED_BYTES = 128L << 20;
     private static final int LEAST_ROWS = 256;
     /// Both dimensions of a weight that tensor cores multiply are multiples of this.
     private static final int MULTIPLE = 8;
@@ -249,7 +252,7 @@ final class CudaProducts implements AutoCloseable {
         /// Whether a product of the library that is rounded to bf16 needs what is added to it in a tensor of
         /// its own.
         boolean addedUp() {
-            return more() || onto.filter(t -> t.dtype() != DType.BF16).isPresent();
+            return more() || onto.filter(t -> t.dtype() != DType.BF16 || !aligned(t)).isPresent();
         }
 
         Parts rows(int from, int count) {
@@ -299,8 +302,8 @@ final class CudaProducts implements AutoCloseable {
             boolean copied = !asItIs || tensorCores && !aligned(x);
             boolean adds = rounds && !backward && parts.addedUp();
             long bytes = (long) y.columns() * (adds ? DType.BF16 : DType.F32).bytes();
-            rows = direct && !copied && !adds ? y.rows() : Math.min(y.rows(), (int) Math.max(LEAST_ROWS,
-                    ROOM_BYTES / bytes / TILE * TILE));
+            rows = direct && !copied && !adds ? y.rows()
+                    : rowsOfPiece(y.rows(), (adds ? ADDED_BYTES : ROOM_BYTES) / bytes);
             product = direct ? Optional.empty() : Optional.of(scratch(scope, DType.F32, y.columns()));
             added = adds ? Optional.of(scratch(scope, DType.BF16, y.columns()))
                     : Optional.of(y).filter(_ -> rounds && backward && parts.addedUp());
@@ -308,6 +311,12 @@ final class CudaProducts implements AutoCloseable {
             high = copied ? Optional.of(scratch(scope, dtype, x.columns())) : Optional.empty();
             low = tensorCores && split ? Optional.of(scratch(scope, dtype, x.columns())) : Optional.empty();
             if (tensorCores) library.prepare();
+        }
+
+        /// The rows of each of equal pieces, of tiles, that have at most so many rows.
+        private static int rowsOfPiece(int rows, long most) {
+            int pieces = Math.ceilDiv(rows, (int) Math.max(LEAST_ROWS, most / TILE * TILE));
+            return pieces <= 1 ? rows : Math.ceilDiv(Math.ceilDiv(rows, pieces), TILE) * TILE;
         }
 
         private CudaTensor scratch(Scope scope, DType dtype, int columns) {

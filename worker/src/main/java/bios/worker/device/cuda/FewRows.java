@@ -112,9 +112,9 @@ final class FewRows {
         this.library = library;
     }
 
-    /// Whether it computes the library's bits with such weights; compared by [#compare].
+    /// Whether it computes the library's bits with such weights, which are BF16; compared by [#compare].
     boolean fits(CudaTensor w) {
-        return equal.getOrDefault(new Shape(w.rows(), w.columns()), false);
+        return w.dtype() == DType.BF16 && equal.getOrDefault(new Shape(w.rows(), w.columns()), false);
     }
 
     /// Projects rows, now or before the next other verb.

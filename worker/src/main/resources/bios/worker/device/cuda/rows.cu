@@ -309,7 +309,12 @@ prepare_heads(Heads queries, Heads keys, Matrix values, Matrix positions, Matrix
     bool has = at < headDim, isQuery = head < ofQueries, isValue = head >= ofQueries + ofKeys;
     if (!isQuery) head = isValue ? head - ofQueries - ofKeys : head - ofQueries;
     int column = head * headDim + at;
-    float v[VECTOR] = {0, 0, 0, 0, 0, 0, 0, 0};
+    // the loads that depend on each other begin before the sum of squares
+    int position = isValue ? 0 : intAt(positions, row), within = 0;
+    bool paged = !isQuery && to.pages && has && to.rowSpans[row] >= 0;
+    Matrix page = {};
+    if (paged) page = pageOf(to, isValue, row, ofKeys, within);
+    float v[VECTOR] = {0, 0, 0, 0, 0, 0, 0, 0}, scale = 1.0f;
     if (isValue) {
         if (has) load8(v, values, row, column, VECTOR, 0.0f);
     } else {
@@ -317,24 +322,21 @@ prepare_heads(Heads queries, Heads keys, Matrix values, Matrix positions, Matrix
         bool narrow = own.to.dtype == DT_BF16;
         if (has) load8(v, own.raw, row, column, VECTOR, 0.0f);
         if (own.weight.data) {
-            float scale = inverseRoot(warpSum(squares(0.0f, v)), headDim, own.eps);
+            scale = inverseRoot(warpSum(squares(0.0f, v)), headDim, own.eps);
             if (has) normed(v, scale, own.weight, at, VECTOR);
-            if (lane == 0) store(own.inverse, row * (isQuery ? ofQueries : ofKeys) + head, 0, scale);
 #pragma unroll
             for (int j = 0; j < VECTOR; j++)
                 if (narrow) v[j] = rounded(v[j]);
         }
-        int position = intAt(positions, row);
         if (inRange(position, cos.rows, FAULT_POSITION, faults)) rotate(v, cos, sin, position, headDim, has);
+        if (own.weight.data && lane == 0)
+            store(own.inverse, row * (isQuery ? ofQueries : ofKeys) + head, 0, scale);
         if (has) store8(own.to, row, column, VECTOR, v);
 #pragma unroll
         for (int j = 0; j < VECTOR; j++)
             if (narrow) v[j] = rounded(v[j]);
     }
-    if (isQuery || !to.pages || !has || to.rowSpans[row] < 0) return;
-    int within;
-    Matrix page = pageOf(to, isValue, row, ofKeys, within);
-    store8(page, head * BLOCK + within, at, VECTOR, v);
+    if (paged) store8(page, head * BLOCK + within, at, VECTOR, v);
 }
 
 // ---- weights of a file ----
