@@ -59,14 +59,16 @@ public record GpuCheck(Sizes sizes, Duration limit, Optional<Peer> peer, List<St
     /// @param tokens sampled tokens of each
     /// @param matmul rows, columns and depth of the product that measures the ceiling
     /// @param copyBytes bytes of the copy that measures the ceiling
+    /// @param rows of the product whose rows are compared with those of smaller ones
+    /// @param columns of that product
     public record Sizes(Shape train, int sequences, int length, Shape decode, int packed, int streams,
-            int tokens, int matmul, long copyBytes) {
-        /// What the goals are stated for.
+            int tokens, int matmul, long copyBytes, int rows, int columns) {
+        /// What the goals are stated for. The product is computed in two pieces.
         public static final Sizes FULL = new Sizes(Shape.LLAMA_8B, 4, 4096, Shape.QWEN_8B, 16384, 64, 64,
-                8192, 4L << 30);
+                8192, 4L << 30, 5000, 14336);
         /// A few seconds on any device.
         public static final Sizes TINY = new Sizes(Shape.tiny("LlamaForCausalLM"), 2, 48,
-                Shape.tiny("Qwen3ForCausalLM"), 96, 3, 4, 64, 1 << 20);
+                Shape.tiny("Qwen3ForCausalLM"), 96, 3, 4, 64, 1 << 20, 150, 208);
     }
 
     private interface Part {
@@ -102,7 +104,7 @@ public record GpuCheck(Sizes sizes, Duration limit, Optional<Peer> peer, List<St
         Map<String, Part> parts = new LinkedHashMap<>();
         parts.put("verbs", line -> parity.verbs(line, out));
         parts.put("models", line -> parity.models(line, out));
-        parts.put("bits", parity::bits);
+        parts.put("bits", line -> parity.bits(line, sizes));
         parts.put("ceilings", goals::ceilings);
         parts.put("train", goals::train);
         parts.put("tenants", goals::tenants);

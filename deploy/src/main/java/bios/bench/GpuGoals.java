@@ -303,6 +303,7 @@ final class GpuGoals implements AutoCloseable {
             // A copy reads and writes: its rate counts both.
             double limit = copy / shape.decodedBytes(true);
             var off = decoding.difference(Math.min(8, sizes.streams()), sizes.tokens(), PROMPT);
+            if (off.largest() != 0) line.putArray("failures").add("sampler and trainer differ");
             line.put("shape", shape.name()).put("one_stream_tok_s", Report.round(one))
                     .put("streams", sizes.streams()).put("adapters", ADAPTERS)
                     .put("tok_s", Report.round(all)).put("base_tok_s", Report.round(base));

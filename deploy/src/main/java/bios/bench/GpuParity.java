@@ -141,9 +141,13 @@ record GpuParity(DeviceSettings settings, Path folder) {
         return largest;
     }
 
-    /// Whether a run's results have the same bits alone, repeated, and in passes with others.
-    void bits(ObjectNode line) throws IOException {
+    /// Whether a run's results have the same bits alone, repeated, and in passes with others, and whether
+    /// the kernels of the device agree in all bits where they have to.
+    void bits(ObjectNode line, GpuCheck.Sizes sizes) throws IOException {
         var failures = line.putArray("failures");
+        try (Device device = Devices.open(settings)) {
+            new GpuAgreement(device, sizes.rows(), sizes.columns()).differences().forEach(failures::add);
+        }
         Shape shape = Shape.tiny("Qwen3ForCausalLM");
         Path written = folder.resolve(shape.name());
         shape.write(written, true);

@@ -34,7 +34,7 @@ import java.util.stream.IntStream;
 /// Every verb of a device on random operands of awkward shapes. The same case on two devices has the same
 /// operands, so that their results can be compared.
 final class GpuVerbs {
-    private static final int SITE = 0;
+    static final int SITE = 0;
     /// Rows of two packed sequences, one of them longer than a block of attention.
     private static final int[] LENGTHS = {101, 37};
     private static final int ROWS = LENGTHS[0] + LENGTHS[1];
@@ -58,7 +58,8 @@ final class GpuVerbs {
                         on -> packed(on, type, new AttentionShape(6, 2, headDim, 0.125f, 0)));
                 all.put("append, attention in pages " + type + " " + headDim,
                         on -> paged(on, type, new AttentionShape(6, 2, headDim, 0.125f, 0)));
-                all.put("prepareHeads " + type + " " + headDim, on -> prepared(on, type, headDim));
+                all.put("prepareHeads " + type + " " + headDim,
+                        on -> prepared(on, type, headDim, true, true, false));
             }
             all.put("attention, attentionBackward in a window " + type,
                     on -> packed(on, type, new AttentionShape(4, 4, 64, 0.125f, 20)));
@@ -192,28 +193,44 @@ final class GpuVerbs {
         }
     }
 
-    /// Heads with norms, whose keys and values are read from pages.
-    private static List<float[]> prepared(Operand on, DType type, int headDim) {
+    /// Heads that are prepared for attention.
+    ///
+    /// @param norms whether heads have norms
+    /// @param paged whether keys and values are appended to pages and read from them
+    /// @param singly whether the single verbs prepare them
+    static List<float[]> prepared(Operand on, DType type, int headDim, boolean norms, boolean paged,
+            boolean singly) {
         var shape = new AttentionShape(6, 2, headDim, 0.125f, 0);
         try (PagePool pool = on.device.pagePool(new PagePool.Format(2, shape.kvHeads(), headDim, type), 16)) {
             pool.growTo(8);
             Sequences sequences = sequences(on, true);
-            var queries = part(on, type, shape.heads(), headDim);
-            var keys = part(on, type, shape.kvHeads(), headDim);
+            var queries = part(on, type, shape.heads(), headDim, norms);
+            var keys = part(on, type, shape.kvHeads(), headDim, norms);
             var positions = on.ints(IntStream.range(0, ROWS).map(i -> i * 7 % 200).toArray());
             var rotation = new HeadInputs.Rotation(positions, on.random(DType.F32, 200, headDim / 2),
                     on.random(DType.F32, 200, headDim / 2));
-            on.device.prepareHeads(new HeadInputs(queries, keys, headDim, rotation,
-                    Optional.of(new HeadInputs.Pages(pool, 1, on.random(type, ROWS, keys.to().columns()),
-                            sequences))));
-            Tensor out = on.empty(type, ROWS, queries.to().columns());
-            on.device.attention(out, on.empty(DType.F32, ROWS, shape.heads()), queries.to(),
-                    new KeyValues.Paged(pool, 1), sequences, shape);
-            return on.read(queries.to(), keys.to(), out);
+            Optional<HeadInputs.Pages> pages = paged ? Optional.of(new HeadInputs.Pages(pool, 1,
+                    on.random(type, ROWS, keys.to().columns()), sequences)) : Optional.empty();
+            var inputs = new HeadInputs(queries, keys, headDim, rotation, pages);
+            if (singly) inputs.prepareSingly(on.device);
+            else on.device.prepareHeads(inputs);
+            List<Tensor> results = new ArrayList<>(List.of(queries.to(), keys.to()));
+            inputs.parts().forEach(part -> part.norm().ifPresent(norm -> results.add(norm.inverse())));
+            if (paged) {
+                Tensor out = on.empty(type, ROWS, queries.to().columns());
+                on.device.attention(out, on.empty(DType.F32, ROWS, shape.heads()), queries.to(),
+                        new KeyValues.Paged(pool, 1), sequences, shape);
+                results.add(out);
+            }
+            return on.read(results.toArray(Tensor[]::new));
         }
     }
 
-    private static HeadInputs.Part part(Operand on, DType type, int heads, int headDim) {
+    private static HeadInputs.Part part(Operand on, DType type, int heads, int headDim, boolean norms) {
+        if (!norms) {
+            Tensor raw = on.random(type, ROWS, heads * headDim);
+            return new HeadInputs.Part(raw, raw, Optional.empty());
+        }
         return new HeadInputs.Part(on.empty(type, ROWS, heads * headDim), on.random(type, ROWS, heads
                 * headDim), Optional.of(new HeadInputs.Norm(on.random(DType.F32, 1, headDim),
                         on.empty(DType.F32, ROWS * heads, 1), 1e-5f)));
@@ -295,7 +312,7 @@ final class GpuVerbs {
     }
 
     /// Random factors at [#SITE].
-    private record Factors(Factor factor) implements FactorTable {
+    record Factors(Factor factor) implements FactorTable {
         static Factors random(Operand on, int in, int rank, int out) {
             return new Factors(new Factor(on.random(DType.F32, in, rank), on.random(DType.F32, rank, out)));
         }
@@ -311,8 +328,8 @@ final class GpuVerbs {
 
     /// Makes the operands of a case on a device: a sequence of random numbers that the case's order fixes.
     static final class Operand implements AutoCloseable {
-        private final Device device;
-        private final Device.Scope scope;
+        final Device device;
+        final Device.Scope scope;
         private final Arena arena = Arena.ofShared();
         private final SplittableRandom chance = new SplittableRandom(5);
 

@@ -3,7 +3,7 @@ package bios.coordinator.gateway;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.Patience;
+import bios.coordinator.Wait;
 import bios.persistence.embedded.EmbeddedDatabase;
 import java.nio.file.Path;
 import java.sql.SQLException;
@@ -45,7 +45,7 @@ class InventedIdsTest {
     /// The run's line in the index is written after its creation is answered.
     private Map<String, Long> rowsOnceTheRunIsListed() throws Exception {
         var found = new AtomicReference<Map<String, Long>>(Map.of());
-        Patience.until(() -> {
+        Wait.until(() -> {
             found.set(rows());
             return found.get().get("bios_run") == 1;
         }, () -> found.get().toString());

@@ -5,7 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 
-import bios.coordinator.Patience;
+import bios.coordinator.Wait;
 import bios.coordinator.gateway.TestClient.Answer;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.net.URI;
@@ -240,7 +240,7 @@ class PublishedTest {
             ok(send("PUT", checkpoint("weights/ttl" + i) + "/ttl", "{'ttl_seconds': 2}"));
         ok(send("PUT", checkpoint("weights/ttl1") + "/ttl", "{'ttl_seconds': 5000}"));
         ok(send("PUT", checkpoint("weights/ttl2") + "/ttl", "{'ttl_seconds': null}"));
-        Patience.until(() -> info("weights/ttl0").status() == 404, () -> "it stays");
+        Wait.until(() -> info("weights/ttl0").status() == 404, () -> "it stays");
         assertEquals(200, info("weights/ttl1").status());
         assertEquals(200, info("weights/ttl2").status());
         List<String> left = listed("training_runs/" + run + "/checkpoints", "checkpoints", "checkpoint_id");
@@ -265,7 +265,7 @@ class PublishedTest {
             as("bob");
             assertEquals(200, info("weights/read").status());
             as("alice");
-            Patience.until(() -> info("weights/gone").status() == 404, () -> "it stays");
+            Wait.until(() -> info("weights/gone").status() == 404, () -> "it stays");
             assertEquals(200, info("weights/read").status());
         } finally {
             service.close();
@@ -383,7 +383,7 @@ class PublishedTest {
         String b = "bios://" + other + "/b";
         String s = "bios://" + other + "/sampler_weights/s";
         String in = "{'project_ids': ['fourth', 'nothing']";
-        Patience.until(() -> found(in + "}").size() == 3, () -> found(in + "}").toString());
+        Wait.until(() -> found(in + "}").size() == 3, () -> found(in + "}").toString());
         assertEquals(List.of(s, b, a), found(in + "}"));
         assertEquals(List.of(s), found(in + ", 'checkpoint_type': 'sampler'}"));
         assertEquals(List.of(s, b, a), found(in + ", 'base_models': ['none', 'ultrasafe/usf-tiny']}"));
@@ -397,7 +397,7 @@ class PublishedTest {
         assertEquals("ultrasafe/usf-tiny", first.json().at("/checkpoints/0/base_model").asText());
         String rest = in + ", 'limit': 2, 'cursor': " + first.json().get("next_cursor") + "}";
         ok(send("DELETE", "training_runs/" + other + "/checkpoints/weights/b", ""));
-        Patience.until(() -> found(in + "}").equals(List.of(s, a)), () -> found(in + "}").toString());
+        Wait.until(() -> found(in + "}").equals(List.of(s, a)), () -> found(in + "}").toString());
         Answer second = ok(service.post("search_checkpoints", rest));
         assertEquals(a, second.json().at("/checkpoints/0/path").asText());
         assertTrue(second.json().get("next_cursor").isNull() && second.json().at("/checkpoints/1")
@@ -406,7 +406,7 @@ class PublishedTest {
 
     @Test void aSearchShowsWhatTheCallerOwns() {
         as("alice");
-        Patience.until(() -> found("{'owner': {'type': 'own'}}").contains("bios://" + run
+        Wait.until(() -> found("{'owner': {'type': 'own'}}").contains("bios://" + run
                 + "/sampler_weights/s"), () -> "not found");
         for (String owner : List.of("{'type': 'accessible'}", "{}",
                 "{'type': 'user', 'owner_urns': ['bob', 'alice']}"))
@@ -420,7 +420,7 @@ class PublishedTest {
 
     /// The index follows a run within moments.
     private static void awaitListed(String path, List<String> runs) {
-        Patience.until(() -> listed(path, "training_runs", "training_run_id").equals(runs), () ->
+        Wait.until(() -> listed(path, "training_runs", "training_run_id").equals(runs), () ->
                 listed(path, "training_runs", "training_run_id").toString());
     }
 

@@ -5,7 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.Patience;
+import bios.coordinator.Wait;
 import bios.coordinator.gateway.TestClient.Answer;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
@@ -294,7 +294,7 @@ class UploadsTest {
         assertEquals("a scripted failure", refused.text("message").replaceFirst(".*: ", ""), () ->
                 text(refused));
         assertEquals("conflict", finish(upload).text("error"));
-        Patience.until(() -> service.get("training_runs?limit=1000").json().equals(runs), () ->
+        Wait.until(() -> service.get("training_runs?limit=1000").json().equals(runs), () ->
                 text(service.get("training_runs?limit=1000")));
         assertEquals(sessions, service.get("sessions?limit=1000").json());
     }

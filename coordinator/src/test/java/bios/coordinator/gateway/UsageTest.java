@@ -4,7 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.Patience;
+import bios.coordinator.Wait;
 import bios.coordinator.gateway.TestClient.Answer;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.nio.charset.StandardCharsets;
@@ -98,7 +98,7 @@ class UsageTest {
         service = open("");
         try {
             work();
-            Patience.until(() -> numbers(usage()).equals(all), () -> "the usage is " + usage());
+            Wait.until(() -> numbers(usage()).equals(all), () -> "the usage is " + usage());
             JsonNode usage = usage();
             assertEquals(List.of(6L, 3L, 4L, 1L, 1L), numbers(usage.get("runs").get(0)));
             assertEquals(List.of(0L, 0L, 4L, 1L, 1L), numbers(usage.get("base_models").get(0)));
@@ -108,10 +108,10 @@ class UsageTest {
             service = open("");
             as("alice");
             ok(service.get("training_runs/" + run));
-            Patience.until(() -> numbers(usage()).equals(all), () ->
+            Wait.until(() -> numbers(usage()).equals(all), () ->
                     "after a restart the usage is " + usage());
             done("forward", 7, input("forward_input"));
-            Patience.until(() -> usage().path("tokens_evaluated").asLong() == 6, () ->
+            Wait.until(() -> usage().path("tokens_evaluated").asLong() == 6, () ->
                     "the usage is " + usage());
             assertEquals(6, usage().path("tokens_trained").asLong());
             others();
@@ -174,7 +174,7 @@ class UsageTest {
                 ok(service.post("create_model", "{'session_id': '" + session
                         + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}"));
             }
-            Patience.until(() -> usage().path("runs").size() == formulas.size(), () ->
+            Wait.until(() -> usage().path("runs").size() == formulas.size(), () ->
                     "the usage is " + usage());
             String csv = text(ok(service.get("usage?format=csv")));
             for (String formula : formulas) {
@@ -233,7 +233,7 @@ class UsageTest {
             assertEquals("limit_reached", refused.text("error"), () -> text(refused));
             assertTrue(refused.text("message").contains("bios.gateway.limits.runs"), () -> text(refused));
             ok(service.post("unload_model", "{'model_id': '" + run + "'}"));
-            Patience.until(() -> service.post("create_model", "{'session_id': '" + SESSION
+            Wait.until(() -> service.post("create_model", "{'session_id': '" + SESSION
                     + "', 'model_seq_id': 3, 'base_model': 'ultrasafe/usf-tiny'}").status() == 200,
                     () -> "an unloaded run counts");
             as("bob");

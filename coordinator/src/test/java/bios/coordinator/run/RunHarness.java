@@ -1,6 +1,6 @@
 package bios.coordinator.run;
 
-import bios.coordinator.Patience;
+import bios.coordinator.Wait;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.FileBlobStore;
 import bios.persistence.index.ListingPage;
@@ -221,7 +221,7 @@ final class RunHarness implements AutoCloseable {
 
     /// Waits until a condition holds.
     void await(BooleanSupplier what, String otherwise) {
-        Patience.until(what::getAsBoolean, () -> otherwise);
+        Wait.until(what::getAsBoolean, () -> otherwise);
     }
 
     /// Waits until the entity has ended by itself.

@@ -6,7 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.DamagedEntities;
-import bios.coordinator.Patience;
+import bios.coordinator.Wait;
 import bios.persistence.blob.FileBlobStore;
 import bios.persistence.embedded.DatabaseCompaction;
 import bios.persistence.embedded.EmbeddedDatabase;
@@ -132,7 +132,7 @@ class TrainingRunShardingTest {
     }
 
     private void await(int executions) {
-        Patience.until(() -> executed.size() >= executions, () -> "executed " + executed);
+        Wait.until(() -> executed.size() >= executions, () -> "executed " + executed);
     }
 
     /// Damages the stored events and snapshots of the run.
@@ -295,7 +295,7 @@ class TrainingRunShardingTest {
     }
 
     private void awaitEmpty(ActorTestKit kit) {
-        Patience.until(() -> entities(kit).isEmpty(), () -> entities(kit).toString());
+        Wait.until(() -> entities(kit).isEmpty(), () -> entities(kit).toString());
     }
 
     @Test void aCheckpointOfAPassivatedRunExpires() throws Exception {
@@ -365,7 +365,7 @@ class TrainingRunShardingTest {
                 await(30);
                 assertTrue(rows("event_journal", accepted) > 0);
                 awaitEmpty(kit);
-                Patience.until(() -> rows("event_journal", accepted) == 0, () -> "accepted operations stay");
+                Wait.until(() -> rows("event_journal", accepted) == 0, () -> "accepted operations stay");
                 assertTrue(rows("event_journal", "TRUE") <= 8, () -> "events");
                 assertEquals(2, rows("snapshot", "TRUE"), "one and a spare one");
                 assertInstanceOf(RunReply.Completed.class,
@@ -396,7 +396,7 @@ class TrainingRunShardingTest {
                 Path file = EmbeddedDatabase.file(folder);
                 long most = runs * BYTES_OF_A_RUN + BYTES_OF_THE_REST;
                 awaitEmpty(kit);
-                Patience.until(() -> Files.size(file) <= most, () ->
+                Wait.until(() -> Files.size(file) <= most, () ->
                         file.toFile().length() + " bytes, of at most " + most);
             } finally {
                 kit.shutdownTestKit();
@@ -434,7 +434,7 @@ class TrainingRunShardingTest {
             }
             kit = start(blobs, Duration.ofMillis(1));
             try {
-                Patience.until(() -> executed.contains("3 FORWARD_BACKWARD"), () ->
+                Wait.until(() -> executed.contains("3 FORWARD_BACKWARD"), () ->
                         "operation 3 is not executed without a command: " + executed);
             } finally {
                 kit.shutdownTestKit();

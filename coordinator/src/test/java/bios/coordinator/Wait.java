@@ -4,10 +4,10 @@ import java.time.Duration;
 import java.util.function.Supplier;
 
 /// How tests wait for what has to happen: long enough for a machine that does much else, in one place.
-public final class Patience {
+public final class Wait {
     private static final long LONGEST_NANOS = Duration.ofMinutes(2).toNanos();
 
-    private Patience() {}
+    private Wait() {}
 
     /// What a test waits for.
     @FunctionalInterface public interface Condition {

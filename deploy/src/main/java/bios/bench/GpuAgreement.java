@@ -1,0 +1,100 @@
+package bios.bench;
+
+import bios.bench.GpuVerbs.Factors;
+import bios.bench.GpuVerbs.Operand;
+import bios.worker.device.DType;
+import bios.worker.device.Device;
+import bios.worker.device.FrozenMatrix.WeightType;
+import bios.worker.device.Slot;
+import bios.worker.device.Slots;
+import bios.worker.device.Tensor;
+import bios.worker.device.Weight;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Optional;
+
+/// Compares bits of kernels of one device that have to agree: of the rows of a product, whatever their
+/// number, and of heads that are prepared for attention by one kernel and by single verbs.
+///
+/// @param rows of the largest product
+/// @param columns of its result
+record GpuAgreement(Device device, int rows, int columns) {
+    private static final int IN = 64;
+    private static final int[] COUNTS = {1, 9, 20, 64, 65, 200, 1800};
+    /// Rows that are compared, at the beginning and at the end of a product.
+    private static final int COMPARED = 64;
+
+    /// A product of random operands.
+    private record Product(Tensor x, Weight weight, Tensor bias, List<Factors> factors) {}
+
+    /// What differs, in words.
+    List<String> differences() {
+        List<String> all = new ArrayList<>();
+        for (DType type : GpuCheck.types()) {
+            products(type, all);
+            for (int headDim : new int[] {64, 128, 80})
+                for (boolean norms : new boolean[] {false, true})
+                    for (boolean paged : new boolean[] {false, true})
+                        if (!same(prepared(type, headDim, norms, paged, false),
+                                prepared(type, headDim, norms, paged, true)))
+                            all.add("prepareHeads " + type + " " + headDim + (norms ? ", norms" : "")
+                                    + (paged ? ", pages" : ""));
+        }
+        return all;
+    }
+
+    private List<float[]> prepared(DType type, int headDim, boolean norms, boolean paged, boolean singly) {
+        try (Operand on = new Operand(device)) {
+            return GpuVerbs.prepared(on, type, headDim, norms, paged, singly);
+        }
+    }
+
+    private void products(DType type, List<String> differences) {
+        try (Operand on = new Operand(device)) {
+            int[] ranks = {8, 16, 20, 5};
+            List<Factors> factors = Arrays.stream(ranks).mapToObj(rank ->
+                    Factors.random(on, IN, rank, columns)).toList();
+            var product = new Product(on.random(DType.BF16, rows, IN),
+                    device.weight(on.frozen(WeightType.BF16, columns, IN)), on.random(DType.F32, 1, columns),
+                    factors);
+            Tensor whole = project(on, product, type, rows);
+            for (int count : COUNTS) {
+                if (count >= rows) continue;
+                Tensor some = project(on, product, type, count);
+                if (!same(ends(on, whole, count), ends(on, some, count)))
+                    differences.add("project " + type + ", " + count + " rows");
+            }
+        }
+    }
+
+    /// The first of so many rows, and the last of them.
+    private static List<float[]> ends(Operand on, Tensor y, int count) {
+        int compared = Math.min(COMPARED, count);
+        return on.read(y.rows(0, compared), y.rows(count - compared, compared));
+    }
+
+    /// The product of the first rows with a bias and the corrections of four adapters, whose rows end
+    /// anywhere.
+    private Tensor project(Operand on, Product product, DType type, int count) {
+        int[][] spans = {{0, 1}, {3, 17}, {40, rows * 3 / 7}, {rows * 3 / 7 + 3, rows - 5}};
+        List<Slot> given = new ArrayList<>();
+        for (int i = 0; i < spans.length; i++)
+            if (spans[i][0] < count) given.add(new Slot(spans[i][0], Math.min(count, spans[i][1])
+                    - spans[i][0], 0.5f, product.factors.get(i), Optional.empty()));
+        Slots slots = device.slots(on.scope, given);
+        Tensor x = product.x.rows(0, count);
+        Tensor low = on.empty(DType.BF16, count, slots.rank(GpuVerbs.SITE));
+        device.fill(low, 0);
+        device.lowRank(List.of(low), x, slots, List.of(GpuVerbs.SITE));
+        Tensor y = on.empty(type, count, columns);
+        device.project(y, x, product.weight, Optional.of(product.bias), Optional.empty(), slots,
+                GpuVerbs.SITE, Optional.of(low));
+        return y;
+    }
+
+    private static boolean same(List<float[]> one, List<float[]> other) {
+        for (int i = 0; i < one.size(); i++) if (!Arrays.equals(one.get(i), other.get(i))) return false;
+        return one.size() == other.size();
+    }
+}
