@@ -9,7 +9,7 @@ half of the measurements must not grow by more than the allowance. One JSON line
 
 `--cassandra` does the same on a cluster of a coordinator, a worker and a Cassandra. `--plant` goes on with saves under ever new
 names, and fails unless that growth is found. The gate runs the short form; the long one is
-`soak.py --steps 100000 --runs 3 --every 4 --measurements 32 --rest 25 --append docs/bench/soak.jsonl`.
+`soak.py --steps 100000 --runs 6 --every 8 --measurements 24 --rest 25 --append docs/bench/soak.jsonl`.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def grown(found: Dict[str, Dict[str, float]]) -> List[str]:
 def measured(soak: Soak, pids: List[int], data: Path, steps: int, a: argparse.Namespace, planted: bool = False,
              ) -> Tuple[List[Dict[str, float]], int, int]:
     """Goes on for this many steps; the measurements, the steps of all runs, and the visits during the second half."""
-    each = max(1, round(steps / a.measurements / len(soak.clients)))
+    each = -(-steps // (a.measurements * len(soak.clients)))
     began, before, rows, visits = time.monotonic(), sum(soak.steps), [], []
     least = a.seconds * steps / a.steps
     for number in range(1, a.measurements + 1):
