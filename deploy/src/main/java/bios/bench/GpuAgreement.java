@@ -32,11 +32,13 @@ record GpuAgreement(Device device, int rows, int columns) {
     List<String> differences() {
         List<String> all = new ArrayList<>();
         for (DType type : GpuCheck.types()) {
-            products(type, all);
+            // weights of one shape and two types are not mistaken for each other
+            for (WeightType weight : new WeightType[] {WeightType.BF16, WeightType.F32})
+                products(type, weight, all);
             for (int headDim : new int[] {64, 128, 80})
                 for (boolean norms : new boolean[] {false, true})
                     for (boolean paged : new boolean[] {false, true})
-                        if (!same(prepared(type, headDim, norms, paged, false),
+                        if (!GpuParity.same(prepared(type, headDim, norms, paged, false),
                                 prepared(type, headDim, norms, paged, true)))
                             all.add("prepareHeads " + type + " " + headDim + (norms ? ", norms" : "")
                                     + (paged ? ", pages" : ""));
@@ -50,20 +52,20 @@ record GpuAgreement(Device device, int rows, int columns) {
         }
     }
 
-    private void products(DType type, List<String> differences) {
+    private void products(DType type, WeightType weight, List<String> differences) {
         try (Operand on = new Operand(device)) {
             int[] ranks = {8, 16, 20, 5};
             List<Factors> factors = Arrays.stream(ranks).mapToObj(rank ->
                     Factors.random(on, IN, rank, columns)).toList();
             var product = new Product(on.random(DType.BF16, rows, IN),
-                    device.weight(on.frozen(WeightType.BF16, columns, IN)), on.random(DType.F32, 1, columns),
+                    device.weight(on.frozen(weight, columns, IN)), on.random(DType.F32, 1, columns),
                     factors);
             Tensor whole = project(on, product, type, rows);
             for (int count : COUNTS) {
                 if (count >= rows) continue;
                 Tensor some = project(on, product, type, count);
-                if (!same(ends(on, whole, count), ends(on, some, count)))
-                    differences.add("project " + type + ", " + count + " rows");
+                if (!GpuParity.same(ends(on, whole, count), ends(on, some, count)))
+                    differences.add("project " + type + " x " + weight + ", " + count + " rows");
             }
         }
     }
@@ -91,10 +93,5 @@ record GpuAgreement(Device device, int rows, int columns) {
         device.project(y, x, product.weight, Optional.of(product.bias), Optional.empty(), slots,
                 GpuVerbs.SITE, Optional.of(low));
         return y;
-    }
-
-    private static boolean same(List<float[]> one, List<float[]> other) {
-        for (int i = 0; i < one.size(); i++) if (!Arrays.equals(one.get(i), other.get(i))) return false;
-        return one.size() == other.size();
     }
 }

@@ -304,7 +304,8 @@ final class GpuGoals implements AutoCloseable {
             double limit = copy / shape.decodedBytes(true);
             var off = decoding.difference(Math.min(8, sizes.streams()), sizes.tokens(), PROMPT);
             if (off.largest() != 0) line.putArray("failures").add("sampler and trainer differ");
-            line.put("shape", shape.name()).put("one_stream_tok_s", Report.round(one))
+            line.put("shape", shape.name()).put("device", loaded.model.device().description())
+                    .put("one_stream_tok_s", Report.round(one))
                     .put("streams", sizes.streams()).put("adapters", ADAPTERS)
                     .put("tok_s", Report.round(all)).put("base_tok_s", Report.round(base));
             goal(line, "decoding, one stream, share of the bandwidth", Report.three(one / limit), BANDWIDTH,

@@ -191,7 +191,8 @@ record GpuParity(DeviceSettings settings, Path folder) {
         return all;
     }
 
-    private static boolean same(List<float[]> one, List<float[]> other) {
+    /// Whether all bits are equal.
+    static boolean same(List<float[]> one, List<float[]> other) {
         for (int i = 0; i < one.size(); i++) if (!Arrays.equals(one.get(i), other.get(i))) return false;
         return one.size() == other.size();
     }

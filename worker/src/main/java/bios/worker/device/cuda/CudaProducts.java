@@ -79,7 +79,8 @@ final class CudaProducts implements AutoCloseable {
     /// Words for [bios.worker.device.Device#description].
     String description() {
         return library.version() + ", activations " + cuda.activations().description()
-                + (cuda.products().forwardInBf16() ? "" : ", fp32 results of forward");
+                + (cuda.products().forwardInBf16() ? "" : ", fp32 results of forward")
+                + fewRows.description();
     }
 
     Weight packWeight(FrozenMatrix matrix) {

@@ -9,6 +9,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.slf4j.Logger;
@@ -96,7 +98,7 @@ final class FewRows {
 
     private final Cuda cuda;
     private final CublasLt library;
-    private final Map<Shape, Boolean> equal = new HashMap<>();
+    private final Map<Shape, Boolean> equal = new ConcurrentHashMap<>();
     private final Map<Work, Blocks> chosen = new HashMap<>();
     private final List<Part> waiting = new ArrayList<>(PARTS);
     private CudaTensor x;
@@ -115,6 +117,14 @@ final class FewRows {
     /// Whether it computes the library's bits with such weights, which are BF16; compared by [#compare].
     boolean fits(CudaTensor w) {
         return w.dtype() == DType.BF16 && equal.getOrDefault(new Shape(w.rows(), w.columns()), false);
+    }
+
+    /// Words for a device's description: the weights whose products differ from the library's.
+    String description() {
+        String refused = equal.entrySet().stream().filter(shape -> !shape.getValue()).map(shape -> "["
+                + shape.getKey().out + ", " + shape.getKey().in + "]").sorted()
+                .collect(Collectors.joining(" "));
+        return refused.isEmpty() ? "" : ", few rows of " + refused + " by the library";
     }
 
     /// Projects rows, now or before the next other verb.
