@@ -3,7 +3,7 @@ package bios.coordinator;
 import java.time.Duration;
 import java.util.function.Supplier;
 
-/// How tests wait for what has to happen: long enough for a machine that does much else, in one place.
+/// Waits in tests until a condition holds; the time limit is long enough for a busy machine.
 public final class Wait {
     private static final long LONGEST_NANOS = Duration.ofMinutes(2).toNanos();
 
@@ -20,8 +20,11 @@ public final class Wait {
     /// @throws AssertionError after two minutes, and if `condition` throws a checked exception
     public static void until(Condition condition, Supplier<String> otherwise) {
         try {
-            for (long began = System.nanoTime(); !condition.holds(); Thread.sleep(20))
+            long began = System.nanoTime();
+            while (!condition.holds()) {
                 if (System.nanoTime() - began > LONGEST_NANOS) throw new AssertionError(otherwise.get());
+                Thread.sleep(20);
+            }
         } catch (RuntimeException failed) {
             throw failed;
         } catch (Exception failed) {

@@ -22,7 +22,7 @@ import java.util.Optional;
 record GpuAgreement(Device device, int rows, int columns) {
     private static final int IN = 64;
     private static final int[] COUNTS = {1, 9, 20, 64, 65, 200, 1800};
-    /// Rows that are compared, at the beginning and at the end of a product.
+    /// Rows that are compared at the beginning of a product, and at its end.
     private static final int COMPARED = 64;
 
     /// A product of random operands.
@@ -70,14 +70,14 @@ record GpuAgreement(Device device, int rows, int columns) {
         }
     }
 
-    /// The first of so many rows, and the last of them.
+    /// The first rows and the last rows of the first `count` rows of `y`.
     private static List<float[]> ends(Operand on, Tensor y, int count) {
         int compared = Math.min(COMPARED, count);
         return on.read(y.rows(0, compared), y.rows(count - compared, compared));
     }
 
-    /// The product of the first rows with a bias and the corrections of four adapters, whose rows end
-    /// anywhere.
+    /// The product of the first `count` rows, with a bias and the corrections of up to four adapters. The
+    /// rows of the adapters do not end at tiles.
     private Tensor project(Operand on, Product product, DType type, int count) {
         int[][] spans = {{0, 1}, {3, 17}, {40, rows * 3 / 7}, {rows * 3 / 7 + 3, rows - 5}};
         List<Slot> given = new ArrayList<>();

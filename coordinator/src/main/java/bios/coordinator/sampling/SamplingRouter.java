@@ -311,8 +311,8 @@ public final class SamplingRouter {
         };
     }
 
-    /// A directory may arrive that was published before the loss of an engine that this router knows of: what
-    /// would be sent to the engine would be lost once more.
+    /// Another actor publishes the directory, so it may still contain an engine whose loss this router
+    /// already knows of. Requests sent to that engine would be lost again.
     private void updateEngines(EngineDirectory directory) {
         lost.retainAll(directory.engines().stream().map(EngineDirectory.Engine::ref).toList());
         List<EngineDirectory.Engine> present =

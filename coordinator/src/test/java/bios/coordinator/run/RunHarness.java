@@ -318,10 +318,9 @@ final class RunHarness implements AutoCloseable {
             Optional<RunReply> reply = tryAsk(replyTo ->
                     new RunCommand.Retrieve(OWNER, seq, 400, replyTo), Duration.ofMillis(600));
             if (reply.isEmpty()) continue;
-            if (reply.get() instanceof RunReply.Stalled) stalled++;
-            else stalled = 0;
-            if (!(reply.get() instanceof RunReply.Pending) && (stalled == 0 || stalled == 40))
-                return reply.get();
+            stalled = reply.get() instanceof RunReply.Stalled ? stalled + 1 : 0;
+            boolean waits = reply.get() instanceof RunReply.Pending || stalled > 0 && stalled < 40;
+            if (!waits) return reply.get();
         }
         throw new AssertionError("request " + seq + " has no outcome");
     }

@@ -57,7 +57,7 @@ class SamplingRouterTest {
         KIT.shutdownTestKit();
     }
 
-    /// The receptionist is that of all tests: an engine that stays would be sent their requests.
+    /// All tests share one receptionist: the next test's requests would be sent to an engine that is left.
     @AfterEach void stopEngines() {
         engines.forEach(KIT::stop);
     }
@@ -285,8 +285,8 @@ class SamplingRouterTest {
         return failed.fault();
     }
 
-    /// The directory that a router subscribes to is an actor of its own: what it published last may be older
-    /// than the loss of an engine that the router has been told.
+    /// The directory is a separate actor, so its newest publication may be older than the loss of an engine
+    /// that the router already knows of.
     @Test void anOlderDirectoryDoesNotBringALostEngineBack() {
         TestProbe<ModelDirectory.Command> directory = KIT.createTestProbe();
         var router = KIT.spawn(SamplingRouter.create("stale", SETTINGS, directory.getRef(),

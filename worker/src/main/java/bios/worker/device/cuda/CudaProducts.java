@@ -48,8 +48,8 @@ final class CudaProducts implements AutoCloseable {
     private static final int SITES = 3;
     /// Most bytes of a product that waits for its corrections: about what the card's cache takes.
     private static final long ROOM_BYTES = 48L << 20;
-    /// Most bytes of what the library adds a product to and rounds: no cache takes it in any case, and a
-    /// product in pieces leaves multiprocessors idle at the end of each.
+    /// Most bytes of the tensor to which the library adds a product before it rounds the sum. It is larger
+    /// than any cache anyway, and each piece of a product leaves multiprocessors idle at its end.
     private static final long ADDED_BYTES = 128L << 20;
     private static final int LEAST_ROWS = 256;
     /// Both dimensions of a weight that tensor cores multiply are multiples of this.
@@ -314,7 +314,7 @@ final class CudaProducts implements AutoCloseable {
             if (tensorCores) library.prepare();
         }
 
-        /// The rows of each of equal pieces, of tiles, that have at most so many rows.
+        /// Rows of a piece if `rows` are cut into equal pieces of whole tiles, of at most `most` rows each.
         private static int rowsOfPiece(int rows, long most) {
             int pieces = Math.ceilDiv(rows, (int) Math.max(LEAST_ROWS, most / TILE * TILE));
             return pieces <= 1 ? rows : Math.ceilDiv(Math.ceilDiv(rows, pieces), TILE) * TILE;
