@@ -34,6 +34,8 @@ extern "C" {
 extern __thread emu::Thread* emu_thread __attribute__((tls_model("initial-exec")));
 // Waits for all threads of the block.
 void emu_block_barrier();
+// Of the first threads of the block.
+void emu_first_barrier(int threads);
 // The same, and counts those with a true predicate.
 int emu_block_count(int predicate);
 // Waits for the lanes of `mask`.

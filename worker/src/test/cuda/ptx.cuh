@@ -1,5 +1,6 @@
 // The twin of the product's ptx.cuh: what each instruction does, for the emulated device.
 #pragma once
+#include <sched.h>
 
 // d += a·b on a warp: 16x16 by 16x8 bf16, fp32 sums.
 static inline void mmaBf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emu_mma_bf16(d, a, b); }
@@ -50,3 +51,13 @@ static inline unsigned packBf16(float low, float high) {
 // Kernels are executed one after the other here.
 static inline void launchDependents() {}
 static inline void awaitPrevious() {}
+
+static inline void syncFirst(int threads) { emu_first_barrier(threads); }
+
+// What it waits for is computed by other threads of the system, or has been before.
+static inline void awaitCount(const unsigned* counter, unsigned count) {
+    for (uint64_t tries = 0; __atomic_load_n(counter, __ATOMIC_SEQ_CST) != count; tries++) {
+        if (tries == 1ull << 24) emu_fail("a wait for what no block computes");
+        sched_yield();
+    }
+}

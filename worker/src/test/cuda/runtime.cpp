@@ -110,7 +110,7 @@ struct Runner {
     std::vector<char*> freeStacks;
     char* stacks = nullptr;
     unsigned stacksMade = 0, next = 0, left = 0, count = 0;
-    unsigned arrived = 0, exited = 0, predicates = 0, counted = 0;
+    unsigned arrived = 0, firstArrived = 0, exited = 0, predicates = 0, counted = 0;
     uint64_t policy = 0;
     State* current = nullptr;
     void* mainSp = nullptr;
@@ -220,7 +220,7 @@ void Runner::finished(State* s) {
     s->done = true;
     left--;
     exited++;
-    if (arrived) violation("a thread leaves the kernel while others wait at __syncthreads");
+    if (arrived || firstArrived) violation("a thread leaves the kernel while others wait at a barrier");
     Warp& w = warps[s->warp];
     w.present &= ~(1u << s->lane);
     for (auto& g : w.groups) {
@@ -265,7 +265,7 @@ Area* Runner::staticsOf(const Kernel* k) {
 void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
     launch = &l;
     count = left = l.block.x * l.block.y * l.block.z;
-    next = arrived = exited = predicates = 0;
+    next = arrived = firstArrived = exited = predicates = 0;
     policy = mix(settings().seed, l.number * 1000003 + number);
     order.resize(count);
     for (unsigned i = 0; i < count; i++) order[i] = policy & 4 ? count - 1 - i : i;
@@ -522,8 +522,30 @@ static void arrive(int predicate) {
     }
 }
 
+// A barrier of the first threads. Accesses of the others count as if they had met them there: a race between a thread
+// of both is found only if no such barrier is between the accesses.
+static void arriveFirst(unsigned threads) {
+    Runner& r = *runner;
+    State& self = me();
+    if (threads % 32 || threads > r.count) violation("a barrier of %u threads of %u", threads, r.count);
+    if (self.warp * 32 + self.lane >= threads) violation("a barrier of the first %u threads", threads);
+    if (r.exited) violation("a thread waits at a barrier after others left the kernel");
+    if (++r.firstArrived < threads) {
+        r.park();
+        return;
+    }
+    r.firstArrived = 0;
+    r.epoch++;
+    for (unsigned i : r.order) if (i < threads && &r.states[i] != &self) r.release(&r.states[i]);
+    if (r.policy & 16) {
+        r.ready.push_back(&self);
+        r.park();
+    }
+}
+
 extern "C" {
 void emu_block_barrier() { arrive(0); }
+void emu_first_barrier(int threads) { arriveFirst(threads); }
 int emu_block_count(int predicate) {
     arrive(predicate != 0);
     int counted = runner->counted;

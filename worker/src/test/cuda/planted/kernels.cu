@@ -52,6 +52,34 @@ extern "C" __global__ void missingBarrierBeforeReuse(float* y, const float* x) {
     y[threadIdx.x] = sum;
 }
 
+// The first two warps exchange numbers while the third has its own. launch: 96 threads.
+extern "C" __global__ void missingBarrierOfSomeWarps(float* y, const float* x) {
+    __shared__ float part[64];
+    int i = threadIdx.x;
+    float own = x[i];
+    if (i < 64) {
+        part[i] = own;
+#if !PLANTED
+        syncFirst(64);
+#endif
+        own = part[63 - i];
+    }
+    __syncthreads();
+    y[i] = own;
+}
+
+// A warp comes to a barrier of others. launch: 96 threads.
+extern "C" __global__ void barrierOfOtherWarps(float* y, const float* x) {
+    int i = threadIdx.x;
+#if PLANTED
+    if (i >= 32) syncFirst(64);
+#else
+    if (i < 64) syncFirst(64);
+#endif
+    __syncthreads();
+    y[i] = x[i];
+}
+
 // Counts by atomic operations. launch: 64 threads.
 extern "C" __global__ void missingBarrierBeforeAnAtomic(float* y, const float* x) {
     __shared__ int count;

@@ -170,6 +170,16 @@ static const std::map<std::string, std::function<void()>> CASES = {
         ok(launch("missingBarrierBeforeAnAtomic", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
         expect(read(y, 64)[5] == 32);
     }},
+    {"missingBarrierOfSomeWarps", [] {
+        Ptr y = block(96);
+        ok(launch("missingBarrierOfSomeWarps", 1, 1, 96, 1, 0, y, block(values(96))), "launch");
+        expect(read(y, 96)[5] == values(96)[58] && read(y, 96)[70] == values(96)[70]);
+    }},
+    {"barrierOfOtherWarps", [] {
+        Ptr y = block(96);
+        ok(launch("barrierOfOtherWarps", 1, 1, 96, 1, 0, y, block(values(96))), "launch");
+        expect(read(y, 96)[5] == values(96)[5]);
+    }},
     {"copyNotAwaited", [] {
         Ptr y = block(128);
         ok(launch("copyNotAwaited", 1, 1, 32, 1, 0, y, block(values(128))), "launch");

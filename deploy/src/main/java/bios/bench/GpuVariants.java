@@ -37,12 +37,12 @@ record GpuVariants(GpuCheck.Sizes sizes, DeviceSettings settings, Path folder) {
     private List<Variant> variants() {
         return List.of(new Variant("graphs = off", cuda -> cuda.withGraphs(false), true),
                 new Variant("early-launches = off", cuda -> cuda.withEarlyLaunches(false), true),
-                products("few-rows = off", p -> new Products(false, p.forwardInBf16(), p.algorithmRows()),
-                        true),
-                products("forward-results = float32", p -> new Products(p.fewRows(), false,
-                        p.algorithmRows()), false),
-                products("algorithm-rows = " + sizes.length(), p -> new Products(p.fewRows(),
-                        p.forwardInBf16(), sizes.length()), false));
+                products("few-rows = off", p -> p.withFewRows(false), true),
+                products("low-rank-beside = off", p -> p.withLowRankBeside(false), true),
+                products("tried-bytes = none", p -> p.withTriedBytes(Long.MAX_VALUE), true),
+                products("forward-results = float32", p -> p.withForwardInBf16(false), false),
+                products("algorithm-rows = " + sizes.length(), p -> p.withAlgorithmRows(sizes.length()),
+                        false));
     }
 
     private static Variant products(String name, UnaryOperator<Products> of, boolean sameBits) {

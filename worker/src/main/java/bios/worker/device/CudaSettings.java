@@ -24,16 +24,44 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
     /// How products with frozen weights are computed. The last two change the last digits of results.
     ///
     /// @param fewRows whether kernels for few rows multiply them, where they give the library's bits
+    /// @param lowRankBeside whether those kernels also compute the low-rank products of the same rows
+    /// @param triedBytes bytes of weights from which on the card tries which of those kernels is the fastest
     /// @param forwardInBf16 whether the library rounds a bf16 result of forward itself: what is added to the
     ///     product is rounded to bf16 first
     /// @param algorithmRows number of rows that the library chooses its algorithms for
-    public record Products(boolean fewRows, boolean forwardInBf16, int algorithmRows) {
+    public record Products(boolean fewRows, boolean lowRankBeside, long triedBytes, boolean forwardInBf16,
+            int algorithmRows) {
         /// The defaults of the settings.
-        public static final Products DEFAULT = new Products(true, true, 1024);
+        public static final Products DEFAULT = new Products(true, true, 8 << 20, true, 1024);
 
         /// Checks the limits.
         public Products {
             if (algorithmRows < 1) throw new IllegalArgumentException(algorithmRows + " rows");
+        }
+
+        /// The same with or without kernels for few rows.
+        public Products withFewRows(boolean few) {
+            return new Products(few, lowRankBeside, triedBytes, forwardInBf16, algorithmRows);
+        }
+
+        /// The same with low-rank products beside others, or in launches of their own.
+        public Products withLowRankBeside(boolean beside) {
+            return new Products(fewRows, beside, triedBytes, forwardInBf16, algorithmRows);
+        }
+
+        /// The same with trials for weights of so many bytes.
+        public Products withTriedBytes(long bytes) {
+            return new Products(fewRows, lowRankBeside, bytes, forwardInBf16, algorithmRows);
+        }
+
+        /// The same with results of forward that the library rounds, or does not.
+        public Products withForwardInBf16(boolean narrow) {
+            return new Products(fewRows, lowRankBeside, triedBytes, narrow, algorithmRows);
+        }
+
+        /// The same with algorithms chosen for this many rows.
+        public Products withAlgorithmRows(int rows) {
+            return new Products(fewRows, lowRankBeside, triedBytes, forwardInBf16, rows);
         }
     }
 
@@ -57,7 +85,8 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
         int rows = own.getInt("algorithm-rows");
         if (rows < 1) throw new ConfigException.BadValue(own.origin(), "bios.engine.cuda.algorithm-rows",
                 rows + " is less than 1");
-        return new Products(own.getBoolean("few-rows"), results.equals(NARROW), rows);
+        return new Products(own.getBoolean("few-rows"), own.getBoolean("low-rank-beside"),
+                own.getBytes("tried-bytes"), results.equals(NARROW), rows);
     }
 
     /// The same with or without graphs.

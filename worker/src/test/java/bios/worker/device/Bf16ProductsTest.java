@@ -16,6 +16,7 @@ import bios.worker.device.VerbFixture.Factors;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -262,11 +263,13 @@ final class Bf16ProductsTest extends Conformance {
         }
     }
 
-    /// Low-rank products of few rows have the bits of many: of more slots than a warp has lanes, and of sums
-    /// whose terms the warps share unevenly.
+    /// Low-rank products of few rows have the bits of many, alone and beside a projection of the same rows:
+    /// of more slots than a warp has lanes, and of sums whose terms the warps share unevenly.
     @Test void lowRankProductsOfFewRowsHaveTheBitsOfMany() {
-        int in = 1376, slots = 40, few = 61, many = 90;
+        int in = 1376, out = 104, slots = 40, few = 61, many = 90;
         float[] x = rounded(random(9, many * in));
+        var wide = on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.BF16, out, in,
+                rounded(random(7, out * in))));
         var all = new ArrayList<Slot>();
         for (int i = 0; i < slots; i++) {
             int rank = i == slots - 1 ? RANK : 4;
@@ -275,16 +278,85 @@ final class Bf16ProductsTest extends Conformance {
                     Optional.empty()));
         }
         var lows = new ArrayList<float[]>();
-        for (int n : new int[] {few, many}) {
-            var low = tensor(on, DType.F32, n, RANK, 0, new float[n * RANK]);
-            on.lowRank(List.of(low), tensor(on, DType.BF16, n, in, 0, rows(x, in, 0, n)),
-                    on.slots(scope, all), List.of(0));
-            lows.add(read(on, low.rows(0, few)));
+        for (boolean beside : new boolean[] {false, true})
+            for (int n : new int[] {few, many}) {
+                var low = tensor(on, DType.F32, n, RANK, 0, new float[n * RANK]);
+                var input = tensor(on, DType.BF16, n, in, 0, rows(x, in, 0, n));
+                var adapters = on.slots(scope, all);
+                var y = on.tensor(DType.F32, n, out);
+                on.lowRank(List.of(low), input, adapters, List.of(0));
+                if (beside) on.project(y, input, wide, Optional.empty(), Optional.empty(), adapters, 0,
+                        Optional.empty());
+                lows.add(read(on, low.rows(0, few)));
+            }
+        for (var low : lows)
+            for (int i = 0; i < few * RANK; i++) {
+                int rank = i / RANK < slots - 1 ? 4 : RANK;
+                if (i % RANK < rank) assertEquals(lows.getFirst()[i], low[i], 0f, "element " + i);
+            }
+    }
+
+    /// Three projections of the same few rows have the bits that they have in a long pass, with adapters that
+    /// fill a block's memory several times: as many as rows or few, of ranks of many tiles and of no whole
+    /// one, and of factors whose rows do not begin at whole pieces. Shapes that the emulated library adds in
+    /// one chain.
+    @Test void adaptersOfFewRowsHaveTheBitsOfMany() {
+        int in = 1376, few = 61, many = 90;
+        int[] outs = {232, 104, 42};
+        float[] x = rounded(random(9, many * in));
+        var weights = new ArrayList<Weight>();
+        for (int i = 0; i < outs.length; i++)
+            weights.add(on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.BF16, outs[i], in,
+                    rounded(random(30 + i, outs[i] * in)))));
+        // count of rows of each slot, and its rank; the last slot has the rest
+        for (int[] kind : new int[][] {{1, 8}, {9, 16}, {25, 72}, {13, 5}}) {
+            var all = new ArrayList<Slot>();
+            for (int row = 0, i = 0; row < few; row += kind[0], i++) {
+                int rank = i % 3 == 1 ? 4 : kind[1];
+                var factors = new HashMap<Integer, Factor>();
+                for (int site = 0; site < outs.length; site++)
+                    if (i != 2 || site != 1) factors.put(site, Factors.factor(on, in, rank, outs[site],
+                            random(100 + i + site, in * rank), random(200 + i + site, rank * outs[site])));
+                all.add(new Slot(row, Math.min(kind[0], few - row), 1 + i / 8f, new Factors(outs.length,
+                        factors), Optional.empty()));
+            }
+            for (int n : new int[] {1, 8, few}) {
+                var own = all.stream().filter(slot -> slot.row() < n).map(slot -> new Slot(slot.row(),
+                        Math.min(slot.count(), n - slot.row()), slot.scale(), slot.weights(),
+                        slot.gradient())).toList();
+                var alone = adapted(rows(x, in, 0, n), n, weights, on.slots(scope, own), kind[1]);
+                var beside = adapted(x, many, weights, on.slots(scope, all), kind[1]);
+                for (int i = 0; i < outs.length; i++)
+                    assertArrayEquals(rows(beside.get(i), outs[i], 0, n), alone.get(i), 0f, n
+                            + " rows of slots of " + kind[0] + ", rank " + kind[1] + ", site " + i);
+            }
         }
-        for (int i = 0; i < few * RANK; i++) {
-            int rank = i / RANK < slots - 1 ? 4 : RANK;
-            if (i % RANK < rank) assertEquals(lows.get(1)[i], lows.get(0)[i], 0f, "element " + i);
+    }
+
+    /// Projections of n rows. One without an adapter comes first, so that the launch that computes the
+    /// low-rank products does not use them; of 8 rows and less they are used at once.
+    private List<float[]> adapted(float[] x, int n, List<Weight> weights, Slots slots, int rank) {
+        var input = tensor(on, DType.BF16, n, x.length / n, 0, x);
+        var lows = new ArrayList<Tensor>();
+        var sites = new ArrayList<Integer>();
+        for (int site = 0; site < weights.size(); site++) {
+            lows.add(on.tensor(DType.BF16, n, rank));
+            sites.add(site);
         }
+        on.lowRank(lows, input, slots, sites);
+        if (n > 8) {
+            var bare = on.tensor(DType.F32, n, weights.getFirst().out());
+            on.project(bare, input, weights.getFirst(), Optional.empty(), Optional.empty(), slots, 0,
+                    Optional.empty());
+            read(on, bare);
+        }
+        var results = new ArrayList<Tensor>();
+        for (int site : sites) {
+            results.add(on.tensor(DType.BF16, n, weights.get(site).out()));
+            on.project(results.getLast(), input, weights.get(site), Optional.empty(), Optional.empty(), slots,
+                    site, slots.rank(site) == 0 ? Optional.empty() : Optional.of(lows.get(site)));
+        }
+        return results.stream().map(y -> read(on, y)).toList();
     }
 
     /// Two projections of the first rows, the second onto the residual.

@@ -31,7 +31,8 @@ final class CudaEmulatorTest {
     @ParameterizedTest @ValueSource(strings = {"missingBarrier", "missingWarpBarrier", "offByOneInATile",
         "uninitialisedRead", "misalignedVector", "sharedOverrun", "earlyReturn", "copyNotAwaited",
         "laneOutsideItsMask", "missingBarrierAfterAScalar", "missingBarrierBeforeReuse",
-        "missingBarrierBeforeAnAtomic", "sharedMemoryInAll", "productNotAwaited"})
+        "missingBarrierBeforeAnAtomic", "missingBarrierOfSomeWarps", "barrierOfOtherWarps",
+        "sharedMemoryInAll", "productNotAwaited"})
     void anErrorOfAKernelEndsTheProcessWithItsNameInEveryOrderOfItsThreads(String planted) {
         soundForEverySeed(planted);
         for (int seed = 1; seed <= SEEDS / 4; seed++) {

@@ -31,7 +31,11 @@ public final class TestDevices {
         return System.getProperty(CUDA_PROPERTY) != null;
     }
 
-    /// Whether bf16 results of forward are rounded twice.
+    /// What one test has: trials on the emulated card take long.
+    private static final long TRIED_BYTES = 1_000_000;
+
+    /// Whether bf16 results of forward are rounded twice, and low-rank products of few rows are computed
+    /// beside others; neither if not.
     static boolean narrow() {
         return cuda() && !Boolean.getBoolean(WIDE_PROPERTY);
     }
@@ -46,9 +50,9 @@ public final class TestDevices {
     /// The settings for a path.
     static DeviceSettings settings(DeviceSettings settings, String path) {
         if (!path.equals(CUDA)) return settings.withPath(path);
-        var products = CudaSettings.Products.DEFAULT;
-        return settings.withDevice(CUDA).withCuda(settings.cuda().withProducts(new CudaSettings.Products(
-                products.fewRows(), narrow(), products.algorithmRows())));
+        return settings.withDevice(CUDA).withCuda(settings.cuda().withProducts(
+                CudaSettings.Products.DEFAULT.withForwardInBf16(narrow()).withLowRankBeside(narrow())
+                        .withTriedBytes(TRIED_BYTES)));
     }
 
     /// The path of tests that use a single path.

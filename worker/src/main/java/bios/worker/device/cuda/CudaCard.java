@@ -7,8 +7,10 @@ package bios.worker.device.cuda;
 /// @param major compute capability
 /// @param minor compute capability
 /// @param memoryBytes all memory of the card
+/// @param sharedBytesPerBlock most that a block can have of a multiprocessor's shared memory
+/// @param cacheBytes of the cache that all multiprocessors share
 record CudaCard(int index, String name, String uuid, int major, int minor, long memoryBytes,
-        int multiprocessors, int sharedBytesPerBlock) {
+        int multiprocessors, int sharedBytesPerBlock, int cacheBytes) {
     /// The lowest compute capability of the kernels: bf16 tensor cores and asynchronous copies.
     static final int LEAST_MAJOR = 8;
 

@@ -101,7 +101,8 @@ final class CudaMemory implements AutoCloseable {
         keeping = memory == null ? null : Thread.currentThread();
     }
 
-    private boolean keeps() {
+    /// Whether this thread's blocks are those of a [KeptMemory].
+    boolean keeps() {
         return kept != null && keeping == Thread.currentThread();
     }
 

@@ -68,7 +68,8 @@ final class CudaProducts implements AutoCloseable {
         this.transfers = transfers;
         this.loader = loader;
         library = new CublasLt(cuda);
-        fewRows = new FewRows(cuda, library);
+        fewRows = new FewRows(cuda, library, (lows, x, slots, sites) -> lowRank(lows, x, slots, sites,
+                false));
     }
 
     /// Launches the projections that wait for others of the same rows.

@@ -4,21 +4,20 @@ import bios.worker.device.DType;
 import bios.worker.device.Device.Scope;
 import bios.worker.device.OutOfDeviceMemory;
 import java.util.ArrayList;
-import java.util.Comparator;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.stream.Collectors;
-import java.util.stream.IntStream;
-import java.util.stream.Stream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Projections of few rows, as decoding has them, by kernels that read a weight once at the speed of the
 /// memory: few_rows.cu. Projections of the same rows that follow each other are one launch, so one waits
-/// here until another verb is called.
+/// here until another verb is called. The low-rank products of their rows are part of the launch too: warps
+/// that have no features compute them meanwhile, and the corrections wait for them.
 ///
 /// A row's bits must not depend on how many rows there are. The library adds the terms of a sum, if it does
 /// not split it, in steps of 16 from the first to the last, and so do the kernels; but it promises nothing.
@@ -26,19 +25,14 @@ import org.slf4j.LoggerFactory;
 /// weights of this shape only if all bits are equal.
 final class FewRows {
     /// Most rows.
-    static final int MOST = 64;
+    static final int MOST = FewRowsKernel.MOST;
     private static final Logger log = LoggerFactory.getLogger(FewRows.class);
     private static final int PARTS = 3;
-    private static final int WARP = 32, GROUP = 16;
-    private static final List<Variant> VARIANTS = List.of(
-            new Variant("few_rows_8_256", 8, 1, 256, 4, 512),
-            new Variant("few_rows_8_128", 8, 1, 128, 4, 512),
-            new Variant("few_rows_16_256", 16, 1, 256, 4, 512),
-            new Variant("few_rows_16_128", 16, 1, 128, 4, 512),
-            new Variant("few_rows_32_256", 32, 2, 256, 4, 512),
-            new Variant("few_rows_32_128", 32, 1, 128, 4, 512),
-            new Variant("few_rows_64_256", MOST, 2, 256, 4, 512),
-            new Variant("few_rows_64_128", MOST, 1, 128, 3, 384));
+    /// Trials of each size of blocks. Between two of them as many bytes are read as this many times the cache
+    /// has, so that neither finds its weight there.
+    private static final int TRIALS = 3, CACHES = 4;
+    /// Free memory that trials leave, as a part of all of a device.
+    private static final int SPARED = 16;
     /// Rows whose products are compared; all of them, and the first of them.
     private static final int ALL_ROWS = 200;
     private static final int[] COMPARED = {1, 9, 20, MOST};
@@ -47,41 +41,9 @@ final class FewRows {
     /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of this many terms.
     private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_THREADS = 256, SHARES = 8, SLICE = 32;
     private static final int SLICE_BYTES = SLICE * LOW_RANKS * 4 + LOW_ROWS * SLICE * 2;
-    private static final int COUNTERS = 4096;
+    private static final int COUNTERS = 4096, FIRST_COUNTER = 4;
 
     private record Shape(int out, int in) {}
-
-    /// A kernel for up to `rows` rows.
-    ///
-    /// @param rowWarps warps that divide the rows of a group of features
-    /// @param terms of a stage, of which there are `stages`
-    /// @param threads of a block
-    private record Variant(String kernel, int rows, int rowWarps, int terms, int stages, int threads) {
-        /// Most groups of GROUP features of a block: of its threads, and of what a card has of shared memory.
-        int mostGroups(CudaCard card) {
-            int features = card.sharedBytesPerBlock() / (stages * terms * DType.BF16.bytes()) - rows;
-            return Math.min(threads / WARP / rowWarps, features / GROUP);
-        }
-
-        int sharedBytes(int groups) {
-            return stages * (groups * GROUP + rows) * terms * DType.BF16.bytes();
-        }
-    }
-
-    /// A kernel and the groups of features of its blocks.
-    private record Blocks(Variant variant, int groups) {
-        int tiles(List<Integer> columns) {
-            return columns.stream().mapToInt(features -> Math.ceilDiv(features, groups * GROUP)).sum();
-        }
-
-        /// What one of so many multiprocessors copies: rows of weights and of x.
-        long copies(List<Integer> columns, int multiprocessors) {
-            return (long) Math.ceilDiv(tiles(columns), multiprocessors) * (groups * GROUP + variant.rows);
-        }
-    }
-
-    /// Rows, and the features of the weights that they are multiplied with.
-    private record Work(int rows, List<Integer> columns) {}
 
     /// A projection: y ← x·wᵀ + onto + bias + low·b. What is added to the product of a BF16 y is rounded
     /// first, unless the settings say that the product is fp32.
@@ -96,22 +58,46 @@ final class FewRows {
         }
     }
 
+    /// Low-rank products of an x.
+    ///
+    /// @param tiles of rows of slots
+    /// @param ranks tiles of ranks
+    /// @param scope of the memory at `partial` for the shares of all sums, which is taken before anything
+    ///     waits
+    private record Lows(List<CudaTensor> lows, CudaTensor x, CudaSlots slots, List<Integer> sites, int tiles,
+            int ranks, Scope scope, long partial) {
+        int items() {
+            return tiles * ranks * sites.size() * SHARES;
+        }
+    }
+
+    /// Computes low-rank products for which the kernels for few rows have no room: lows ← s·x·A.
+    interface LowRanks {
+        void compute(List<CudaTensor> lows, CudaTensor x, CudaSlots slots, List<Integer> sites);
+    }
+
     private final Cuda cuda;
     private final CublasLt library;
+    private final LowRanks others;
     private final Map<Shape, Boolean> equal = new ConcurrentHashMap<>();
-    private final Map<Work, Blocks> chosen = new HashMap<>();
+    private final Map<FewRowsBlocks.Work, List<FewRowsBlocks>> worthTrying = new HashMap<>();
+    private final Map<FewRowsBlocks.Work, FewRowsBlocks> chosen = new HashMap<>();
     private final List<Part> waiting = new ArrayList<>(PARTS);
     private CudaTensor x;
+    /// Those that the next launch computes; null if none.
+    private Lows lows;
     /// Address of counters that are 0 between launches.
-    private long counters;
+    private final long counters;
     private Thread thread;
     /// What was multiplied by the last `low_rank_rows`, and the number of launches then.
     private CudaTensor lowRankOf;
     private long lowRankLaunch;
 
-    FewRows(Cuda cuda, CublasLt library) {
+    FewRows(Cuda cuda, CublasLt library, LowRanks others) {
         this.cuda = cuda;
         this.library = library;
+        this.others = others;
+        counters = cuda.memory().tensor(DType.I32, 1, COUNTERS).address();
     }
 
     /// Whether it computes the library's bits with such weights, which are BF16; compared by [#compare].
@@ -131,7 +117,7 @@ final class FewRows {
     void add(CudaTensor rows, Part part) {
         boolean joins = rows.equals(x) && waiting.size() < PARTS && part.onto.isEmpty()
                 && waiting.stream().noneMatch(part::overlaps);
-        if (!joins) flush();
+        if (!waiting.isEmpty() && !joins || lows != null && !lows.x.equals(rows)) flush();
         x = rows;
         thread = Thread.currentThread();
         waiting.add(part);
@@ -139,39 +125,96 @@ final class FewRows {
 
     /// Launches what waits. Other threads than the one of the verbs use nothing that waits.
     void flush() {
-        if (waiting.isEmpty() || thread != Thread.currentThread()) return;
+        if (waiting.isEmpty() && lows == null || thread != Thread.currentThread()) return;
+        var parts = List.copyOf(waiting);
+        var before = Optional.ofNullable(lows);
+        var rows = x;
+        waiting.clear();
+        lows = null;
+        x = null;
         try {
-            launch(x, waiting, chosen.computeIfAbsent(new Work(x.rows(), columns(waiting)), this::blocks));
+            if (parts.isEmpty()) lowRank(before.orElseThrow());
+            else launch(rows, parts, before, blocks(new FewRowsBlocks.Work(FewRowsKernel.rowsFor(rows.rows()),
+                    rows.columns(), parts.stream().map(part -> part.y.columns()).toList()), parts));
         } finally {
-            waiting.clear();
-            x = null;
+            before.ifPresent(some -> some.scope.close());
         }
     }
 
-    /// The blocks with which a multiprocessor has least to copy: large ones share the rows that their
-    /// features are multiplied with, small ones are spread more evenly.
-    private Blocks blocks(Work work) {
-        var card = cuda.card();
-        return variants(work.rows).flatMap(variant -> IntStream.rangeClosed(1, variant.mostGroups(card))
-                .mapToObj(groups -> new Blocks(variant, groups)))
-                .min(Comparator.comparingLong(blocks -> blocks.copies(work.columns, card.multiprocessors())))
-                .orElseThrow();
+    /// The blocks for a product. Those of a large one are found by trying, the first time that it is
+    /// executed; all have the same bits.
+    private FewRowsBlocks blocks(FewRowsBlocks.Work work, List<Part> parts) {
+        var known = chosen.get(work);
+        if (known != null) return known;
+        var some = worthTrying.computeIfAbsent(work, given -> FewRowsBlocks.worthTrying(given, cuda.card()));
+        if (work.weightBytes() < cuda.products().triedBytes() || some.size() == 1) {
+            chosen.put(work, some.getFirst());
+        } else if (!cuda.computing().capturing() && !cuda.memory().keeps()) {
+            fastest(work, parts, some).ifPresent(best -> chosen.put(work, best));
+        }
+        return chosen.getOrDefault(work, some.getFirst());
     }
 
-    /// The kernels for so many rows whose least blocks the card has room for.
-    private Stream<Variant> variants(int rows) {
-        int most = VARIANTS.stream().mapToInt(Variant::rows).filter(some -> some >= rows).min().orElseThrow();
-        return VARIANTS.stream().filter(v -> v.rows == most && v.mostGroups(cuda.card()) > 0);
+    /// Those with which the product of random rows takes least time on the card; none if there is no memory
+    /// to try.
+    private Optional<FewRowsBlocks> fastest(FewRowsBlocks.Work work, List<Part> parts,
+            List<FewRowsBlocks> some) {
+        var memory = cuda.memory();
+        int words = CACHES * (cuda.card().cacheBytes() / DType.F32.bytes()) / 2;
+        long bytes = 2L * words * DType.F32.bytes() + (long) work.rows() * (work.in()
+                + 2L * work.columns().stream().mapToInt(Integer::intValue).sum()) * DType.BF16.bytes();
+        if (memory.limit() - memory.inUse() < bytes + memory.limit() / SPARED) return Optional.empty();
+        try (var scope = memory.scope()) {
+            var different = new DifferentBits(cuda, scope);
+            var x = different.scatter(memory.scratch(scope, DType.BF16, work.rows(), work.in()));
+            var own = parts.stream().map(part -> new Part(memory.scratch(scope, part.y.dtype(), work.rows(),
+                    part.y.columns()), part.w, Optional.empty(), Optional.empty(), Optional.empty(), 0, 0,
+                    0)).toList();
+            var one = memory.scratch(scope, DType.F32, 1, words);
+            var other = memory.scratch(scope, DType.F32, 1, words);
+            for (var tensor : List.of(one, other))
+                cuda.driver().zero(tensor.address(), (long) words * DType.F32.bytes(), cuda.compute());
+            var times = new ArrayList<Float>();
+            for (var blocks : some) {
+                float least = Float.MAX_VALUE;
+                for (int i = 0; i < TRIALS; i++) {
+                    different.add(one, other);
+                    least = Math.min(least, milliseconds(() -> launch(x, own, Optional.empty(), blocks)));
+                }
+                times.add(least);
+            }
+            int best = times.indexOf(Collections.min(times));
+            log.info("up to {} rows by {} features of {} terms: {} in {} ms; by default {} in {} ms",
+                    work.rows(), work.columns(), work.in(), some.get(best), times.get(best), some.getFirst(),
+                    times.getFirst());
+            return Optional.of(some.get(best));
+        } catch (OutOfDeviceMemory full) {
+            return Optional.empty();
+        }
     }
 
-    private static List<Integer> columns(List<Part> parts) {
-        return parts.stream().map(part -> part.y.columns()).toList();
+    /// The time that the card takes for what `work` launches.
+    private float milliseconds(Runnable work) {
+        var driver = cuda.driver();
+        var from = driver.timedEvent();
+        var to = driver.timedEvent();
+        try {
+            driver.record(from, cuda.compute());
+            work.run();
+            driver.record(to, cuda.compute());
+            driver.await(cuda.compute());
+            return driver.milliseconds(from, to);
+        } finally {
+            driver.destroy(from);
+            driver.destroy(to);
+        }
     }
 
-    private void launch(CudaTensor x, List<Part> parts, Blocks blocks) {
+    private void launch(CudaTensor x, List<Part> parts, Optional<Lows> lows,
+            FewRowsBlocks blocks) {
         // behind its low-rank products, for which x was complete, x need not be waited for
-        boolean early = x.equals(lowRankOf) && cuda.kernels().launches() == lowRankLaunch;
-        var kernel = cuda.kernels().of(blocks.variant.kernel).with(x);
+        boolean early = lows.isEmpty() && x.equals(lowRankOf) && cuda.kernels().launches() == lowRankLaunch;
+        var kernel = cuda.kernels().of(blocks.kernel().name()).with(x);
         for (int i = 0; i < PARTS; i++) {
             if (i < parts.size()) {
                 var part = parts.get(i);
@@ -182,36 +225,65 @@ final class FewRows {
                 kernel.with(0L).with(0).with(0);
             }
         }
-        kernel.with(blocks.groups).with(cuda.products().forwardInBf16() ? 1 : 0).with(early ? 1 : 0)
-                .launch(blocks.tiles(columns(parts)), 1, 1, blocks.variant.threads,
-                        blocks.variant.sharedBytes(blocks.groups));
+        if (lows.isPresent()) {
+            var some = lows.get();
+            addSites(kernel, some);
+            kernel.with(some.partial).with(counters).with(some.slots.entries()).with(some.slots.from())
+                    .with(some.sites.size()).with(some.tiles).with(some.ranks).with(0);
+        } else {
+            for (int i = 0; i < PARTS; i++) kernel.withOptional(Optional.empty());
+            for (int i = 0; i < PARTS + 2; i++) kernel.with(0L);
+            for (int i = 0; i < 6; i++) kernel.with(0);
+        }
+        int tiles = blocks.tiles(parts.stream().map(part -> part.y.columns()).toList());
+        int items = lows.map(Lows::items).orElse(0);
+        kernel.with(blocks.groups()).with(cuda.products().forwardInBf16() ? 1 : 0).with(early ? 1 : 0)
+                .launch(tiles, 1, 1, blocks.threads(items, tiles, cuda.card()), blocks.sharedBytes());
     }
 
     // ---- low-rank products ----
 
-    /// lows ← s·x·A of up to PARTS sites with the bits of `low_rank_mma`; false if the kernel for few rows
-    /// does not fit.
-    boolean lowRank(List<CudaTensor> lows, CudaTensor x, CudaSlots slots, List<Integer> sites, int rank) {
-        int shared = Math.ceilDiv(x.columns(), SHARES * SLICE) * SLICE_BYTES;
-        if (x.rows() > MOST || rank == 0 || shared > cuda.card().sharedBytesPerBlock()
-                || !sites.stream().allMatch(slots::widePieces)) return false;
+    /// lows ← s·x·A of up to PARTS sites with the bits of `low_rank_mma`, now or before the next other verb;
+    /// false if the kernels for few rows do not fit.
+    boolean lowRank(List<CudaTensor> results, CudaTensor x, CudaSlots slots, List<Integer> sites, int rank) {
+        flush();
+        if (x.rows() > MOST || rank == 0 || !sites.stream().allMatch(slots::widePieces)) return false;
         int tiles = slots.tiles(x.rows(), LOW_ROWS, false);
         int ranks = Math.ceilDiv(rank, LOW_RANKS);
         int sums = tiles * ranks * sites.size();
-        if (sums > COUNTERS) return false;
-        if (counters == 0) counters = cuda.memory().tensor(DType.I32, 1, COUNTERS).address();
-        try (var scope = cuda.memory().scope()) {
+        if (sums > COUNTERS - FIRST_COUNTER) return false;
+        var scope = cuda.memory().scope();
+        try {
             long partial = cuda.memory().scratch(scope, 4L * sums * SHARES * LOW_ROWS * LOW_RANKS);
-            var kernel = cuda.kernels().of("low_rank_rows").with(x);
-            for (int i = 0; i < PARTS; i++) kernel.with(lows.get(Math.min(i, lows.size() - 1)));
-            for (int i = 0; i < PARTS; i++)
-                kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
-            kernel.with(slots.entries()).with(slots.from()).with(partial).with(counters)
-                    .launch(tiles, ranks, sites.size() * SHARES, LOW_THREADS, shared);
+            lows = new Lows(results, x, slots, sites, tiles, ranks, scope, partial);
+        } finally {
+            if (lows == null) scope.close();
         }
-        lowRankOf = x;
-        lowRankLaunch = cuda.kernels().launches();
+        thread = Thread.currentThread();
+        if (!cuda.products().lowRankBeside()) flush();
         return true;
+    }
+
+    /// In a launch of their own.
+    private void lowRank(Lows all) {
+        int shared = Math.ceilDiv(all.x.columns(), SHARES * SLICE) * SLICE_BYTES;
+        if (shared > cuda.card().sharedBytesPerBlock()) {
+            others.compute(all.lows, all.x, all.slots, all.sites);
+            return;
+        }
+        var kernel = cuda.kernels().of("low_rank_rows").with(all.x);
+        addSites(kernel, all);
+        kernel.with(all.slots.entries()).with(all.slots.from()).with(all.partial)
+                .with(counters + FIRST_COUNTER * DType.I32.bytes())
+                .launch(all.tiles, all.ranks, all.sites.size() * SHARES, LOW_THREADS, shared);
+        lowRankOf = all.x;
+        lowRankLaunch = cuda.kernels().launches();
+    }
+
+    private static void addSites(Kernels.Kernel kernel, Lows all) {
+        int last = all.sites.size() - 1;
+        for (int i = 0; i < PARTS; i++) kernel.with(all.lows.get(Math.min(i, last)));
+        for (int i = 0; i < PARTS; i++) kernel.with(all.slots.table(all.sites.get(Math.min(i, last))));
     }
 
     // ---- comparison with the library ----
@@ -256,9 +328,9 @@ final class FewRows {
                 for (int n : COMPARED) {
                     var part = new Part(own.rows(0, n), w, more ? Optional.of(to.rows(0, n))
                             : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
-                    variants(n).forEach(variant -> {
-                        launch(rows.rows(0, n), List.of(part), new Blocks(variant,
-                                Math.min(COMPARED_GROUPS, variant.mostGroups(cuda.card()))));
+                    FewRowsKernel.of(n, cuda.card()).forEach(kernel -> {
+                        launch(rows.rows(0, n), List.of(part), Optional.empty(), new FewRowsBlocks(kernel,
+                                Math.min(COMPARED_GROUPS, kernel.mostGroups(cuda.card()))));
                         different.add(own.rows(0, n), theirs.rows(0, n));
                     });
                 }

@@ -95,3 +95,20 @@ __device__ __forceinline__ void awaitPrevious() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
+
+// A barrier of the first `threads` threads of a block, of whole warps.
+__device__ __forceinline__ void syncFirst(int threads) {
+    asm volatile("bar.sync 1, %0;" :: "r"(threads) : "memory");
+}
+
+// Waits until a counter that other blocks add to is `count`, and sees what they wrote before they did. Only for
+// what blocks that have begun are doing. A wait of some seconds is a fault, which ends the kernel.
+__device__ __forceinline__ void awaitCount(const unsigned* counter, unsigned count) {
+    for (unsigned tries = 0;; tries++) {
+        unsigned now;
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
+        if (now == count) return;
+        if (tries == 1u << 26) __trap();
+        __nanosleep(64);
+    }
+}

@@ -1,0 +1,62 @@
+package bios.worker.device.cuda;
+
+import bios.worker.device.DType;
+import java.util.List;
+import java.util.stream.Stream;
+
+/// A kernel of few_rows.cu for up to `rows` rows.
+///
+/// @param rowWarps warps that divide the rows of a group of features
+/// @param terms of a stage, of which there are `stages`
+record FewRowsKernel(String name, int rows, int rowWarps, int terms, int stages) {
+    /// Most rows of any.
+    static final int MOST = 64;
+    /// Features of a group.
+    static final int GROUP = 16;
+    /// Most warps of a block.
+    private static final int WARPS = 16;
+    private static final int WARP = 32;
+    /// Shared memory of `struct Corrections`.
+    private static final int CORRECTIONS_BYTES = 2176;
+    private static final List<FewRowsKernel> ALL = List.of(
+            new FewRowsKernel("few_rows_8_256", 8, 1, 256, 4),
+            new FewRowsKernel("few_rows_8_128", 8, 1, 128, 4),
+            new FewRowsKernel("few_rows_16_256", 16, 1, 256, 4),
+            new FewRowsKernel("few_rows_16_128", 16, 1, 128, 4),
+            new FewRowsKernel("few_rows_32_256", 32, 2, 256, 4),
+            new FewRowsKernel("few_rows_32_128", 32, 1, 128, 4),
+            new FewRowsKernel("few_rows_64_256", MOST, 2, 256, 4),
+            new FewRowsKernel("few_rows_64_128_by_2", MOST, 2, 128, 4),
+            new FewRowsKernel("few_rows_64_128", MOST, 1, 128, 3));
+
+    /// The kernels for so many rows whose least blocks a card has room for.
+    static Stream<FewRowsKernel> of(int rows, CudaCard card) {
+        int most = rowsFor(rows);
+        return ALL.stream().filter(kernel -> kernel.rows == most && kernel.mostGroups(card) > 0);
+    }
+
+    /// The rows that the kernels for so many rows are for.
+    static int rowsFor(int rows) {
+        return ALL.stream().mapToInt(FewRowsKernel::rows).filter(some -> some >= rows).min().orElseThrow();
+    }
+
+    /// Most groups of GROUP features of a block: of its warps but one, and of what a card has of shared
+    /// memory.
+    int mostGroups(CudaCard card) {
+        int features = (card.sharedBytesPerBlock() - CORRECTIONS_BYTES)
+                / (stages * terms * DType.BF16.bytes()) - rows;
+        return Math.min((WARPS - 1) / rowWarps, features / GROUP);
+    }
+
+    /// Threads of a block of that many groups: those that multiply or copy, and of the warps that compute
+    /// low-rank products at least one, and as many as wanted where there is room.
+    int threads(int groups, int lowWarps) {
+        int busy = Math.max(terms < 256 ? 12 : 8, groups * rowWarps);
+        return WARP * (busy + Math.clamp(lowWarps, 1, WARPS - busy));
+    }
+
+    /// Shared memory of a block of that many groups.
+    int sharedBytes(int groups) {
+        return stages * (groups * GROUP + rows) * terms * DType.BF16.bytes() + CORRECTIONS_BYTES;
+    }
+}
