@@ -15,7 +15,8 @@ import java.util.List;
 import java.util.Optional;
 
 /// Compares bits of kernels of one device that have to agree: of the rows of a product, whatever their
-/// number, and of heads that are prepared for attention by one kernel and by single verbs.
+/// number, of adapters of few rows, on which blocks work together, many times, and of heads that are prepared
+/// for attention by one kernel and by single verbs.
 ///
 /// @param rows of the largest product
 /// @param columns of its result
@@ -24,6 +25,10 @@ record GpuAgreement(Device device, int rows, int columns) {
     private static final int[] COUNTS = {1, 9, 20, 64, 65, 200, 1800};
     /// Rows that are compared at the beginning of a product, and at its end.
     private static final int COMPARED = 64;
+    /// Passes of few rows with adapters, of these ranks, which have ROWS_OF_SLOT rows each. A longer pass has
+    /// more rows after them.
+    private static final int PASSES = 100, ROWS_OF_SLOT = 8, MORE_ROWS = 40;
+    private static final int[] RANKS = {16, 8, 64, 16, 32, 16, 8, 16};
 
     /// A product of random operands.
     private record Product(Tensor x, Weight weight, Tensor bias, List<Factors> factors) {}
@@ -35,6 +40,7 @@ record GpuAgreement(Device device, int rows, int columns) {
             // weights of one shape and two types are not mistaken for each other
             for (WeightType weight : new WeightType[] {WeightType.BF16, WeightType.F32})
                 products(type, weight, all);
+            adapters(type, all);
             for (int headDim : new int[] {64, 128, 80})
                 for (boolean norms : new boolean[] {false, true})
                     for (boolean paged : new boolean[] {false, true})
@@ -67,6 +73,42 @@ record GpuAgreement(Device device, int rows, int columns) {
                 if (!GpuParity.same(ends(on, whole, count), ends(on, some, count)))
                     differences.add("project " + type + " x " + weight + ", " + count + " rows");
             }
+        }
+    }
+
+    private void adapters(DType type, List<String> differences) {
+        int in = Math.max(IN, columns / 4 / IN * IN);
+        int few = RANKS.length * ROWS_OF_SLOT;
+        try (Operand on = new Operand(device)) {
+            Weight weight = device.weight(on.frozen(WeightType.BF16, in, in));
+            Tensor x = on.random(DType.BF16, few + MORE_ROWS, in);
+            List<Slot> slots = new ArrayList<>();
+            for (int i = 0; i < RANKS.length; i++) slots.add(new Slot(i * ROWS_OF_SLOT, ROWS_OF_SLOT, 0.5f,
+                    Factors.random(on, in, RANKS[i], in), Optional.empty()));
+            Slots all = device.slots(on.scope, slots);
+            List<float[]> expected = adapted(on, x, weight, all, type, few);
+            int different = 0;
+            // on a small device, which an emulator is, one pass
+            int passes = in > IN ? PASSES : 1;
+            for (int i = 0; i < passes; i++)
+                if (!GpuParity.same(expected, adapted(on, x.rows(0, few), weight, all, type, few)))
+                    different++;
+            if (different > 0) differences.add("adapters of few rows " + type + ": " + different + " of "
+                    + passes + " passes");
+        }
+    }
+
+    /// The first `compared` rows of a product with corrections.
+    private List<float[]> adapted(Operand on, Tensor x, Weight weight, Slots slots, DType type,
+            int compared) {
+        try (Device.Scope scope = device.scope()) {
+            int rank = slots.rank(GpuVerbs.SITE);
+            Tensor low = device.scratch(scope, DType.BF16, x.rows(), rank);
+            Tensor y = device.scratch(scope, type, x.rows(), weight.out());
+            device.lowRank(List.of(low), x, slots, List.of(GpuVerbs.SITE));
+            device.project(y, x, weight, Optional.empty(), Optional.empty(), slots, GpuVerbs.SITE,
+                    Optional.of(low));
+            return on.read(y.rows(0, compared));
         }
     }
 
