@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -21,6 +22,8 @@ final class Bf16AttentionTest extends Conformance {
             new AttentionShape(5, 1, 128, 0.09f, 66));
     private static final int[] LENGTHS = {1, 63, 130};
     private static final int ROWS = 194;
+    /// Lengths of as many blocks of keys as make every stage of a kernel's memory be used again.
+    private static final int[] LONG = {33, 500};
 
     private final Device on = open(2);
     private final Device.Scope scope = on.scope();
@@ -39,21 +42,25 @@ final class Bf16AttentionTest extends Conformance {
     }
 
     private static float[] queries(AttentionShape shape) {
-        return rounded(random(1, ROWS * width(shape)));
+        return queries(shape, ROWS);
     }
 
-    private static float[] keys(AttentionShape shape) {
-        return rounded(random(2, ROWS * keyWidth(shape)));
+    private static float[] queries(AttentionShape shape, int rows) {
+        return rounded(random(1, rows * width(shape)));
     }
 
-    private static float[] values(AttentionShape shape) {
-        return rounded(random(3, ROWS * keyWidth(shape)));
+    private static float[] keys(AttentionShape shape, int rows) {
+        return rounded(random(2, rows * keyWidth(shape)));
     }
 
-    private Sequences packed() {
+    private static float[] values(AttentionShape shape, int rows) {
+        return rounded(random(3, rows * keyWidth(shape)));
+    }
+
+    private Sequences packed(int... lengths) {
         var all = new ArrayList<Sequence>();
         int row = 0;
-        for (int n : LENGTHS) {
+        for (int n : lengths) {
             all.add(Sequence.packed(row, n));
             row += n;
         }
@@ -73,14 +80,18 @@ final class Bf16AttentionTest extends Conformance {
     }
 
     private KeyValues.Packed source(AttentionShape shape, DType dtype) {
-        return new KeyValues.Packed(tensor(on, dtype, ROWS, keyWidth(shape), 8, keys(shape)),
-                tensor(on, dtype, ROWS, keyWidth(shape), 16, values(shape)));
+        return source(shape, dtype, ROWS);
+    }
+
+    private KeyValues.Packed source(AttentionShape shape, DType dtype, int rows) {
+        return new KeyValues.Packed(tensor(on, dtype, rows, keyWidth(shape), 8, keys(shape, rows)),
+                tensor(on, dtype, rows, keyWidth(shape), 16, values(shape, rows)));
     }
 
     @Test void resultsAreNearThoseOfFp32() {
         for (var shape : SHAPES) {
-            var exact = attend(shape, DType.F32, queries(shape), source(shape, DType.F32), packed());
-            var got = attend(shape, DType.BF16, queries(shape), source(shape, DType.BF16), packed());
+            var exact = attend(shape, DType.F32, queries(shape), source(shape, DType.F32), packed(LENGTHS));
+            var got = attend(shape, DType.BF16, queries(shape), source(shape, DType.BF16), packed(LENGTHS));
             // each weight and the result are rounded once; values are below 1
             assertNear(read(on, exact.out), read(on, got.out), 3 * Tolerance.ROUNDED, "out of " + shape);
             assertNear(read(on, exact.lse), read(on, got.lse), 1e-5, "lse of " + shape);
@@ -97,7 +108,7 @@ final class Bf16AttentionTest extends Conformance {
         for (var shape : SHAPES) {
             int n = LENGTHS[2];
             int from = ROWS - n;
-            var whole = attend(shape, DType.BF16, queries(shape), source(shape, DType.BF16), packed());
+            var whole = attend(shape, DType.BF16, queries(shape), source(shape, DType.BF16), packed(LENGTHS));
             float[] out = rows(read(on, whole.out), width(shape), from, n);
             float[] lse = rows(read(on, whole.lse), shape.heads(), from, n);
             try (var pool = on.pagePool(new PagePool.Format(2, shape.kvHeads(), shape.headDim(), DType.BF16),
@@ -108,9 +119,9 @@ final class Bf16AttentionTest extends Conformance {
                 for (int count : new int[] {1, 62, 2, 64, 1}) {
                     var sequences = on.sequences(scope, List.of(new Sequence(0, count, done, pages)));
                     on.append(pool, 1, tensor(on, DType.BF16, count, keyWidth(shape), 0,
-                            rows(keys(shape), keyWidth(shape), from + done, count)), tensor(on, DType.BF16,
-                            count, keyWidth(shape), 0, rows(values(shape), keyWidth(shape), from + done,
-                            count)), sequences);
+                            rows(keys(shape, ROWS), keyWidth(shape), from + done, count)), tensor(on,
+                            DType.BF16, count, keyWidth(shape), 0, rows(values(shape, ROWS), keyWidth(shape),
+                            from + done, count)), sequences);
                     float[] q = rows(queries(shape), width(shape), from + done, count);
                     var got = attend(shape, DType.BF16, q, new KeyValues.Paged(pool, 1), sequences);
                     assertArrayEquals(rows(out, width(shape), done, count), read(on, got.out), 0f);
@@ -123,24 +134,66 @@ final class Bf16AttentionTest extends Conformance {
 
     @Test void gradientsAreNearThoseOfFp32() {
         for (var shape : SHAPES) {
-            var exact = backward(shape, DType.F32);
-            var got = backward(shape, DType.BF16);
+            var exact = backward(shape, DType.F32, LENGTHS);
+            var got = backward(shape, DType.BF16, LENGTHS);
             for (int i = 0; i < 3; i++) assertNearInTheMean(exact.get(i), got.get(i), "qkv".charAt(i) + " of "
                     + shape);
         }
     }
 
+    @Test void longSequences() {
+        for (var shape : List.of(new AttentionShape(2, 1, 64, 0.125f, 0), new AttentionShape(1, 1, 128, 0.09f,
+                290))) {
+            int rows = Arrays.stream(LONG).sum();
+            float[] q = queries(shape, rows);
+            var exact = attend(shape, DType.F32, q, source(shape, DType.F32, rows), packed(LONG));
+            var got = attend(shape, DType.BF16, q, source(shape, DType.BF16, rows), packed(LONG));
+            assertNear(read(on, exact.out), read(on, got.out), 3 * Tolerance.ROUNDED, "out of " + shape);
+            assertNear(read(on, exact.lse), read(on, got.lse), 1e-5, "lse of " + shape);
+            samePages(shape, got);
+            var exactly = backward(shape, DType.F32, LONG);
+            var gradients = backward(shape, DType.BF16, LONG);
+            for (int i = 0; i < 3; i++)
+                assertNearInTheMean(exactly.get(i), gradients.get(i), "qkv".charAt(i) + " of " + shape);
+        }
+    }
+
+    /// The last of the LONG sequences has the same bits in chunks whose keys are in pages.
+    private void samePages(AttentionShape shape, Result packed) {
+        int rows = Arrays.stream(LONG).sum();
+        int n = LONG[LONG.length - 1];
+        int from = rows - n;
+        float[] out = rows(read(on, packed.out), width(shape), from, n);
+        int[] pages = {7, 2, 5, 0, 3, 1, 6, 4};
+        try (var pool = on.pagePool(new PagePool.Format(1, shape.kvHeads(), shape.headDim(), DType.BF16),
+                pages.length)) {
+            pool.growTo(pages.length);
+            int done = 0;
+            for (int count : new int[] {200, 300}) {
+                var sequences = on.sequences(scope, List.of(new Sequence(0, count, done, pages)));
+                on.append(pool, 0, tensor(on, DType.BF16, count, keyWidth(shape), 0, rows(keys(shape, rows),
+                        keyWidth(shape), from + done, count)), tensor(on, DType.BF16, count, keyWidth(shape),
+                        0, rows(values(shape, rows), keyWidth(shape), from + done, count)), sequences);
+                var got = attend(shape, DType.BF16, rows(queries(shape, rows), width(shape), from + done,
+                        count), new KeyValues.Paged(pool, 0), sequences);
+                assertArrayEquals(rows(out, width(shape), done, count), read(on, got.out), 0f);
+                done += count;
+            }
+        }
+    }
+
     /// dq, dk, dv.
-    private List<float[]> backward(AttentionShape shape, DType dtype) {
-        var source = source(shape, dtype);
-        var sequences = packed();
-        var result = attend(shape, dtype, queries(shape), source, sequences);
-        var dq = on.tensor(dtype, ROWS, width(shape));
-        var dk = on.tensor(dtype, ROWS, keyWidth(shape));
-        var dv = on.tensor(dtype, ROWS, keyWidth(shape));
-        on.attentionBackward(dq, dk, dv, tensor(on, dtype, ROWS, width(shape), 0,
-                rounded(random(4, ROWS * width(shape)))), result.out, result.lse,
-                tensor(on, dtype, ROWS, width(shape), 0, queries(shape)), source, sequences, shape);
+    private List<float[]> backward(AttentionShape shape, DType dtype, int... lengths) {
+        int rows = Arrays.stream(lengths).sum();
+        var source = source(shape, dtype, rows);
+        var sequences = packed(lengths);
+        var result = attend(shape, dtype, queries(shape, rows), source, sequences);
+        var dq = on.tensor(dtype, rows, width(shape));
+        var dk = on.tensor(dtype, rows, keyWidth(shape));
+        var dv = on.tensor(dtype, rows, keyWidth(shape));
+        on.attentionBackward(dq, dk, dv, tensor(on, dtype, rows, width(shape), 0,
+                rounded(random(4, rows * width(shape)))), result.out, result.lse,
+                tensor(on, dtype, rows, width(shape), 0, queries(shape, rows)), source, sequences, shape);
         return List.of(read(on, dq), read(on, dk), read(on, dv));
     }
 

@@ -64,7 +64,7 @@ final class CudaAttention {
         static final Form MANY_QUERIES = new Form("attention_mma_wide_64", "attention_mma_wide_128",
                 2 * MMA_QUERIES, MMA_BLOCK, 6 * 64, 0);
         static final Form WARPGROUPS = new Form("attention_wgmma_64", "attention_wgmma_128", WIDE_QUERIES,
-                2 * WIDE_QUERIES, WIDE_QUERIES + 5 * WIDE_STREAMED, PIECES_ALIGNMENT);
+                2 * WIDE_QUERIES, WIDE_QUERIES + 7 * WIDE_STREAMED, PIECES_ALIGNMENT);
     }
 
     private final Cuda cuda;
@@ -354,7 +354,7 @@ final class CudaAttention {
         if (cuda.card().warpgroups()) {
             backward("attention_wgmma_backward_queries" + suffix, ofQueries, sequences,
                     sequences.tiles(RESIDENT, shape.heads() / shape.kvHeads()), shape, BLOCK,
-                    (2 * RESIDENT + 5 * WIDE_STREAMED) * row + PIECES_ALIGNMENT);
+                    (2 * RESIDENT + 7 * WIDE_STREAMED) * row + PIECES_ALIGNMENT);
             backward("attention_wgmma_backward_keys" + suffix, ofKeys, sequences,
                     sequences.tilesOfKeys(RESIDENT), shape, BLOCK,
                     (2 * RESIDENT + 8 * WIDE_STREAMED) * row + 4 * 8 * WIDE_STREAMED + PIECES_ALIGNMENT);

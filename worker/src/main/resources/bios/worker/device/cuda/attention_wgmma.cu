@@ -68,11 +68,12 @@ template<int D, int ROWS> __device__ __forceinline__ void copyKeys(char* to0, ch
     }
 }
 
-// The same of queries, counted over positions and heads; of the second matrix only if BOTH.
+// The same of queries, counted over positions and heads; of the second matrix only if BOTH. A loop: unrolled, it
+// would take registers that the gradients of keys do not have.
 template<int D, int ROWS, int THREADS, bool BOTH> __device__ __forceinline__ void copyQueries(char* to0,
         char* to1, const Matrix& from0, const Matrix& from1, const Span& span, int first, const Group& group,
         int kvHead) {
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < ROWS * (D / 8) / THREADS; i++) {
         int at = i * THREADS + threadIdx.x, row = at / (D / 8), c = at % (D / 8), query = first + row;
         int position = group.positionOf(query);
@@ -143,7 +144,9 @@ template<int NEWEST> __device__ __forceinline__ void awaitStage() {
 }
 
 // A step b computes the scores of block b and, while these become weights, the products of the weights of
-// block b - 1 with its values.
+// block b - 1 with its values. The second warpgroup is half a step ahead: it starts the products of a step before
+// the barrier that the others start theirs after. So it turns scores into weights while they multiply, and
+// multiplies while they do. It reads after barrier b - 1 what the others read after barrier b.
 template<int D> __device__ __forceinline__ void attend(const Attention& call, const Matrix& out,
         const Matrix& lse, char* shared) {
     constexpr int BYTES = BLOCK * D * 2;
@@ -156,12 +159,12 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
     int queries = span.count * group.count;
     char* qs = shared;
     char* keys = qs + FORWARD * D * 2;
-    char* values = keys + 3 * BYTES;
+    char* values = keys + 4 * BYTES;
     int own = tile.first + warpgroup * WARPGROUP;           // first query of this warpgroup
     int from = firstKey(span.position + group.positionOf(tile.first), call.window) / BLOCK;
     int to = (span.position + group.positionOf(min(tile.first + FORWARD, queries) - 1)) / BLOCK;
-    auto keysOf = [&](int b) { return keys + (b - from) % 3 * BYTES; };
-    auto valuesOf = [&](int b) { return values + (b - from) % 2 * BYTES; };
+    auto keysOf = [&](int b) { return keys + (b - from) % 4 * BYTES; };
+    auto valuesOf = [&](int b) { return values + (b - from) % 3 * BYTES; };
     auto copyKeys = [&](int b) {
         if (b <= to) copyBlock<D>(keysOf(b), blockOf(call.keys, call.pages, call.blockTable, call.keyOffset,
             span, b, kvHead, D));
@@ -195,26 +198,28 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
                     call.window);
         softmax.weigh(s, shrink, scale);
     };
-    int b = from;
+    bool ahead = warpgroup == 1;
+    int b = from - 1;
     for (; b < begin; b++) {
         awaitStage<1>();
-        copyValues(b);
-        copyKeys(b + 2);
+        copyValues(b + 1);
+        copyKeys(b + 3);
     }
     if (begin <= to) {
-        awaitStage<1>();
+        if (!ahead) awaitStage<1>();
         wgmmaFence();
         scores<D, FORWARD>(s, ownQs, keysOf(b));
         wgmmaCommit();
-        copyValues(b);
+        if (ahead) awaitStage<1>();
+        copyValues(b + 1);
         wgmmaWait<0>();
         sumsBarrier(s);
         weigh(b);
-        copyKeys(b + 2);
+        copyKeys(b + 3);
         pack(p, s);
     }
     for (b++; b <= end; b++) {
-        awaitStage<1>();
+        if (!ahead) awaitStage<1>();
         sumsBarrier(sum);
         operandBarrier(p);
         wgmmaFence();
@@ -222,13 +227,14 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
         wgmmaCommit();
         addProducts<D>(sum, p, valuesOf(b - 1));
         wgmmaCommit();
-        copyValues(b);
+        if (ahead) awaitStage<1>();
+        copyValues(b + 1);
         wgmmaWait<1>();
         sumsBarrier(s);
         // in flight: sum and p. The branch of the copy keeps the next wait behind these exponentials
         weigh(b);
         sumsBarrier(s);
-        copyKeys(b + 2);
+        copyKeys(b + 3);
         wgmmaWait<0>();
         sumsBarrier(sum);
         operandBarrier(p);
@@ -236,21 +242,22 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
         pack(p, s);
     }
     if (begin <= to) {
-        awaitStage<1>();
+        if (!ahead) awaitStage<1>();
         sumsBarrier(sum);
         operandBarrier(p);
         wgmmaFence();
         addProducts<D>(sum, p, valuesOf(b - 1));
         wgmmaCommit();
-        copyValues(b);
-        copyKeys(b + 2);
+        if (ahead) awaitStage<1>();
+        copyValues(b + 1);
+        copyKeys(b + 3);
         wgmmaWait<0>();
         sumsBarrier(sum);
     }
     for (b++; b <= to + 1; b++) {
         awaitStage<1>();
-        copyValues(b);
-        copyKeys(b + 2);
+        copyValues(b + 1);
+        copyKeys(b + 3);
     }
     cpAsyncWait<0>();
 #pragma unroll
@@ -265,7 +272,7 @@ template<int D> __device__ __forceinline__ void attend(const Attention& call, co
     }
 }
 
-// Grid: tiles of FORWARD queries times key heads; 384 threads; shared memory: FORWARD + 5·STREAMED rows and
+// Grid: tiles of FORWARD queries times key heads; 384 threads; shared memory: FORWARD + 7·STREAMED rows and
 // 1 KiB.
 extern "C" __global__ void __launch_bounds__(384) attention_wgmma_64(Matrix out, Matrix lse, Matrix q,
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
@@ -287,6 +294,7 @@ extern "C" __global__ void __launch_bounds__(384) attention_wgmma_128(Matrix out
         window, scale}, out, lse, aligned(shared));
 }
 
+// The second warpgroup is half a step ahead, as in `attend`.
 template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& call, const Matrix& dq,
         char* shared) {
     constexpr int BYTES = STREAMED * D * 2;
@@ -300,12 +308,12 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     char* qs = shared;
     char* dos = qs + RESIDENT * D * 2;
     char* keys = dos + RESIDENT * D * 2;
-    char* values = keys + 3 * BYTES;
+    char* values = keys + 4 * BYTES;
     int own = tile.first + warpgroup * WARPGROUP;           // first query of this warpgroup
     int from = firstKey(group.positionOf(tile.first), call.window) / STREAMED;
     int to = group.positionOf(min(tile.first + RESIDENT, queries) - 1) / STREAMED;
-    auto keysOf = [&](int b) { return keys + (b - from) % 3 * BYTES; };
-    auto valuesOf = [&](int b) { return values + (b - from) % 2 * BYTES; };
+    auto keysOf = [&](int b) { return keys + (b - from) % 4 * BYTES; };
+    auto valuesOf = [&](int b) { return values + (b - from) % 3 * BYTES; };
     auto copyBlock = [&](int b) {
         if (b <= to) copyKeys<D, STREAMED>(keysOf(b), valuesOf(b), call.keys, call.values, span, b * STREAMED,
             kvHead);
@@ -334,21 +342,24 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     float scale = call.scale * LOG2E;
     const char* ownQs = qs + warpgroup * WARPGROUP * PIECE;
     const char* ownDos = dos + warpgroup * WARPGROUP * PIECE;
-    int b = from;
+    bool ahead = warpgroup == 1;
+    int b = from - 1;
     for (; b < begin; b++) {
         awaitStage<0>();
-        copyBlock(b + 1);
+        copyBlock(b + 2);
     }
     for (; b <= end; b++) {
         // in flight: sum, by the ds and the keys of the block before
-        awaitStage<0>();
+        if (!ahead) awaitStage<0>();
         float s[32], dp[32];
         wgmmaFence();
         scores<D, RESIDENT>(s, ownQs, keysOf(b));
         wgmmaCommit();
         scores<D, RESIDENT>(dp, ownDos, valuesOf(b));
         wgmmaCommit();
-        copyBlock(b + 1);
+        if (ahead) awaitStage<0>();
+        // the second warpgroup's scores are there already: it copies later
+        else copyBlock(b + 2);
         wgmmaWait<1>();
         sumsBarrier(s);
         sumsBarrier(sum);
@@ -362,6 +373,7 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
             for (int i = 0; i < 32; i++)
                 if (!sees(position[i / 2 % 2], first + i / 4 * 8 + lane % 4 * 2 + i % 2, call.window)) s[i] = 0;
         }
+        if (ahead) copyBlock(b + 2);
         wgmmaWait<0>();
         sumsBarrier(dp);
 #pragma unroll
@@ -377,7 +389,7 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     sumsBarrier(sum);
     for (; b <= to; b++) {
         awaitStage<0>();
-        copyBlock(b + 1);
+        copyBlock(b + 2);
     }
     cpAsyncWait<0>();
 #pragma unroll
@@ -388,7 +400,7 @@ template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& ca
     }
 }
 
-// Grid: tiles of RESIDENT queries times key heads; 256 threads; shared memory: 2·RESIDENT + 5·STREAMED
+// Grid: tiles of RESIDENT queries times key heads; 256 threads; shared memory: 2·RESIDENT + 7·STREAMED
 // rows and 1 KiB.
 extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queries_64(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
@@ -423,6 +435,7 @@ template<int D> __device__ __forceinline__ void copyQueriesAndNumbers(const Call
     }
 }
 
+// The second warpgroup is half a step ahead, as in `attend`. Its first queries are never the block's first stage.
 template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call, const Matrix& dk,
         const Matrix& dv, char* shared) {
     constexpr int BYTES = STREAMED * D * 2;
@@ -441,7 +454,7 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
     if (call.window > 0) end = min(end, tile.first + RESIDENT - 1 + call.window);
     int begin = tile.first * group.count, stop = end * group.count;
     auto copyStage = [&](int first) {
-        int stage = (first - begin) / STREAMED % 4;
+        int stage = (unsigned) first / STREAMED % 4;
         if (first < stop) copyQueriesAndNumbers<D>(call, span, first, group, kvHead,
             streamed + stage * 2 * BYTES, numbers + stage * 2 * STREAMED);
         cpAsyncCommit();
@@ -458,15 +471,16 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
     if (call.window > 0) ownStop = min(stop, (own + WARPGROUP - 1 + call.window) * group.count);
     const char* ownKs = ks + warpgroup * WARPGROUP * PIECE;
     const char* ownVs = vs + warpgroup * WARPGROUP * PIECE;
+    bool ahead = warpgroup == 1;
     int first = begin;
     for (; first < ownBegin; first += STREAMED) {
-        awaitStage<1>();
+        awaitStage<0>();
         copyStage(first + 2 * STREAMED);
     }
     for (; first < ownStop; first += STREAMED) {
         // in flight: sumV and sumK, by the p, ds and queries of the stage before
-        awaitStage<1>();
-        int stage = (first - begin) / STREAMED % 4;
+        if (!ahead) awaitStage<0>();
+        int stage = (unsigned) first / STREAMED % 4;
         const char* qs = streamed + stage * 2 * BYTES;
         const char* dos = qs + BYTES;
         const float* logarithms = numbers + stage * 2 * STREAMED + lane % 4 * 2;
@@ -477,6 +491,8 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
         wgmmaCommit();
         scores<D, RESIDENT>(dp, ownVs, dos);
         wgmmaCommit();
+        if (ahead) awaitStage<0>();
+        copyStage(first + 2 * STREAMED);
         wgmmaWait<1>();
         sumsBarrier(s);
         sumsBarrier(sumV);
@@ -519,13 +535,12 @@ template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call,
         wgmmaFence();
         addProducts<D>(sumK, ds, qs);
         wgmmaCommit();
-        copyStage(first + 2 * STREAMED);
     }
     wgmmaWait<0>();
     sumsBarrier(sumV);
     sumsBarrier(sumK);
     for (; first < stop; first += STREAMED) {
-        awaitStage<1>();
+        awaitStage<0>();
         copyStage(first + 2 * STREAMED);
     }
     cpAsyncWait<0>();
