@@ -552,8 +552,8 @@ template<int ROWS, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device__
     }
     cpAsyncWait<0>();
     if (early) awaitPrevious();
-    launchDependents();
     __syncthreads();
+    launchDependents();
     float more[TILES][4] = {};
     if (part.low.data) correct<TILES>(more, found, part, block0, features, warp * FEATURES, row0, multiplies,
         shared, STAGES * stageBytes, [&] {
