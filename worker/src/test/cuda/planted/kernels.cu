@@ -52,7 +52,7 @@ extern "C" __global__ void missingBarrierBeforeReuse(float* y, const float* x) {
     y[threadIdx.x] = sum;
 }
 
-// The first two warps exchange numbers while the third has its own. launch: 96 threads.
+// Warps 0 and 1 exchange numbers through shared memory, warp 2 takes no part. launch: 96 threads.
 extern "C" __global__ void missingBarrierOfSomeWarps(float* y, const float* x) {
     __shared__ float part[64];
     int i = threadIdx.x;
@@ -68,7 +68,7 @@ extern "C" __global__ void missingBarrierOfSomeWarps(float* y, const float* x) {
     y[i] = own;
 }
 
-// A warp comes to a barrier of others. launch: 96 threads.
+// Warp 2 arrives at a barrier of warps 0 and 1. launch: 96 threads.
 extern "C" __global__ void barrierOfOtherWarps(float* y, const float* x) {
     int i = threadIdx.x;
 #if PLANTED

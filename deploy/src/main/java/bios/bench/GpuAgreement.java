@@ -25,8 +25,8 @@ record GpuAgreement(Device device, int rows, int columns) {
     private static final int[] COUNTS = {1, 9, 20, 64, 65, 200, 1800};
     /// Rows that are compared at the beginning of a product, and at its end.
     private static final int COMPARED = 64;
-    /// Passes of few rows with adapters, of these ranks, which have ROWS_OF_SLOT rows each. A longer pass has
-    /// more rows after them.
+    /// Number of passes of few rows that are compared with a longer pass, which has MORE_ROWS more rows. Each
+    /// of the adapters, whose ranks are RANKS, has ROWS_OF_SLOT rows.
     private static final int PASSES = 100, ROWS_OF_SLOT = 8, MORE_ROWS = 40;
     private static final int[] RANKS = {16, 8, 64, 16, 32, 16, 8, 16};
 
@@ -88,7 +88,7 @@ record GpuAgreement(Device device, int rows, int columns) {
             Slots all = device.slots(on.scope, slots);
             List<float[]> expected = adapted(on, x, weight, all, type, few);
             int different = 0;
-            // on a small device, which an emulator is, one pass
+            // one pass of the tiny shape that the emulated card has
             int passes = in > IN ? PASSES : 1;
             for (int i = 0; i < passes; i++)
                 if (!GpuParity.same(expected, adapted(on, x.rows(0, few), weight, all, type, few)))

@@ -49,12 +49,12 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
             return new Products(fewRows, beside, triedBytes, forwardInBf16, algorithmRows);
         }
 
-        /// The same with trials for weights of so many bytes.
+        /// The same, with trials for weights of at least this many bytes.
         public Products withTriedBytes(long bytes) {
             return new Products(fewRows, lowRankBeside, bytes, forwardInBf16, algorithmRows);
         }
 
-        /// The same with results of forward that the library rounds, or does not.
+        /// The same, with bf16 results of forward rounded by the library or by Bios.
         public Products withForwardInBf16(boolean narrow) {
             return new Products(fewRows, lowRankBeside, triedBytes, narrow, algorithmRows);
         }

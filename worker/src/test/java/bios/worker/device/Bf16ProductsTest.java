@@ -333,8 +333,8 @@ final class Bf16ProductsTest extends Conformance {
         }
     }
 
-    /// Projections of n rows. One without an adapter comes first, so that the launch that computes the
-    /// low-rank products does not use them; of 8 rows and less they are used at once.
+    /// Projections of n rows with adapters. Of more than 8 rows, a projection without an adapter comes first:
+    /// its launch computes the low-rank products and does not use them.
     private List<float[]> adapted(float[] x, int n, List<Weight> weights, Slots slots, int rank) {
         var input = tensor(on, DType.BF16, n, x.length / n, 0, x);
         var lows = new ArrayList<Tensor>();

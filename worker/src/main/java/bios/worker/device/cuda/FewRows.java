@@ -16,8 +16,8 @@ import org.slf4j.LoggerFactory;
 
 /// Projections of few rows, as decoding has them, by kernels that read a weight once at the speed of the
 /// memory: few_rows.cu. Projections of the same rows that follow each other are one launch, so one waits
-/// here until another verb is called. The low-rank products of their rows are part of the launch too: warps
-/// that have no features compute them meanwhile, and the corrections wait for them.
+/// here until another verb is called. The low-rank products of the same rows are part of the launch too:
+/// warps without features compute them during the projection, and the corrections wait for them.
 ///
 /// A row's bits must not depend on how many rows there are. The library adds the terms of a sum, if it does
 /// not split it, in steps of 16 from the first to the last, and so do the kernels; but it promises nothing.
@@ -84,7 +84,7 @@ final class FewRows {
     private final Map<FewRowsBlocks.Work, FewRowsBlocks> chosen = new HashMap<>();
     private final List<Part> waiting = new ArrayList<>(PARTS);
     private CudaTensor x;
-    /// Those that the next launch computes; null if none.
+    /// The low-rank products that the next launch computes; null if there are none.
     private Lows lows;
     /// Address of counters that are 0 between launches.
     private final long counters;
@@ -135,7 +135,7 @@ final class FewRows {
         try {
             if (parts.isEmpty()) lowRank(before.orElseThrow());
             else launch(rows, parts, before, blocks(new FewRowsBlocks.Work(FewRowsKernel.rowsFor(rows.rows()),
-                    rows.columns(), parts.stream().map(part -> part.y.columns()).toList()), parts));
+                    rows.columns(), columns(parts)), parts));
         } finally {
             before.ifPresent(some -> some.scope.close());
         }
@@ -210,8 +210,11 @@ final class FewRows {
         }
     }
 
-    private void launch(CudaTensor x, List<Part> parts, Optional<Lows> lows,
-            FewRowsBlocks blocks) {
+    private static List<Integer> columns(List<Part> parts) {
+        return parts.stream().map(part -> part.y.columns()).toList();
+    }
+
+    private void launch(CudaTensor x, List<Part> parts, Optional<Lows> lows, FewRowsBlocks blocks) {
         // behind its low-rank products, for which x was complete, x need not be waited for
         boolean early = lows.isEmpty() && x.equals(lowRankOf) && cuda.kernels().launches() == lowRankLaunch;
         var kernel = cuda.kernels().of(blocks.kernel().name()).with(x);
@@ -235,7 +238,7 @@ final class FewRows {
             for (int i = 0; i < PARTS + 2; i++) kernel.with(0L);
             for (int i = 0; i < 6; i++) kernel.with(0);
         }
-        int tiles = blocks.tiles(parts.stream().map(part -> part.y.columns()).toList());
+        int tiles = blocks.tiles(columns(parts));
         int items = lows.map(Lows::items).orElse(0);
         kernel.with(blocks.groups()).with(cuda.products().forwardInBf16() ? 1 : 0).with(early ? 1 : 0)
                 .launch(tiles, 1, 1, blocks.threads(items, tiles, cuda.card()), blocks.sharedBytes());

@@ -6,7 +6,7 @@ import java.util.stream.Stream;
 
 /// A kernel of few_rows.cu for up to `rows` rows.
 ///
-/// @param rowWarps warps that divide the rows of a group of features
+/// @param rowWarps number of warps that divide the rows of one group of features among them
 /// @param terms of a stage, of which there are `stages`
 record FewRowsKernel(String name, int rows, int rowWarps, int terms, int stages) {
     /// Most rows of any.
@@ -16,8 +16,8 @@ record FewRowsKernel(String name, int rows, int rowWarps, int terms, int stages)
     /// Most warps of a block.
     private static final int WARPS = 16;
     private static final int WARP = 32;
-    /// Shared memory of `struct Corrections`.
-    private static final int CORRECTIONS_BYTES = 2176;
+    /// Size of `struct Corrections`.
+    private static final int CORRECTIONS_BYTES = 2056;
     private static final List<FewRowsKernel> ALL = List.of(
             new FewRowsKernel("few_rows_8_256", 8, 1, 256, 4),
             new FewRowsKernel("few_rows_8_128", 8, 1, 128, 4),
@@ -48,14 +48,14 @@ record FewRowsKernel(String name, int rows, int rowWarps, int terms, int stages)
         return Math.min((WARPS - 1) / rowWarps, features / GROUP);
     }
 
-    /// Threads of a block of that many groups: those that multiply or copy, and of the warps that compute
-    /// low-rank products at least one, and as many as wanted where there is room.
+    /// Threads of a block with this many groups: the warps that multiply or copy, and `lowWarps` warps that
+    /// compute low-rank products, at least one and as many as the block has room for.
     int threads(int groups, int lowWarps) {
         int busy = Math.max(terms < 256 ? 12 : 8, groups * rowWarps);
         return WARP * (busy + Math.clamp(lowWarps, 1, WARPS - busy));
     }
 
-    /// Shared memory of a block of that many groups.
+    /// Bytes of shared memory of a block with this many groups.
     int sharedBytes(int groups) {
         return stages * (groups * GROUP + rows) * terms * DType.BF16.bytes() + CORRECTIONS_BYTES;
     }

@@ -435,7 +435,7 @@ template<int D> __device__ __forceinline__ void copyQueriesAndNumbers(const Call
     }
 }
 
-// The second warpgroup is half a step ahead, as in `attend`. Its first queries are never the block's first stage.
+// The second warpgroup is half a step ahead, as in `attend`: no query of the block's first stage sees its keys.
 template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call, const Matrix& dk,
         const Matrix& dv, char* shared) {
     constexpr int BYTES = STREAMED * D * 2;

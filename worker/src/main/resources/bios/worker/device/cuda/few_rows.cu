@@ -81,24 +81,22 @@ enum { HALVES = 0, FLOATS = 1, FLOAT_PIECES = 2 };     // kinds of factors
 constexpr int MOST_ROWS = 64;
 constexpr int RANKS_AT_ONCE = 16;
 
-// What a block knows of its corrections: the slots that have rows.
+// The corrections of a block's features: the slots that have rows and an adapter.
 struct Corrections {
     Corrected slots[MOST_ROWS];
     int count;
-    int ranks;      // most of any
-    int pad[30];
+    int ranks;      // largest rank of a slot
 };
 
-// The corrections of a part, found by one warp: it looks at 32 slots at once.
+// Lists the corrections of a part. One warp calls it and reads 32 slots at once.
 __device__ __forceinline__ void findCorrections(Corrections& all, const Part& part) {
     int lane = threadIdx.x % 32, count = 0, ranks = 0;
     for (int i0 = 0; i0 < part.entries; i0 += 32) {
         Corrected mine = {};
         if (i0 + lane < part.entries) {
             const SlotSite& slot = part.slots[i0 + lane];
-            int first = slot.row - part.from;
-            mine = {(u64) slot.b.data, slot.b.stride, slot.rank, max(first, 0),
-                minimum(first + slot.count, part.y.rows),
+            mine = {(u64) slot.b.data, slot.b.stride, slot.rank, firstRow(slot, part.from),
+                endRow(slot, part.from, part.y.rows),
                 slot.b.dtype != DT_F32 ? HALVES : slot.b.wide ? FLOAT_PIECES : FLOATS};
         }
         bool here = mine.rank > 0 && mine.end > mine.first;
@@ -116,7 +114,8 @@ __device__ __forceinline__ void findCorrections(Corrections& all, const Part& pa
     __syncwarp();
 }
 
-// Asks for what corrections will read of the factors, for a block's features. By the warp that found them.
+// Prefetches the elements of the factors that the corrections of a block's features read. The warp that has
+// listed the corrections calls it.
 __device__ __forceinline__ void prefetchFactors(const Corrections& all, int feature0, int features) {
     for (int i = 0; i < all.count; i++) {
         const Corrected& slot = all.slots[i];
@@ -127,8 +126,8 @@ __device__ __forceinline__ void prefetchFactors(const Corrections& all, int feat
     }
 }
 
-// Starts to copy rows r0..r0 + RANKS_AT_ONCE of a slot's factor, for the block's features, as fp32; zeros where
-// there are none. By all threads.
+// Starts to copy rows r0..r0 + RANKS_AT_ONCE of a slot's factor, for the block's features, as fp32, and zeros
+// beyond the rank and the last feature. All threads of the block call it.
 __device__ __forceinline__ void copyFactor(char* to, const Corrected& slot, int r0, int feature0, int features,
         int columns) {
     int pitch = features * 4 + 16, pieces = features / 4;
@@ -301,9 +300,9 @@ __device__ __forceinline__ SlotTile slotTileOfWarp(const SlotSite* slots, int n,
 }
 
 // The low-rank products of an x that a launch computes beside its projections: `sites` of them, each of
-// `tiles` tiles of slots and `ranks` tiles of ranks. Counters are 0 before and afterwards: of the items that
-// warps have taken, of the sums that are complete, of the blocks that need neither any more, and of the shares
-// of each sum that are there.
+// `tiles` tiles of slots and `ranks` tiles of ranks. `counters` count the items that warps have taken, the
+// complete sums, the blocks that no longer use either counter, and for each sum its complete shares. All are 0
+// before and after a launch.
 struct Lows {
     Matrix low[PARTS];
     const SlotSite* slots[PARTS];
@@ -321,7 +320,7 @@ struct Lows {
 
 constexpr int TAKEN = 0, COMPLETE = 1, BLOCKS_LEFT = 2, SUMS = 4;     // places of counters
 
-// What a lane needs of two slices of x and of a factor: those of low_rank_mma's warp `share`.
+// A lane's operands from two slices of x and of a factor: the slices of warp `share` of low_rank_mma.
 struct LowOperands {
     const float* factor;
     const char* upper;
@@ -406,7 +405,7 @@ __device__ __forceinline__ void lowRanks(const Matrix& x, const Lows& lows) {
         float scale = slot.scale;
         LowOperands operands(x, slot, tile, rank0, share, slices);
         float sum[2][4] = {};
-        // each slice is read while the one before is multiplied
+        // a slice is loaded while the slice before it is multiplied
         if (slices > 0) operands.read<0>();
         if (slices > 1) operands.read<1>();
         for (; slices > 0; slices -= 2) {
@@ -451,8 +450,8 @@ __device__ __forceinline__ void lowRanks(const Matrix& x, const Lows& lows) {
 
 // Up to ROWS rows of x. A block has `groups` groups of FEATURES features. Each of its first warps multiplies one
 // of them with one of ROW_WARPS groups of the rows, and COPIERS threads copy: STAGES stages of SLICE terms are in
-// shared memory, on their way or in use. The warps after these find the corrections and compute low-rank
-// products, and wait for nobody meanwhile.
+// shared memory, on their way or in use. The warps after these list the corrections and compute low-rank
+// products; until the end of the product they wait for no other warp.
 template<int ROWS, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device__ __forceinline__ void multiply(
         const Matrix& x, const Parts& parts, const Lows& lows, int groups, int narrow, int early, char* shared) {
     constexpr int TILES = ROWS / 8 / ROW_WARPS, ROW_BYTES = SLICE * 2;
@@ -491,7 +490,7 @@ template<int ROWS, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device__
         }
     }
     int stage = 0, i = 0;
-    // waits for the next stage and starts to copy another; the stage
+    // waits for the next stage, starts the copies of a later one, and returns the address of the former
     auto turn = [&] {
         cpAsyncWait<STAGES - 2>();
         syncFirst(busy);
