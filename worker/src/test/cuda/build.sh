@@ -8,7 +8,7 @@ to=$(cd "$1" && pwd)
     echo 'extern "C" int emu_unsupported(const char*);'
     sed 's/.*/extern "C" __attribute__((weak)) int &() { return emu_unsupported("&"); }/' "$here/driver-symbols.txt"
 } > "$to/unsupported.cpp"
-cp "$here"/shim.h "$here"/emu.h "$here"/ptx.cuh "$here"/wgmma.cuh "$to"/
+cp "$here"/shim.h "$here"/emu.h "$here"/ptx.cuh "$here"/wgmma.cuh "$here"/clusters.cuh "$to"/
 flags="-std=c++20 -O2 -g1 -fPIC -Wall -Wextra -march=native -ffp-contract=off -fno-strict-aliasing -fno-semantic-interposition -pthread"
 printf '%s\n' "$here"/driver.cpp "$here"/runtime.cpp "$here"/memory.cpp "$here"/nvrtc.cpp "$here"/cublaslt.cpp "$here"/nvml.cpp "$to"/unsupported.cpp |
     xargs -P "$(nproc)" -I FILE sh -c 'g++ $0 -c FILE -o "$1/$(basename FILE .cpp).o"' "$flags" "$to"

@@ -374,6 +374,8 @@ Result launch(Function* f, Dim grid, Dim block, unsigned shared, Stream* stream,
     if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return refuse(INVALID_VALUE, "the grid is too large");
     if (block.x > 1024 || block.y > 1024 || block.z > 64 || (uint64_t) block.x * block.y * block.z > 1024)
         return refuse(INVALID_VALUE, "the block is too large");
+    if (k->cluster > 1 && settings().major < 9) return refuse(NOT_SUPPORTED, "clusters");
+    if (grid.x % k->cluster) return refuse(INVALID_VALUE, "the grid is no multiple of the kernel's cluster");
     if (shared > f->sharedLimit) return refuse(INVALID_VALUE, "more dynamic shared memory than was set for the kernel");
     // Without being asked, a device gives 48 KiB to a block, what the kernel declares itself included.
     Launch l{k, grid, block, shared, (f->asked ? mostShared() : 48 << 10) - shared, std::vector<char>(k->bytes), 0, nullptr};

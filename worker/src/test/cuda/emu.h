@@ -16,6 +16,7 @@ struct Kernel {
     const unsigned* offsets;
     // An address in the storage of static shared arrays of its shared object, for the calling thread.
     char* (*shared)();
+    unsigned cluster;    // blocks of a cluster; 1: there are none
 };
 
 // The thread that is running, as kernels see it.
@@ -25,6 +26,7 @@ struct Thread {
     Dim blockSize;
     Dim grid;
     unsigned lane, warp;
+    unsigned rank;       // of the block in its cluster
     char* dynamicShared;
     void* pendingCopies;
 };
@@ -51,6 +53,24 @@ unsigned emu_active();
 void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned valid);
 void emu_copy_commit();
 void emu_copy_wait(unsigned newest);
+// Asks for bytes of device memory, which must be there.
+void emu_prefetch(const void* from, unsigned bytes);
+// Lets other threads go on.
+void emu_yield();
+// All threads of a cluster: comes to its meeting, and waits for the others.
+void emu_cluster_arrive();
+void emu_cluster_wait();
+// A barrier of 8 bytes in shared memory, which completes a phase with `count` arrivals and all expected bytes.
+void emu_barrier_init(void* barrier, unsigned count);
+// Arrives, and bytes are expected.
+void emu_barrier_expect(void* barrier, unsigned bytes);
+// Arrives at the barrier in this place of another block of the cluster.
+void emu_barrier_arrive(void* barrier, unsigned rank);
+// Waits for the end of a phase of this parity.
+void emu_barrier_wait(void* barrier, unsigned parity);
+// A copy to the same place of the blocks of the cluster that `blocks` has bits of, whose barriers count its bytes: made
+// at once or at a wait for the barrier, all of a cluster in one way.
+void emu_copy_bulk(void* to, const void* from, unsigned bytes, void* barrier, unsigned blocks);
 // A product of a warpgroup, of what `data` (at most 48 bytes) names: computed here or at the wait for its group, all
 // of a block in one way. Sums read before the wait, and operands changed before it, give other results.
 void emu_product(void (*compute)(const void* data), const void* data, unsigned bytes);

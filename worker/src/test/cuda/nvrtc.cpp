@@ -44,12 +44,17 @@ uint64_t hash(const std::string& text, uint64_t h) {
 }
 
 std::string kernels(const Program& p) {
-    static const std::regex kernel("extern\\s+\"C\"\\s+__global__\\s+(?:__launch_bounds__\\s*\\([^)]*\\)\\s*)?void\\s+"
-            "(?:__launch_bounds__\\s*\\([^)]*\\)\\s*)?(\\w+)\\s*\\(");
+    static const std::regex kernel("extern\\s+\"C\"\\s+__global__\\s+((?:__\\w+__\\s*\\([^)]*\\)\\s*)*)void\\s+"
+            "((?:__\\w+__\\s*\\([^)]*\\)\\s*)*)(\\w+)\\s*\\(");
+    static const std::regex cluster("__cluster_dims__\\s*\\(\\s*(\\d+)\\s*\\)");
     std::string lines;
     auto find = [&](const std::string& text) {
-        for (std::sregex_iterator i(text.begin(), text.end(), kernel), end; i != end; ++i)
-            lines += "EMU_KERNEL(" + (*i)[1].str() + ")\n";
+        for (std::sregex_iterator i(text.begin(), text.end(), kernel), end; i != end; ++i) {
+            std::string words = (*i)[1].str() + (*i)[2].str();
+            std::smatch size;
+            bool has = std::regex_search(words, size, cluster);
+            lines += "EMU_KERNEL(" + (*i)[3].str() + ", " + (has ? size[1].str() : "1") + ")\n";
+        }
     };
     find(p.source);
     return lines;
@@ -125,7 +130,7 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
     std::string key = "4" + p->name + "\1" + p->source + "\1" + arch + (check ? "c" : "f");
     for (auto& d : defines) key += "\1" + d;
     for (auto& [name, text] : p->headers) key += "\1" + name + "\1" + text;
-    for (const char* file : {"shim.h", "emu.h", "ptx.cuh", "wgmma.cuh"}) key += read(fs::path(emulator) / file);
+    for (const char* file : {"shim.h", "emu.h", "ptx.cuh", "wgmma.cuh", "clusters.cuh"}) key += read(fs::path(emulator) / file);
     a = hash(key, a);
     b = hash(key, b);
     char hex[40];
@@ -140,7 +145,7 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
         fs::path work = cache / (std::string(hex) + "." + std::to_string(getpid()));
         fs::create_directories(work);
         for (auto& [name, text] : p->headers) write(work / name, shared(text));
-        for (auto& [name, text] : p->headers) if (name == "ptx.cuh" || name == "wgmma.cuh") write(work / name, read(fs::path(emulator) / name));
+        for (auto& [name, text] : p->headers) if (name == "ptx.cuh" || name == "wgmma.cuh" || name == "clusters.cuh") write(work / name, read(fs::path(emulator) / name));
         fs::path unit = work / (fs::path(p->name).filename().string() + ".cpp");
         write(unit, "#line 1 \"" + p->name + "\"\n" + shared(p->source) + "\n" + kernels(*p));
         std::vector<std::string> words = {"g++", "-x", "c++", "-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-ffp-contract=off",

@@ -1,6 +1,5 @@
 // The twin of the product's ptx.cuh: what each instruction does, for the emulated device.
 #pragma once
-#include <sched.h>
 
 // d += a·b on a warp: 16x16 by 16x8 bf16, fp32 sums.
 static inline void mmaBf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emu_mma_bf16(d, a, b); }
@@ -35,6 +34,7 @@ static inline void cpAsyncCommit() { emu_copy_commit(); }
 template<int NEWEST> static inline void cpAsyncWait() { emu_copy_wait(NEWEST); }
 
 static inline void prefetch(const void*) {}
+static inline void prefetch(const void* global, unsigned bytes) { emu_prefetch(global, bytes); }
 
 // 2^x.
 static inline float exp2Fast(float x) { return exp2f(x); }
@@ -54,10 +54,10 @@ static inline void awaitPrevious() {}
 
 static inline void syncFirst(int threads) { emu_first_barrier(threads); }
 
-// What it waits for is computed by other threads of the system, or has been before.
+// What it waits for is computed by other threads, of this block's cluster or of the system, or has been before.
 static inline void awaitCount(const unsigned* counter, unsigned count) {
     for (uint64_t tries = 0; __atomic_load_n(counter, __ATOMIC_SEQ_CST) != count; tries++) {
         if (tries == 1ull << 24) emu_fail("a wait for what no block computes");
-        sched_yield();
+        emu_yield();
     }
 }

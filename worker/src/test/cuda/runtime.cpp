@@ -1,11 +1,13 @@
 // Runs a launch: blocks over a few threads of the system, the threads of a block as fibers on one of them.
 #include "internal.h"
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <csignal>
 #include <deque>
 #include <link.h>
 #include <mutex>
+#include <sched.h>
 #include <sys/mman.h>
 #include <thread>
 #include <unistd.h>
@@ -49,15 +51,21 @@ uint64_t mix(uint64_t seed, uint64_t value) {
 
 namespace {
 const size_t STACK = 128 << 10;
-const unsigned MAX_THREADS = 1024;
+// Of all blocks of a cluster.
+const unsigned MAX_THREADS = 4096;
 
 struct Copy { void* to; const void* from; unsigned bytes, valid; };
 
 struct Product { void (*compute)(const void*); alignas(8) char data[48]; };
 
+struct Block;
+
 struct State : Thread {
+    Block* own;
     void* sp;
     bool done;
+    // Meetings of the cluster that it has arrived at and waited for.
+    unsigned clusterArrived, clusterAwaited;
     std::vector<Copy> open;
     std::deque<std::vector<Copy>> groups;
     std::vector<Product> openProducts;
@@ -89,8 +97,8 @@ struct Cell {
     unsigned short writer, reader;
 };
 const unsigned short MANY = 0xffff, WARP = 0x8000;
-// The writer of atomic operations.
-const unsigned short ATOMIC = 0xfffe;
+// The writer of atomic operations, and of bulk copies, whose order is that of their barrier.
+const unsigned short ATOMIC = 0xfffe, BULK = 0xfffd;
 const uint64_t WATCHED = 12;
 const unsigned MOST_ACCESSES = 200000;
 const size_t SHARED_BYTES = 256 << 10;
@@ -101,24 +109,64 @@ struct Area {
     std::unique_ptr<Cell[]> cells;
 };
 
+// A block of the cluster that runs: its threads are states from `first` on, its warps from first / 32 on.
+struct Block {
+    unsigned first = 0;
+    unsigned arrived = 0, firstArrived = 0, exited = 0, predicates = 0, counted = 0;
+    char* dynamicShared = nullptr;
+    Area dynamic;
+    unsigned epoch = 1, blockEpoch = 1;
+    // Threads in the order in which they begin, among themselves.
+    std::vector<State*> threads;
+
+    Block() {
+        char* pages = (char*) mmap(nullptr, SHARED_BYTES + 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (pages == MAP_FAILED) abort();
+        dynamicShared = pages + 4096;
+        mprotect(dynamicShared, SHARED_BYTES, PROT_READ | PROT_WRITE);
+        dynamic.base = dynamicShared;
+        dynamic.bytes = SHARED_BYTES;
+        dynamic.cells.reset(new Cell[SHARED_BYTES / 2]());
+    }
+};
+
+// A barrier in shared memory that counts arrivals and the bytes of bulk copies.
+struct Barrier {
+    Block* owner;
+    unsigned count, missing, phase, initEpoch, initMeeting;
+    const State* by;
+    long long bytes;
+    std::vector<State*> waiting;
+};
+
+// A bulk copy to one block of a cluster.
+struct Bulk {
+    char* to;
+    const char* from;
+    unsigned bytes;
+    void* barrier;
+};
+
 struct Runner {
     const Launch* launch = nullptr;
     std::vector<State> states;
     std::vector<Warp> warps;
+    std::vector<std::unique_ptr<Block>> blocks;
+    unsigned blockThreads = 0;
+    // Meetings of the threads of the cluster: those that are over, and arrivals at the next one.
+    unsigned meetings = 0, clusterArrived = 0;
+    std::vector<State*> clusterWaiting;
+    std::map<const void*, Barrier> barriers;
+    std::deque<Bulk> bulk;
     std::vector<unsigned> order;
     std::deque<State*> ready;
     std::vector<char*> freeStacks;
     char* stacks = nullptr;
     unsigned stacksMade = 0, next = 0, left = 0, count = 0;
-    unsigned arrived = 0, firstArrived = 0, exited = 0, predicates = 0, counted = 0;
     uint64_t policy = 0;
-    State* current = nullptr;
     void* mainSp = nullptr;
-    char* dynamicShared = nullptr;
-    Area dynamic;
     Area* statics = nullptr;
     std::map<const Kernel*, Area*> areas;
-    unsigned epoch = 1, blockEpoch = 1;
     unsigned accesses = 0;
     // The static shared variables that threads of the block have come to, and their bytes.
     std::vector<const void*> declared;
@@ -127,14 +175,12 @@ struct Runner {
     Runner() : states(MAX_THREADS), warps(MAX_THREADS / 32) {
         stacks = (char*) mmap(nullptr, STACK * MAX_THREADS, PROT_READ | PROT_WRITE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        char* pages = (char*) mmap(nullptr, SHARED_BYTES + 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (stacks == MAP_FAILED || pages == MAP_FAILED) abort();
-        dynamicShared = pages + 4096;
-        mprotect(dynamicShared, SHARED_BYTES, PROT_READ | PROT_WRITE);
-        dynamic.base = dynamicShared;
-        dynamic.bytes = SHARED_BYTES;
-        dynamic.cells.reset(new Cell[SHARED_BYTES / 2]());
+        if (stacks == MAP_FAILED) abort();
     }
+
+    Warp& warpOf(const State& s) { return warps[s.own->first / 32 + s.warp]; }
+    // A thread of the same block.
+    State& of(const State& s, unsigned warp, unsigned lane) { return states[s.own->first + warp * 32 + lane]; }
 
     char* stack() {
         if (!freeStacks.empty()) {
@@ -149,7 +195,7 @@ struct Runner {
 
     Area* staticsOf(const Kernel* k);
     void* fresh(char* stack);
-    void runBlock(const Launch& l, Dim block, uint64_t number);
+    void runCluster(const Launch& l, uint64_t number);
     State* start();
     void park();
     void release(State* s) { if (policy & 1) ready.push_back(s); else ready.push_front(s); }
@@ -219,14 +265,19 @@ void Runner::park() {
 void Runner::finished(State* s) {
     s->done = true;
     left--;
-    exited++;
-    if (arrived || firstArrived) violation("a thread leaves the kernel while others wait at a barrier");
-    Warp& w = warps[s->warp];
+    Block& b = *s->own;
+    b.exited++;
+    if (b.arrived || b.firstArrived) violation("a thread leaves the kernel while others wait at a barrier");
+    if (s->clusterArrived != s->clusterAwaited) violation("a thread leaves the kernel and does not wait for its cluster");
+    if (b.exited == blockThreads)
+        for (auto& copy : bulk)
+            if (barriers.at(copy.barrier).owner == &b) violation("a block ends before a bulk copy to it");
+    Warp& w = warpOf(*s);
     w.present &= ~(1u << s->lane);
     for (auto& g : w.groups) {
         unsigned need = g->mask & w.present;
         if (g->arrived && (g->arrived & need) == need) {
-            for (unsigned i = 0; i < 32; i++) if (g->arrived >> i & 1) release(&states[s->warp * 32 + i]);
+            for (unsigned i = 0; i < 32; i++) if (g->arrived >> i & 1) release(&of(*s, s->warp, i));
             g->arrived = 0;
             g->parity ^= 1;
             w.sync++;
@@ -262,13 +313,67 @@ Area* Runner::staticsOf(const Kernel* k) {
     return area;
 }
 
-void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
+// Runs the blocks of a cluster, usually one.
+void Runner::runCluster(const Launch& l, uint64_t number) {
     launch = &l;
-    count = left = l.block.x * l.block.y * l.block.z;
-    next = arrived = firstArrived = exited = predicates = 0;
+    unsigned size = l.kernel->cluster;
+    blockThreads = l.block.x * l.block.y * l.block.z;
+    count = left = blockThreads * size;
+    next = 0;
     policy = mix(settings().seed, l.number * 1000003 + number);
-    order.resize(count);
-    for (unsigned i = 0; i < count; i++) order[i] = policy & 4 ? count - 1 - i : i;
+    uint64_t total = (uint64_t) l.grid.x * l.grid.y * l.grid.z / size;
+    // Accesses to shared memory are checked in all blocks of a small grid and in some of a large one, and only so
+    // many of a block.
+    watching = total <= 2 * WATCHED || number == 0 || number == total - 1 || (policy >> 8) % (total / WATCHED) == 0;
+    accesses = 0;
+    declared.clear();
+    declaredBytes = 0;
+    statics = staticsOf(l.kernel);
+    memset(statics->base, 0xff, statics->bytes);
+    meetings = clusterArrived = 0;
+    clusterWaiting.clear();
+    barriers.clear();
+    bulk.clear();
+    unsigned first = 0;
+    for (unsigned rank = 0; rank < size; rank++) {
+        if (blocks.size() == rank) blocks.push_back(std::make_unique<Block>());
+        Block& b = *blocks[rank];
+        uint64_t at = number * size + rank;
+        Dim block{(unsigned) (at % l.grid.x), (unsigned) (at / l.grid.x % l.grid.y), (unsigned) (at / l.grid.x / l.grid.y)};
+        b.first = first;
+        first += (blockThreads + 31) / 32 * 32;
+        b.arrived = b.firstArrived = b.exited = b.predicates = 0;
+        b.blockEpoch = ++b.epoch;
+        b.threads.resize(blockThreads);
+        memset(b.dynamicShared, 0xff, l.shared);
+        for (unsigned i = 0; i < blockThreads; i++) {
+            State& s = states[b.first + i];
+            b.threads[i] = &s;
+            s.own = &b;
+            s.index = {i % l.block.x, i / l.block.x % l.block.y, i / (l.block.x * l.block.y)};
+            s.block = block;
+            s.blockSize = l.block;
+            s.grid = l.grid;
+            s.lane = i % 32;
+            s.warp = i / 32;
+            s.rank = rank;
+            s.dynamicShared = b.dynamicShared;
+            s.done = false;
+            s.clusterArrived = s.clusterAwaited = 0;
+            s.open.clear();
+            s.groups.clear();
+        }
+        for (unsigned w = 0; w * 32 < blockThreads; w++) {
+            unsigned lanes = std::min(32u, blockThreads - w * 32);
+            Warp& warp = warps[b.first / 32 + w];
+            warp.present = lanes == 32 ? ~0u : (1u << lanes) - 1;
+            for (auto& g : warp.groups) g->arrived = 0;
+        }
+    }
+    order.clear();
+    for (unsigned rank = 0; rank < size; rank++)
+        for (unsigned i = 0; i < blockThreads; i++) order.push_back(blocks[rank]->first + i);
+    if (policy & 4) std::reverse(order.begin(), order.end());
     if (policy & 8) {
         uint64_t random = policy;
         for (unsigned i = count; i > 1; i--) {
@@ -276,35 +381,8 @@ void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
             std::swap(order[i - 1], order[(random >> 33) % i]);
         }
     }
-    for (unsigned i = 0; i < count; i++) {
-        State& s = states[i];
-        s.index = {i % l.block.x, i / l.block.x % l.block.y, i / (l.block.x * l.block.y)};
-        s.block = block;
-        s.blockSize = l.block;
-        s.grid = l.grid;
-        s.lane = i % 32;
-        s.warp = i / 32;
-        s.dynamicShared = dynamicShared;
-        s.done = false;
-        s.open.clear();
-        s.groups.clear();
-    }
-    for (unsigned w = 0; w * 32 < count; w++) {
-        unsigned lanes = std::min(32u, count - w * 32);
-        warps[w].present = lanes == 32 ? ~0u : (1u << lanes) - 1;
-        for (auto& g : warps[w].groups) g->arrived = 0;
-    }
-    uint64_t total = (uint64_t) l.grid.x * l.grid.y * l.grid.z;
-    // Accesses to shared memory are checked in all blocks of a small grid and in some of a large one, and only so
-    // many of a block.
-    watching = total <= 2 * WATCHED || number == 0 || number == total - 1 || (policy >> 8) % (total / WATCHED) == 0;
-    accesses = 0;
-    declared.clear();
-    declaredBytes = 0;
-    blockEpoch = ++epoch;
-    statics = staticsOf(l.kernel);
-    memset(statics->base, 0xff, statics->bytes);
-    memset(dynamicShared, 0xff, l.shared);
+    for (unsigned rank = 0; rank < size; rank++) blocks[rank]->threads.clear();
+    for (unsigned i : order) states[i].own->threads.push_back(&states[i]);
     ready.clear();
     emu_switch(&mainSp, fresh(stack()));
     emu_thread = nullptr;
@@ -312,7 +390,7 @@ void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
 
 // ---- threads of the system
 
-// Blocks of a launch are taken by the runners in a seeded order.
+// Clusters of a launch, usually of one block, are taken by the runners in a seeded order.
 struct Pool {
     std::mutex lock;
     std::condition_variable wake, finished;
@@ -330,9 +408,7 @@ struct Pool {
             if (salt & 1 && total % candidate != 0) step = candidate;
         bool down = salt & 2;
         for (uint64_t i; (i = next.fetch_add(1)) < total;) {
-            uint64_t b = (down ? total - 1 - i : i) * step % total;
-            Dim at{(unsigned) (b % l.grid.x), (unsigned) (b / l.grid.x % l.grid.y), (unsigned) (b / l.grid.x / l.grid.y)};
-            runner->runBlock(l, at, b);
+            runner->runCluster(l, (down ? total - 1 - i : i) * step % total);
         }
     }
 
@@ -395,7 +471,7 @@ struct Pool {
         bool alone = blocksTotal == 1 || blocksTotal * l.block.x * l.block.y * l.block.z < 2048;
         {
             std::lock_guard guard(lock);
-            total = blocksTotal;
+            total = blocksTotal / l.kernel->cluster;
             next = 0;
             if (!alone) {
                 launch = &l;
@@ -424,41 +500,43 @@ void run(const Launch& launch) {
 // Shared memory: two threads may not access the same bytes between two barriers if one of them writes.
 __attribute__((noinline)) static void checkCell(Runner& r, Cell& c, const void* at, bool write, bool atomic = false) {
     State& s = me();
+    Block& b = *s.own;
     unsigned short t = s.warp * 32 + s.lane;
-    unsigned sync = r.warps[s.warp].sync;
+    unsigned sync = r.warpOf(s).sync;
     auto race = [&](const char* before, unsigned short other) {
-        bool isDynamic = (size_t) ((char*) at - r.dynamicShared) < SHARED_BYTES;
+        bool isDynamic = (size_t) ((char*) at - b.dynamicShared) < SHARED_BYTES;
         std::string who = other == MANY ? "several threads" : other == ATOMIC ? "an atomic operation" : other & WARP
                 ? "threads of warp " + std::to_string(other & (WARP - 1)) : "thread " + std::to_string(other);
         violation("thread %u %s byte %zu of %s shared memory, which %s %s, with no barrier between", t, write ? "writes" : "reads",
-                (size_t) ((char*) at - (isDynamic ? r.dynamicShared : r.statics->base)), isDynamic ? "dynamic" : "static",
+                (size_t) ((char*) at - (isDynamic ? b.dynamicShared : r.statics->base)), isDynamic ? "dynamic" : "static",
                 who.c_str(), before);
     };
-    if (c.writeEpoch == r.epoch && c.writer != t && !(atomic && c.writer == ATOMIC) && (c.writer / 32u != s.warp || c.writeSync == sync)) race("wrote", c.writer);
+    if (c.writeEpoch == b.epoch && c.writer != t && c.writer != BULK && !(atomic && c.writer == ATOMIC) && (c.writer / 32u != s.warp || c.writeSync == sync)) race("wrote", c.writer);
     if (write) {
-        if (c.readEpoch == r.epoch && c.reader != t) {
+        if (c.readEpoch == b.epoch && c.reader != t) {
             if (c.reader == MANY) race("read", MANY);
             unsigned warp = c.reader & WARP ? c.reader & (WARP - 1) : c.reader / 32u;
             if (warp != s.warp || c.readSync == sync) race("read", c.reader);
         }
-        if (atomic && c.writeEpoch < r.blockEpoch) violation("an atomic operation on shared memory that no thread wrote");
-        c.writeEpoch = r.epoch;
+        if (atomic && c.writeEpoch < b.blockEpoch) violation("an atomic operation on shared memory that no thread wrote");
+        c.writeEpoch = b.epoch;
         c.writeSync = sync;
         c.writer = atomic ? ATOMIC : t;
         return;
     }
-    if (c.writeEpoch < r.blockEpoch) violation("reads shared memory at %p that no thread of the block wrote", at);
+    if (c.writeEpoch < b.blockEpoch) violation("reads shared memory at %p that no thread of the block wrote", at);
     unsigned warp = c.reader & WARP ? c.reader & (WARP - 1) : c.reader / 32u;
-    if (c.readEpoch != r.epoch || (c.reader != MANY && warp == s.warp && c.readSync != sync)) c.reader = t;
+    if (c.readEpoch != b.epoch || (c.reader != MANY && warp == s.warp && c.readSync != sync)) c.reader = t;
     else if (c.reader != t && c.reader != MANY) c.reader = warp == s.warp ? WARP | s.warp : MANY;
-    c.readEpoch = r.epoch;
+    c.readEpoch = b.epoch;
     c.readSync = sync;
 }
 
 void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     Runner* r = runner;
     if (!r || !emu_thread || !watching) return;
-    Area* area = &r->dynamic;
+    Block& b = *me().own;
+    Area* area = &b.dynamic;
     size_t offset = (char*) at - area->base;
     if (offset >= area->bytes) {
         area = r->statics;
@@ -471,11 +549,11 @@ void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && (uintptr_t) at & (bytes - 1))
         violation("%s %zu bytes of shared memory at %p, which is not aligned to them", write ? "writes" : "reads", bytes, at);
     if (++r->accesses > MOST_ACCESSES) watching = false;
-    unsigned warp = WARP | me().warp, sync = r->warps[me().warp].sync;
+    unsigned warp = WARP | me().warp, sync = r->warpOf(me()).sync;
     for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) {
         Cell& c = area->cells[i];
         // Most reads: written before the last barrier, and read by this warp or several ones since.
-        if (!write && c.readEpoch == r->epoch && c.writeEpoch != r->epoch
+        if (!write && c.readEpoch == b.epoch && c.writeEpoch != b.epoch
                 && (c.reader == MANY || (c.reader == warp && c.readSync == sync))) continue;
         checkCell(*r, c, at, write, atomic);
     }
@@ -502,24 +580,31 @@ std::string whereInKernel() {
 
 using namespace emu;
 
-static void arrive(int predicate) {
+// The threads go on that were waiting, and then or before them the calling one.
+static void goOn(const std::vector<State*>& waiting) {
     Runner& r = *runner;
-    if (r.exited) violation("a thread waits at __syncthreads after others left the kernel");
-    r.predicates += predicate;
-    if (++r.arrived < r.count) {
-        r.park();
-        return;
-    }
-    r.arrived = 0;
-    r.epoch++;
-    r.counted = r.predicates;
-    r.predicates = 0;
     State& self = me();
-    for (unsigned i : r.order) if (&r.states[i] != &self) r.release(&r.states[i]);
+    for (State* s : waiting) if (s != &self) r.release(s);
     if (r.policy & 16) {
         r.ready.push_back(&self);
         r.park();
     }
+}
+
+static void arrive(int predicate) {
+    Runner& r = *runner;
+    Block& b = *me().own;
+    if (b.exited) violation("a thread waits at __syncthreads after others left the kernel");
+    b.predicates += predicate;
+    if (++b.arrived < r.blockThreads) {
+        r.park();
+        return;
+    }
+    b.arrived = 0;
+    b.epoch++;
+    b.counted = b.predicates;
+    b.predicates = 0;
+    goOn(b.threads);
 }
 
 // A barrier of the first threads. Accesses of the others count as if they had met them there: a race between a thread
@@ -527,20 +612,71 @@ static void arrive(int predicate) {
 static void arriveFirst(unsigned threads) {
     Runner& r = *runner;
     State& self = me();
-    if (threads % 32 || threads > r.count) violation("a barrier of %u threads of %u", threads, r.count);
+    Block& b = *self.own;
+    if (threads % 32 || threads > r.blockThreads) violation("a barrier of %u threads of %u", threads, r.blockThreads);
     if (self.warp * 32 + self.lane >= threads) violation("a barrier of the first %u threads", threads);
-    if (r.exited) violation("a thread waits at a barrier after others left the kernel");
-    if (++r.firstArrived < threads) {
+    if (b.exited) violation("a thread waits at a barrier after others left the kernel");
+    if (++b.firstArrived < threads) {
         r.park();
         return;
     }
-    r.firstArrived = 0;
-    r.epoch++;
-    for (unsigned i : r.order) if (i < threads && &r.states[i] != &self) r.release(&r.states[i]);
-    if (r.policy & 16) {
-        r.ready.push_back(&self);
-        r.park();
+    b.firstArrived = 0;
+    b.epoch++;
+    std::vector<State*> waiting;
+    for (State* s : b.threads) if (s->warp * 32 + s->lane < threads) waiting.push_back(s);
+    goOn(waiting);
+}
+
+// ---- clusters
+
+// A barrier of this block, or the one at the same place of another block of the cluster.
+static Barrier& barrierAt(const void* at, unsigned rank, const char* what) {
+    Runner& r = *runner;
+    State& self = me();
+    if (rank >= r.launch->kernel->cluster) violation("%s: block %u of a cluster of %u", what, rank, r.launch->kernel->cluster);
+    Block& owner = *r.blocks[rank];
+    const void* place = owner.dynamicShared + ((const char*) at - self.own->dynamicShared);
+    auto found = r.barriers.find(place);
+    if (found == r.barriers.end()) violation("%s: there is no barrier", what);
+    Barrier& b = found->second;
+    if (owner.exited == r.blockThreads) violation("%s: block %u of the cluster has ended", what, rank);
+    bool known = b.initMeeting < r.meetings || (b.owner == self.own && (b.by == &self || b.initEpoch < owner.epoch));
+    if (!known) violation("%s: whether the barrier is ready is not known: no meeting since", what);
+    return b;
+}
+
+// Ends the phase of a barrier to which nothing is missing.
+static void complete(Barrier& b) {
+    Runner& r = *runner;
+    if (b.missing > 0 || b.bytes != 0) return;
+    b.phase++;
+    b.missing = b.count;
+    for (State* s : b.waiting) r.release(s);
+    b.waiting.clear();
+}
+
+static void deliver(const Bulk& copy) {
+    Runner& r = *runner;
+    Barrier& b = r.barriers.at(copy.barrier);
+    if (b.owner->exited == r.blockThreads) violation("a bulk copy to a block that has ended");
+    memcpy(copy.to, copy.from, copy.bytes);
+    size_t from = copy.to - b.owner->dynamicShared;
+    for (size_t i = from / 2; i < (from + copy.bytes) / 2; i++) {
+        Cell& c = b.owner->dynamic.cells[i];
+        c.writer = BULK;
+        c.writeEpoch = b.owner->epoch;
     }
+    b.bytes -= copy.bytes;
+    complete(b);
+}
+
+// Makes the bulk copies that a barrier waits for.
+static void deliverTo(const void* barrier) {
+    Runner& r = *runner;
+    std::deque<Bulk> due, rest;
+    for (auto& copy : r.bulk) (copy.barrier == barrier ? due : rest).push_back(copy);
+    r.bulk = std::move(rest);
+    for (auto& copy : due) deliver(copy);
 }
 
 extern "C" {
@@ -548,7 +684,7 @@ void emu_block_barrier() { arrive(0); }
 void emu_first_barrier(int threads) { arriveFirst(threads); }
 int emu_block_count(int predicate) {
     arrive(predicate != 0);
-    int counted = runner->counted;
+    int counted = me().own->counted;
     arrive(0);
     return counted;
 }
@@ -556,7 +692,7 @@ int emu_block_count(int predicate) {
 static char* meet(unsigned mask, const void* mine, unsigned size, void (*finish)(char*)) {
     Runner& r = *runner;
     State& s = me();
-    Warp& w = r.warps[s.warp];
+    Warp& w = r.warpOf(s);
     if (!(mask >> s.lane & 1)) violation("a lane calls a warp operation whose mask %08x does not name it", mask);
     Group& g = w.of(mask);
     char* slots = g.slots[g.parity];
@@ -574,7 +710,7 @@ static char* meet(unsigned mask, const void* mine, unsigned size, void (*finish)
     if (finish) finish(slots);
     for (unsigned i = 0; i < 32; i++) {
         unsigned lane = r.policy & 4 ? 31 - i : i;
-        if (waiting >> lane & 1) r.release(&r.states[s.warp * 32 + lane]);
+        if (waiting >> lane & 1) r.release(&r.of(s, s.warp, lane));
     }
     if (r.policy & 16) {
         r.ready.push_back(&s);
@@ -620,6 +756,7 @@ void emu_mma_bf16(float* d, const unsigned* a, const unsigned* b) {
 }
 void emu_shared_variable(const void* at, unsigned bytes) {
     Runner& r = *runner;
+    if (r.launch->kernel->cluster > 1) violation("static shared memory of a cluster, which the emulated device has not");
     for (const void* known : r.declared) if (known == at) return;
     r.declared.push_back(at);
     r.declaredBytes += bytes;
@@ -628,7 +765,7 @@ void emu_shared_variable(const void* at, unsigned bytes) {
                 " %s", r.declaredBytes, r.launch->shared, r.launch->shared + r.launch->mostStatic,
                 r.launch->shared + r.launch->mostStatic > 48 << 10 ? "at most" : "without being asked");
 }
-unsigned emu_active() { return runner->warps[me().warp].present; }
+unsigned emu_active() { return runner->warpOf(me()).present; }
 
 void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned valid) {
     if ((uintptr_t) to % bytes || (uintptr_t) from % bytes) violation("cp.async: an address is not aligned to %u bytes", bytes);
@@ -650,6 +787,88 @@ void emu_copy_wait(unsigned newest) {
             memset((char*) c.to + c.valid, 0, c.bytes - c.valid);
         }
         s.groups.pop_front();
+    }
+}
+void emu_prefetch(const void* from, unsigned bytes) {
+    if ((uintptr_t) from % 16 || bytes % 16) violation("a prefetch is not aligned to 16 bytes");
+    checkRead(from, bytes, "a prefetch");
+}
+void emu_yield() {
+    Runner& r = *runner;
+    r.ready.push_back(&me());
+    r.park();
+    sched_yield();
+}
+void emu_cluster_arrive() {
+    Runner& r = *runner;
+    State& self = me();
+    if (self.clusterArrived != self.clusterAwaited) violation("a thread arrives twice at a meeting of its cluster");
+    self.clusterArrived++;
+    if (++r.clusterArrived < r.count) return;
+    r.clusterArrived = 0;
+    r.meetings++;
+    for (unsigned i = 0; i < r.launch->kernel->cluster; i++) r.blocks[i]->epoch++;
+    for (State* s : r.clusterWaiting) r.release(s);
+    r.clusterWaiting.clear();
+}
+void emu_cluster_wait() {
+    Runner& r = *runner;
+    State& self = me();
+    if (self.clusterArrived == self.clusterAwaited) violation("a thread waits for a meeting of its cluster that it has not come to");
+    self.clusterAwaited++;
+    if (r.meetings < self.clusterAwaited) {
+        r.clusterWaiting.push_back(&self);
+        r.park();
+    }
+}
+void emu_barrier_init(void* barrier, unsigned count) {
+    Runner& r = *runner;
+    State& self = me();
+    Block& own = *self.own;
+    if ((uintptr_t) barrier & 7 || (size_t) ((char*) barrier - own.dynamicShared) + 8 > r.launch->shared)
+        violation("a barrier at %p", barrier);
+    checkAccess(barrier, 8, true);
+    r.barriers[barrier] = {&own, count, count, 0, own.epoch, r.meetings, &self, 0, {}};
+}
+void emu_barrier_expect(void* barrier, unsigned bytes) {
+    Barrier& b = barrierAt(barrier, me().rank, "an arrival");
+    if (b.missing == 0) violation("an arrival at a barrier that misses none");
+    b.missing--;
+    b.bytes += bytes;
+    complete(b);
+}
+void emu_barrier_arrive(void* barrier, unsigned rank) {
+    Barrier& b = barrierAt(barrier, rank, "an arrival");
+    if (b.missing == 0) violation("an arrival at a barrier that misses none");
+    b.missing--;
+    complete(b);
+}
+void emu_barrier_wait(void* barrier, unsigned parity) {
+    Runner& r = *runner;
+    Barrier& b = barrierAt(barrier, me().rank, "a wait");
+    while ((b.phase & 1) == parity) {
+        deliverTo(barrier);
+        if ((b.phase & 1) != parity) break;
+        b.waiting.push_back(&me());
+        r.park();
+    }
+}
+void emu_copy_bulk(void* to, const void* from, unsigned bytes, void* barrier, unsigned blocks) {
+    Runner& r = *runner;
+    State& self = me();
+    if ((uintptr_t) to % 16 || (uintptr_t) from % 16 || bytes % 16) violation("a bulk copy is not aligned to 16 bytes");
+    checkRead(from, bytes, "a bulk copy");
+    size_t at = (char*) to - self.own->dynamicShared;
+    if (at + bytes > r.launch->shared) violation("a bulk copy to byte %zu of %u bytes of dynamic shared memory", at, r.launch->shared);
+    for (unsigned rank = 0; blocks >> rank; rank++) {
+        if (!(blocks >> rank & 1)) continue;
+        Barrier& b = barrierAt(barrier, rank, "a bulk copy");
+        char* other = b.owner->dynamicShared;
+        const void* place = other + ((char*) barrier - self.own->dynamicShared);
+        Bulk copy{other + at, (const char*) from, bytes, (void*) place};
+        // at once, or when something waits for it
+        if (r.policy >> 33 & 1 || !b.waiting.empty()) deliver(copy);
+        else r.bulk.push_back(copy);
     }
 }
 void emu_product(void (*compute)(const void*), const void* data, unsigned bytes) {

@@ -20,6 +20,7 @@
 #define __noinline__ __attribute__((noinline))
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __grid_constant__
 #define DYNAMIC_SHARED(name) char* name = emu_thread->dynamicShared
@@ -325,8 +326,8 @@ static inline char* sharedProbe() {
     return &probe;
 }
 }  // namespace emu
-#define EMU_KERNEL(NAME)                                                                     \
+#define EMU_KERNEL(NAME, CLUSTER)                                                                   \
     extern "C" __attribute__((visibility("default"))) emu::Kernel emu_kernel_##NAME = {      \
         #NAME, &emu::Describe<&NAME>::call, emu::Describe<&NAME>::layout.count,              \
         emu::Describe<&NAME>::layout.bytes, emu::Describe<&NAME>::layout.sizes,              \
-        emu::Describe<&NAME>::layout.offsets, &emu::sharedProbe};
+        emu::Describe<&NAME>::layout.offsets, &emu::sharedProbe, CLUSTER};

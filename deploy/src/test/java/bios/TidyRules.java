@@ -111,7 +111,7 @@ final class TidyRules {
     }
 
     private static final Pattern KERNEL = Pattern.compile(
-            "__global__\\s+(?:\\w+\\([^)]*\\)\\s+)?void\\s+(?:\\w+\\([^)]*\\)\\s+)?(\\w+)\\s*\\(");
+            "__global__\\s+(?:\\w+\\([^)]*\\)\\s+)*void\\s+(?:\\w+\\([^)]*\\)\\s+)*(\\w+)\\s*\\(");
 
     /// The CUDA kernels of `text` that no class launches: the conformance suite of the verbs, which every
     /// backend passes, tests those that are launched.

@@ -1,6 +1,7 @@
 // Small kernels with one error each, if PLANTED is 1; sound if it is 0.
 #include "ptx.cuh"
 #include "wgmma.cuh"
+#include "clusters.cuh"
 
 // sums[b] ← the sum of the block's 256 values; launch: 256 threads.
 extern "C" __global__ void missingBarrier(float* sums, const float* x) {
@@ -169,6 +170,60 @@ extern "C" __global__ void laneOutsideItsMask(float* y, const float* x) {
     float v = x[threadIdx.x];
     if (threadIdx.x < 16) v += __shfl_xor_sync(PLANTED ? 0xffu : 0xffffu, v, 1);
     y[threadIdx.x] = v;
+}
+
+enum Error { NONE, NOT_AWAITED, TOO_EARLY, NO_MEETING, ENDED };
+
+// sums[i] ← x[i] + x[64 + i] + .. of SLICES slices of 64 values, in each block of a cluster of two. Each copies half of a
+// slice into one of two stages of both.
+template<int ERROR> __device__ __forceinline__ void ring(float* sums, const float* x) {
+    constexpr int SLICES = 6;
+    DYNAMIC_SHARED(shared);
+    auto* stages = (float*) shared;
+    auto* full = (unsigned long long*) (shared + 512);
+    auto* empty = full + 2;
+    int i = threadIdx.x, half = rankInCluster() * 32;
+    if (i == 0) {
+        for (int s = 0; s < 2; s++) {
+            initBarrier(full + s, 1);
+            initBarrier(empty + s, 2);
+        }
+        barriersMade();
+    }
+    if (ERROR != NO_MEETING) meetCluster();
+    float sum = 0;
+    if (i < 64) {
+        for (int n = 0; n < SLICES; n++) {
+            if (ERROR != NOT_AWAITED) awaitBarrier(full + n % 2, n / 2 % 2);
+            sum += stages[n % 2 * 64 + i];
+            syncFirst(64);
+            if (i < 2 && (n + 2 < SLICES || ERROR == ENDED)) arriveAt(empty + n % 2, i);
+        }
+        sums[blockIdx.x * 64 + i] = sum;
+    } else if (i == 64) {
+        for (int n = 0; n < SLICES; n++) {
+            if (n >= 2 && ERROR != TOO_EARLY) awaitBarrier(empty + n % 2, n / 2 % 2 ^ 1);
+            arriveAndExpect(full + n % 2, 256);
+            copyToBlocks(stages + n % 2 * 64 + half, x + n * 64 + half, 128, full + n % 2, 3);
+        }
+    }
+    __syncthreads();
+}
+
+extern "C" __global__ void __cluster_dims__(2) copyToBlocksNotAwaited(float* y, const float* x) {
+    ring<PLANTED ? NOT_AWAITED : NONE>(y, x);
+}
+
+extern "C" __global__ void __cluster_dims__(2) stageFilledTooEarly(float* y, const float* x) {
+    ring<PLANTED ? TOO_EARLY : NONE>(y, x);
+}
+
+extern "C" __global__ void __cluster_dims__(2) clusterWithoutMeeting(float* y, const float* x) {
+    ring<PLANTED ? NO_MEETING : NONE>(y, x);
+}
+
+extern "C" __global__ void __cluster_dims__(2) arrivalAtAnEndedBlock(float* y, const float* x) {
+    ring<PLANTED ? ENDED : NONE>(y, x);
 }
 
 // launch: one thread for each value; busy for the tests of the host's side.

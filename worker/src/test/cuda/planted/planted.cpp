@@ -107,7 +107,29 @@ static void expect(bool right) {
     exit(1);
 }
 
+// Six clusters of a ring.
+static void ring(const char* name) {
+    auto x = values(6 * 64);
+    Ptr y = block(12 * 64);
+    ok(launch(name, 12, 1, 96, 1, 544, y, block(x)), "launch");
+    auto got = read(y, 12 * 64);
+    for (int i = 0; i < 12 * 64; i++) {
+        float sum = 0;
+        for (int n = 0; n < 6; n++) sum += x[n * 64 + i % 64];
+        expect(got[i] == sum);
+    }
+}
+
 static const std::map<std::string, std::function<void()>> CASES = {
+    {"copyToBlocksNotAwaited", [] { ring("copyToBlocksNotAwaited"); }},
+    {"stageFilledTooEarly", [] { ring("stageFilledTooEarly"); }},
+    {"clusterWithoutMeeting", [] { ring("clusterWithoutMeeting"); }},
+    {"arrivalAtAnEndedBlock", [] { ring("arrivalAtAnEndedBlock"); }},
+    {"halfACluster", [] {
+        Ptr y = block(12 * 64);
+        ok(launch("stageFilledTooEarly", planted ? 11 : 12, 1, 96, 1, 544, y, block(values(6 * 64))), "launch");
+        read(y, 64);
+    }},
     {"missingBarrier", [] {
         auto x = values(1024);
         Ptr y = block(4);
@@ -331,11 +353,11 @@ int main(int count, char** arguments) {
     ok(cuCtxSetCurrent(context), "cuCtxSetCurrent");
     ok(cuStreamCreate(&stream, 1), "cuStreamCreate");
     void* program;
-    const char* names[] = {"ptx.cuh", "wgmma.cuh"};
+    const char* names[] = {"ptx.cuh", "wgmma.cuh", "clusters.cuh"};
     const char* text = "#error the emulated device has its own\n";
-    const char* texts[] = {text, text};
-    ok(nvrtcCreateProgram(&program, source.str().c_str(), "planted.cu", 2, texts, names), "nvrtcCreateProgram");
-    const char* options[] = {"--gpu-architecture=sm_80", planted ? "-DPLANTED=1" : "-DPLANTED=0"};
+    const char* texts[] = {text, text, text};
+    ok(nvrtcCreateProgram(&program, source.str().c_str(), "planted.cu", 3, texts, names), "nvrtcCreateProgram");
+    const char* options[] = {"--gpu-architecture=sm_90", planted ? "-DPLANTED=1" : "-DPLANTED=0"};
     int compiled = nvrtcCompileProgram(program, 2, options);
     size_t bytes;
     if (compiled) {

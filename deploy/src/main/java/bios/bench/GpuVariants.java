@@ -3,6 +3,7 @@ package bios.bench;
 import bios.protocol.model.ModelName;
 import bios.worker.device.CudaSettings;
 import bios.worker.device.CudaSettings.Products;
+import bios.worker.device.CudaSettings.SharedRows;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceSettings;
@@ -39,6 +40,9 @@ record GpuVariants(GpuCheck.Sizes sizes, DeviceSettings settings, Path folder) {
                 new Variant("early-launches = off", cuda -> cuda.withEarlyLaunches(false), true),
                 products("few-rows = off", p -> p.withFewRows(false), true),
                 products("low-rank-beside = off", p -> p.withLowRankBeside(false), true),
+                products("shared-rows = off", p -> p.withSharedRows(SharedRows.OFF), true),
+                products("shared-rows = on", p -> p.withSharedRows(SharedRows.ON), true),
+                products("prefetch = off", p -> p.withPrefetches(false), true),
                 products("tried-bytes = none", p -> p.withTriedBytes(Long.MAX_VALUE), true),
                 products("forward-results = float32", p -> p.withForwardInBf16(false), false),
                 products("algorithm-rows = " + sizes.length(), p -> p.withAlgorithmRows(sizes.length()),

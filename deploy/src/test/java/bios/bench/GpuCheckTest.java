@@ -49,7 +49,7 @@ final class GpuCheckTest {
                 "decoding, all streams, with adapters beside without",
                 "decoding, all streams, ratio to transformers' generate"), goals);
         assertTrue(printed.toString(StandardCharsets.UTF_8).contains("not measured: needs --peer"));
-        assertEquals(8, result.path("variants").path("variants").size());
+        assertEquals(11, result.path("variants").path("variants").size());
     }
 
     @Test void aPartThatDoesNotExistIsRefusedWithTheNamesOfAll() {

@@ -21,18 +21,25 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
             Long.MAX_VALUE, true, true, Products.DEFAULT);
     private static final String WIDE = "float32", NARROW = "bfloat16";
 
+    /// Whether blocks of the kernels for few rows share their copies of the rows, where a card can: `AUTO`
+    /// where that is the fastest, which the card tries; `ON` wherever it is possible.
+    public enum SharedRows { AUTO, ON, OFF }
+
     /// How products with frozen weights are computed. The last two change the last digits of results.
     ///
     /// @param fewRows whether kernels for few rows multiply them, where they give the library's bits
     /// @param lowRankBeside whether those kernels also compute the low-rank products of the same rows
+    /// @param sharedRows whether blocks of those kernels share their copies of the rows
+    /// @param prefetches whether those kernels ask the card's cache for weights before they need them
     /// @param triedBytes bytes of weights from which on the card tries which of those kernels is the fastest
     /// @param forwardInBf16 whether the library rounds a bf16 result of forward itself: what is added to the
     ///     product is rounded to bf16 first
     /// @param algorithmRows number of rows that the library chooses its algorithms for
-    public record Products(boolean fewRows, boolean lowRankBeside, long triedBytes, boolean forwardInBf16,
-            int algorithmRows) {
+    public record Products(boolean fewRows, boolean lowRankBeside, SharedRows sharedRows, boolean prefetches,
+            long triedBytes, boolean forwardInBf16, int algorithmRows) {
         /// The defaults of the settings.
-        public static final Products DEFAULT = new Products(true, true, 8 << 20, true, 1024);
+        public static final Products DEFAULT = new Products(true, true, SharedRows.AUTO, true, 8 << 20,
+                true, 1024);
 
         /// Checks the limits.
         public Products {
@@ -41,27 +48,44 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
 
         /// The same with or without kernels for few rows.
         public Products withFewRows(boolean few) {
-            return new Products(few, lowRankBeside, triedBytes, forwardInBf16, algorithmRows);
+            return new Products(few, lowRankBeside, sharedRows, prefetches, triedBytes, forwardInBf16,
+                    algorithmRows);
         }
 
         /// The same with low-rank products beside others, or in launches of their own.
         public Products withLowRankBeside(boolean beside) {
-            return new Products(fewRows, beside, triedBytes, forwardInBf16, algorithmRows);
+            return new Products(fewRows, beside, sharedRows, prefetches, triedBytes, forwardInBf16,
+                    algorithmRows);
+        }
+
+        /// The same with copies of rows shared in this way.
+        public Products withSharedRows(SharedRows shared) {
+            return new Products(fewRows, lowRankBeside, shared, prefetches, triedBytes, forwardInBf16,
+                    algorithmRows);
+        }
+
+        /// The same with or without weights that are asked for ahead.
+        public Products withPrefetches(boolean some) {
+            return new Products(fewRows, lowRankBeside, sharedRows, some, triedBytes, forwardInBf16,
+                    algorithmRows);
         }
 
         /// The same, with trials for weights of at least this many bytes.
         public Products withTriedBytes(long bytes) {
-            return new Products(fewRows, lowRankBeside, bytes, forwardInBf16, algorithmRows);
+            return new Products(fewRows, lowRankBeside, sharedRows, prefetches, bytes, forwardInBf16,
+                    algorithmRows);
         }
 
         /// The same, with bf16 results of forward rounded by the library or by Bios.
         public Products withForwardInBf16(boolean narrow) {
-            return new Products(fewRows, lowRankBeside, triedBytes, narrow, algorithmRows);
+            return new Products(fewRows, lowRankBeside, sharedRows, prefetches, triedBytes, narrow,
+                    algorithmRows);
         }
 
         /// The same with algorithms chosen for this many rows.
         public Products withAlgorithmRows(int rows) {
-            return new Products(fewRows, lowRankBeside, triedBytes, forwardInBf16, rows);
+            return new Products(fewRows, lowRankBeside, sharedRows, prefetches, triedBytes, forwardInBf16,
+                    rows);
         }
     }
 
@@ -85,8 +109,19 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
         int rows = own.getInt("algorithm-rows");
         if (rows < 1) throw new ConfigException.BadValue(own.origin(), "bios.engine.cuda.algorithm-rows",
                 rows + " is less than 1");
-        return new Products(own.getBoolean("few-rows"), own.getBoolean("low-rank-beside"),
-                own.getBytes("tried-bytes"), results.equals(NARROW), rows);
+        return new Products(own.getBoolean("few-rows"), own.getBoolean("low-rank-beside"), sharedRows(own),
+                own.getBoolean("prefetch"), own.getBytes("tried-bytes"), results.equals(NARROW), rows);
+    }
+
+    private static SharedRows sharedRows(Config own) {
+        String value = own.getString("shared-rows");
+        return switch (value) {
+            case DeviceSettings.AUTO -> SharedRows.AUTO;
+            case "on" -> SharedRows.ON;
+            case "off" -> SharedRows.OFF;
+            default -> throw new ConfigException.BadValue(own.origin(), "bios.engine.cuda.shared-rows",
+                    value + " is none of auto, on and off");
+        };
     }
 
     /// The same with or without graphs.

@@ -301,8 +301,17 @@ final class Bf16ProductsTest extends Conformance {
     /// one, and of factors whose rows do not begin at whole pieces. Shapes that the emulated library adds in
     /// one chain.
     @Test void adaptersOfFewRowsHaveTheBitsOfMany() {
-        int in = 1376, few = 61, many = 90;
-        int[] outs = {232, 104, 42};
+        adaptersOfFewRowsHaveTheBitsOfMany(1376, 232, 104, 42);
+    }
+
+    /// The same of whole stages of the kernels whose blocks share copies of rows.
+    @Test void adaptersOfRowsThatBlocksShareHaveTheBitsOfMany() {
+        adaptersOfFewRowsHaveTheBitsOfMany(1280, 216, 88, 26);
+        adaptersOfFewRowsHaveTheBitsOfMany(1408, 248, 120, 58);
+    }
+
+    private void adaptersOfFewRowsHaveTheBitsOfMany(int in, int... outs) {
+        int few = 61, many = 90;
         float[] x = rounded(random(9, many * in));
         var weights = new ArrayList<Weight>();
         for (int i = 0; i < outs.length; i++)

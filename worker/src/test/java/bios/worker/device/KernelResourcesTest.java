@@ -88,8 +88,8 @@ final class KernelResourcesTest {
 
     private List<String> compile(Path source, Map<String, Resources> kernels) {
         List<String> faults = new ArrayList<>();
-        boolean warpgroups = source.toString().contains("_wgmma");
-        for (String architecture : warpgroups ? List.of("sm_90a") : ARCHITECTURES) {
+        boolean hopper = source.toString().matches(".*_(wgmma|clusters)\\.cu");
+        for (String architecture : hopper ? List.of("sm_90a") : ARCHITECTURES) {
             var ended = CudaEmulator.run(List.of("nvcc", "-std=c++17", "-x", "cu", "--cubin", "-arch="
                     + architecture, "-Xptxas", "-v", "-o", folder.resolve("out").toString(),
                     source.toAbsolutePath().toString()), Map.of(), 1200);

@@ -1,5 +1,6 @@
 package bios.worker.device;
 
+import bios.worker.device.CudaSettings.SharedRows;
 import java.util.List;
 import java.util.stream.Stream;
 
@@ -34,8 +35,9 @@ public final class TestDevices {
     /// What one test has: trials on the emulated card take long.
     private static final long TRIED_BYTES = 1_000_000;
 
-    /// Whether bf16 results of forward are rounded twice, and low-rank products of few rows are computed
-    /// beside others; neither if not.
+    /// Whether bf16 results of forward are rounded twice, low-rank products of few rows are computed beside
+    /// others, blocks share copies of rows wherever they can, and weights are asked for ahead; none of it if
+    /// not.
     static boolean narrow() {
         return cuda() && !Boolean.getBoolean(WIDE_PROPERTY);
     }
@@ -52,7 +54,8 @@ public final class TestDevices {
         if (!path.equals(CUDA)) return settings.withPath(path);
         return settings.withDevice(CUDA).withCuda(settings.cuda().withProducts(
                 CudaSettings.Products.DEFAULT.withForwardInBf16(narrow()).withLowRankBeside(narrow())
-                        .withTriedBytes(TRIED_BYTES)));
+                        .withSharedRows(narrow() ? SharedRows.ON : SharedRows.AUTO)
+                        .withPrefetches(narrow()).withTriedBytes(TRIED_BYTES)));
     }
 
     /// The path of tests that use a single path.

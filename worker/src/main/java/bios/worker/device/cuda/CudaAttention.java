@@ -220,6 +220,13 @@ final class CudaAttention {
                 4 * ((QUERIES + Device.BLOCK) * (shape.headDim() | 1) + QUERIES * Device.BLOCK));
     }
 
+    /// Bytes of pages that attention over these sequences reads.
+    static long pageBytes(Sequences over, AttentionShape shape) {
+        long positions = CudaSequences.of(over).sequences().stream().mapToLong(sequence -> sequence.position()
+                + sequence.count()).sum();
+        return positions * 2 * shape.kvHeads() * shape.headDim() * DType.BF16.bytes();
+    }
+
     private Form form(int rows, CudaSequences sequences, AttentionShape shape) {
         if (sequences.decodes()) return Form.FEW_QUERIES; // whatever is known of the others
         long queries = (long) rows * (shape.heads() / shape.kvHeads());

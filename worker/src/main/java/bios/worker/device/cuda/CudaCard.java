@@ -14,7 +14,8 @@ record CudaCard(int index, String name, String uuid, int major, int minor, long 
     /// The lowest compute capability of the kernels: bf16 tensor cores and asynchronous copies.
     static final int LEAST_MAJOR = 8;
 
-    /// Whether it has the products of warpgroups: a Hopper card.
+    /// Whether it has the products of warpgroups, and copies to the shared memory of several blocks, which
+    /// kernels are written for: a Hopper card.
     boolean warpgroups() {
         return major == 9 && minor == 0;
     }

@@ -77,6 +77,11 @@ final class CudaProducts implements AutoCloseable {
         fewRows.flush();
     }
 
+    /// Attention reads this many bytes of pages.
+    void reads(long bytes) {
+        fewRows.reads(bytes);
+    }
+
     /// Words for [bios.worker.device.Device#description].
     String description() {
         return library.version() + ", activations " + cuda.activations().description()

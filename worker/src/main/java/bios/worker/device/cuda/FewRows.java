@@ -1,9 +1,12 @@
 package bios.worker.device.cuda;
 
+import bios.worker.device.CudaSettings.SharedRows;
 import bios.worker.device.DType;
 import bios.worker.device.Device.Scope;
 import bios.worker.device.OutOfDeviceMemory;
+import bios.worker.device.cuda.WeightPrefetches.Ahead;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
@@ -11,11 +14,12 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Projections of few rows, as decoding has them, by kernels that read a weight once at the speed of the
-/// memory: few_rows.cu. Projections of the same rows that follow each other are one launch, so one waits
+/// memory: few_rows.cuh. Projections of the same rows that follow each other are one launch, so one waits
 /// here until another verb is called. The low-rank products of the same rows are part of the launch too:
 /// warps without features compute them during the projection, and the corrections wait for them.
 ///
@@ -80,12 +84,15 @@ final class FewRows {
     private final CublasLt library;
     private final LowRanks others;
     private final Map<Shape, Boolean> equal = new ConcurrentHashMap<>();
+    /// Off after the card has found other bits with them.
+    private volatile SharedRows sharing;
     private final Map<FewRowsBlocks.Work, List<FewRowsBlocks>> worthTrying = new HashMap<>();
     private final Map<FewRowsBlocks.Work, FewRowsBlocks> chosen = new HashMap<>();
     private final List<Part> waiting = new ArrayList<>(PARTS);
     private CudaTensor x;
     /// The low-rank products that the next launch computes; null if there are none.
     private Lows lows;
+    private final WeightPrefetches prefetches;
     /// Address of counters that are 0 between launches.
     private final long counters;
     private Thread thread;
@@ -97,6 +104,8 @@ final class FewRows {
         this.cuda = cuda;
         this.library = library;
         this.others = others;
+        sharing = cuda.products().sharedRows();
+        prefetches = new WeightPrefetches(cuda);
         counters = cuda.memory().tensor(DType.I32, 1, COUNTERS).address();
     }
 
@@ -133,12 +142,23 @@ final class FewRows {
         lows = null;
         x = null;
         try {
-            if (parts.isEmpty()) lowRank(before.orElseThrow());
-            else launch(rows, parts, before, blocks(new FewRowsBlocks.Work(FewRowsKernel.rowsFor(rows.rows()),
-                    rows.columns(), columns(parts)), parts));
+            if (parts.isEmpty()) {
+                lowRank(before.orElseThrow());
+            } else {
+                var work = new FewRowsBlocks.Work(FewRowsKernel.rowsFor(rows.rows()), rows.columns(),
+                        columns(parts));
+                var blocks = blocks(work, parts);
+                launch(rows, parts, before, blocks, prefetches.of(work, parts.stream().map(part -> part.w)
+                        .toList(), blocks));
+            }
         } finally {
             before.ifPresent(some -> some.scope.close());
         }
+    }
+
+    /// Attention reads this many bytes of pages.
+    void reads(long bytes) {
+        prefetches.reads(bytes);
     }
 
     /// The blocks for a product. Those of a large one are found by trying, the first time that it is
@@ -146,7 +166,8 @@ final class FewRows {
     private FewRowsBlocks blocks(FewRowsBlocks.Work work, List<Part> parts) {
         var known = chosen.get(work);
         if (known != null) return known;
-        var some = worthTrying.computeIfAbsent(work, given -> FewRowsBlocks.worthTrying(given, cuda.card()));
+        var some = worthTrying.computeIfAbsent(work, given -> FewRowsBlocks.worthTrying(given, cuda.card(),
+                sharing));
         if (work.weightBytes() < cuda.products().triedBytes() || some.size() == 1) {
             chosen.put(work, some.getFirst());
         } else if (!cuda.computing().capturing() && !cuda.memory().keeps()) {
@@ -179,7 +200,8 @@ final class FewRows {
                 float least = Float.MAX_VALUE;
                 for (int i = 0; i < TRIALS; i++) {
                     different.add(one, other);
-                    least = Math.min(least, milliseconds(() -> launch(x, own, Optional.empty(), blocks)));
+                    least = Math.min(least, milliseconds(() -> launch(x, own, Optional.empty(), blocks,
+                            Ahead.NONE)));
                 }
                 times.add(least);
             }
@@ -214,7 +236,8 @@ final class FewRows {
         return parts.stream().map(part -> part.y.columns()).toList();
     }
 
-    private void launch(CudaTensor x, List<Part> parts, Optional<Lows> lows, FewRowsBlocks blocks) {
+    private void launch(CudaTensor x, List<Part> parts, Optional<Lows> lows, FewRowsBlocks blocks,
+            Ahead ahead) {
         // behind its low-rank products, for which x was complete, x need not be waited for
         boolean early = lows.isEmpty() && x.equals(lowRankOf) && cuda.kernels().launches() == lowRankLaunch;
         var kernel = cuda.kernels().of(blocks.kernel().name()).with(x);
@@ -240,7 +263,8 @@ final class FewRows {
         }
         int tiles = blocks.tiles(columns(parts));
         int items = lows.map(Lows::items).orElse(0);
-        kernel.with(blocks.groups()).with(cuda.products().forwardInBf16() ? 1 : 0).with(early ? 1 : 0)
+        kernel.withOptional(ahead.next()).with(ahead.bytes()).with(ahead.slices()).with(blocks.groups())
+                .with(cuda.products().forwardInBf16() ? 1 : 0).with(early ? 1 : 0)
                 .launch(tiles, 1, 1, blocks.threads(items, tiles, cuda.card()), blocks.sharedBytes());
     }
 
@@ -302,18 +326,31 @@ final class FewRows {
 
     private void compare(Shape shape) {
         try (var scope = cuda.memory().scope()) {
-            long different = different(shape, scope);
-            equal.put(shape, different == 0);
+            long different = different(shape, scope, false);
             if (different > 0) log.warn("{} adds the terms of products of [{}, {}] in another order than "
                     + "the kernels for few rows ({} different results): decoding uses the library, which "
                     + "is slower", library.version(), shape.out, shape.in, different);
+            else if (sharing != SharedRows.OFF) compareShared(shape, scope);
+            equal.put(shape, different == 0);
         } catch (OutOfDeviceMemory full) {
             log.warn("no memory to compare products of [{}, {}]: {}", shape.out, shape.in,
                     full.getMessage());
         }
     }
 
-    private long different(Shape shape, Scope scope) {
+    private void compareShared(Shape shape, Scope scope) {
+        long different = different(shape, scope, true);
+        if (different == 0) return;
+        sharing = SharedRows.OFF;
+        log.warn("products of [{}, {}] whose blocks share rows have other bits ({} different results): from "
+                + "now on, every block copies all rows", shape.out, shape.in, different);
+    }
+
+    /// The results that differ, of the kernels whose blocks share rows or of the others.
+    private long different(Shape shape, Scope scope, boolean shared) {
+        int[] some = Arrays.stream(COMPARED).filter(n -> kernels(n, shape.in, shared).findAny().isPresent())
+                .toArray();
+        if (some.length == 0) return 0;
         int out = Math.min(shape.out, COMPARED_OUTPUTS);
         var memory = cuda.memory();
         var different = new DifferentBits(cuda, scope);
@@ -328,17 +365,22 @@ final class FewRows {
             var to = new CudaTensor(onto.address(), type, ALL_ROWS, out, out);
             for (boolean more : new boolean[] {false, true}) {
                 library.multiply(theirs, rows, w, false, more ? to : null, shape.out);
-                for (int n : COMPARED) {
+                for (int n : some) {
                     var part = new Part(own.rows(0, n), w, more ? Optional.of(to.rows(0, n))
                             : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
-                    FewRowsKernel.of(n, cuda.card()).forEach(kernel -> {
+                    kernels(n, shape.in, shared).forEach(kernel -> {
                         launch(rows.rows(0, n), List.of(part), Optional.empty(), new FewRowsBlocks(kernel,
-                                Math.min(COMPARED_GROUPS, kernel.mostGroups(cuda.card()))));
+                                Math.min(COMPARED_GROUPS, kernel.mostGroups(cuda.card()))), Ahead.NONE);
                         different.add(own.rows(0, n), theirs.rows(0, n));
                     });
                 }
             }
         }
         return different.read();
+    }
+
+    private Stream<FewRowsKernel> kernels(int rows, int in, boolean shared) {
+        return FewRowsKernel.of(rows, in, cuda.card(), shared).filter(kernel -> kernel.sharesRows()
+                == shared);
     }
 }

@@ -22,9 +22,9 @@ final class KernelCompiler {
     private static final List<String> SOURCES = List.of("rows", "optimizer", "loss", "products", "attention",
             "attention_mma", "sampling", "few_rows");
     /// Sources for cards with products of warpgroups.
-    private static final List<String> WARPGROUP_SOURCES = List.of("attention_wgmma");
+    private static final List<String> WARPGROUP_SOURCES = List.of("attention_wgmma", "few_rows_clusters");
     private static final List<String> HEADERS = List.of("common.cuh", "ptx.cuh", "tiles.cuh", "spans.cuh",
-            "softmax.cuh", "wgmma.cuh");
+            "softmax.cuh", "wgmma.cuh", "few_rows.cuh", "clusters.cuh");
     private static final Logger log = LoggerFactory.getLogger(KernelCompiler.class);
 
     private final Nvrtc nvrtc;

@@ -81,6 +81,11 @@ final class Kernels implements AutoCloseable {
         return kernel;
     }
 
+    /// Whether a kernel may be launched before the one before it has ended.
+    boolean early() {
+        return early;
+    }
+
     /// Launches so far.
     long launches() {
         return launches;

@@ -69,6 +69,13 @@ __device__ __forceinline__ void prefetch(const void* global) {
     asm volatile("prefetch.global.L2 [%0];" :: "l"(global));
 }
 
+// The same for `bytes` bytes, both multiples of 16, where a card can.
+__device__ __forceinline__ void prefetch(const void* global, unsigned bytes) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(global), "r"(bytes) : "memory");
+#endif
+}
+
 // 2^x, relative error 2^-22; 0 for -infinity.
 __device__ __forceinline__ float exp2Fast(float x) {
     float y;

@@ -15,7 +15,7 @@ import org.junit.jupiter.api.Test;
 /// emulated device executes kernels one after the other and would not see one that forgets it.
 class EarlyLaunchesTest {
     private static final Pattern KERNEL = Pattern.compile("extern \"C\" __global__ void\\s+"
-            + "(?:__launch_bounds__\\([^)]*\\)\\s+)?(\\w+)\\([^{;]*\\{\\s*(\\S+)");
+            + "(?:__\\w+__\\([^)]*\\)\\s+)*(\\w+)\\([^{;]*\\{\\s*(\\S+)");
 
     @Test void everyKernelBeginsByWaiting() {
         List<String> others = new ArrayList<>();

@@ -1,0 +1,75 @@
+package bios.worker.device.cuda;
+
+import bios.worker.device.DType;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/// Which weights the products of few rows ask the card's cache for before they are needed. Between two
+/// products of decoding, smaller kernels leave the memory idle. A product asks for its own weights before it
+/// waits for the kernel before it, and for those of the next product when it is complete itself. Steps of
+/// decoding repeat their products, so the next one is the one that came after it the last time.
+final class WeightPrefetches {
+    /// Parts of the cache that a product's own weights may take, and those of the next one; and most that
+    /// attention may read in between, or the weights would not stay there.
+    private static final int OWN_PART = 3, NEXT_PART = 2, READ_PART = 4;
+    /// Fewer bytes of a row are not worth a request; more are whole lines.
+    private static final int LEAST_BYTES = 512, LINE = 128;
+
+    /// What one launch asks for: `struct Ahead`.
+    ///
+    /// @param next weight of the next product, of whose rows the first `bytes` are asked for
+    /// @param slices stages of its own weights beyond those that it copies at its beginning
+    record Ahead(Optional<CudaTensor> next, int bytes, int slices) {
+        /// Nothing.
+        static final Ahead NONE = new Ahead(Optional.empty(), 0, 0);
+    }
+
+    /// What came after a product the last time.
+    ///
+    /// @param weight of the next product, if it was one projection
+    /// @param read bytes that attention read in between
+    private record Follower(Optional<CudaTensor> weight, long read) {}
+
+    private final Cuda cuda;
+    private final boolean on;
+    /// By the address of a product's first weight. A device keeps its weights.
+    private final Map<Long, Follower> followers = new HashMap<>();
+    private long lastWeight;
+    private long readSince;
+    /// Address of the weight that the last product asked for; 0 if it did not.
+    private long askedFor;
+
+    WeightPrefetches(Cuda cuda) {
+        this.cuda = cuda;
+        on = cuda.products().prefetches() && cuda.kernels().early();
+    }
+
+    /// Attention reads this many bytes of pages.
+    void reads(long bytes) {
+        readSince += bytes;
+    }
+
+    /// What the launch of a product asks for that comes after the one of the last call.
+    Ahead of(FewRowsBlocks.Work work, List<CudaTensor> weights, FewRowsBlocks blocks) {
+        if (!on) return Ahead.NONE;
+        var first = weights.getFirst();
+        if (lastWeight != 0) followers.put(lastWeight, new Follower(weights.size() == 1 ? Optional.of(first)
+                : Optional.empty(), readSince));
+        int cache = cuda.card().cacheBytes();
+        int slices = askedFor == first.address() ? 0 : blocks.stagesOf(work, cache / OWN_PART);
+        lastWeight = first.address();
+        readSince = 0;
+        var next = Optional.ofNullable(followers.get(lastWeight))
+                .filter(after -> after.read <= cache / READ_PART).flatMap(Follower::weight)
+                .filter(weight -> bytes(weight, cache) >= LEAST_BYTES);
+        askedFor = next.map(CudaTensor::address).orElse(0L);
+        return new Ahead(next, next.map(weight -> bytes(weight, cache)).orElse(0), slices);
+    }
+
+    private static int bytes(CudaTensor weight, int cache) {
+        return Math.min(weight.columns() * DType.BF16.bytes(), cache / NEXT_PART / weight.rows() / LINE
+                * LINE);
+    }
+}

@@ -1,0 +1,103 @@
+// Kernels for products of few BF16 rows whose blocks share them (sm_90a): each block of a cluster copies
+// a part of the rows into the shared memory of all. So the cache is read as often as if there were one block for
+// each cluster. The products and their bits are those of few_rows.cu.
+#include "few_rows.cuh"
+#include "clusters.cuh"
+
+// COUNT rows in stages that the BLOCKS blocks of a cluster fill together: bulk copies of a row's SLICE terms,
+// which a barrier of each stage counts in each block. A row has 16 bytes more than its terms, so that eight of
+// them are in all banks. A stage is filled again when all blocks have left it, which a second barrier counts. A
+// block waits for all of its copies, and its warp that copies for all arrivals, so that a block may end before the
+// others. x has whole slices.
+template<int COUNT, int SLICE, int STAGES, int CLUSTER, int COPIERS> struct SharedRows {
+    static constexpr int ROWS = COUNT, BLOCKS = CLUSTER, PITCH = SLICE * 2 + 16;
+    static_assert(COUNT % BLOCKS == 0 && COUNT / BLOCKS <= 32);
+    const Matrix& x;
+    u64* full;
+    u64* empty;
+    int slices;
+    int parity = 0;     // of the phase of slice i
+
+    __device__ __forceinline__ SharedRows(const Matrix& x, char* barriers, int slices) : x(x),
+            full((u64*) barriers), empty(full + STAGES), slices(slices) {
+        if (threadIdx.x != 0) return;
+        for (int s = 0; s < STAGES; s++) {
+            initBarrier(full + s, 1);
+            initBarrier(empty + s, BLOCKS);
+        }
+        barriersMade();
+    }
+
+    static __device__ __forceinline__ int ofLane(int half) { return half * 16; }
+    static __device__ __forceinline__ int place(int k, int ofLane) { return k * 32 + ofLane; }
+
+    __device__ __forceinline__ void start(char*, int) const {}
+
+    __device__ __forceinline__ void clear(char* stage) const {
+        for (int i = threadIdx.x; i < (COUNT - x.rows) * (SLICE / 8); i += COPIERS)
+            *(Quad*) (stage + (x.rows + i / (SLICE / 8)) * PITCH + i % (SLICE / 8) * 16) = {0, 0, 0, 0};
+    }
+
+    __device__ __forceinline__ void meet() const { meetCluster(); }
+
+    // Only what will be filled again is waited for.
+    __device__ __forceinline__ void left(int i, int stage) const {
+        if (i > 0 && i - 1 + STAGES < slices && threadIdx.x < BLOCKS)
+            arriveAt(empty + (stage == 0 ? STAGES : stage) - 1, threadIdx.x);
+    }
+
+    __device__ __forceinline__ void await(int i, int stage) {
+        awaitBarrier(full + stage, parity);
+        if (stage == STAGES - 1) parity ^= 1;
+    }
+
+    __device__ __forceinline__ void produce(char* stage, int stageBytes, int slices) const {
+        int lane = threadIdx.x % 32, row = rankInCluster() + lane * BLOCKS;
+        bool copies = lane < COUNT / BLOCKS && row < x.rows;
+        // a lane that nothing waits for could miss two phases, and would wait for one that is over
+        if (!copies && lane > 0) return;
+        const unsigned short* from = halvesAt(x, copies ? row : 0, 0);
+        for (int i = 0, s = 0, filled = 1; i < slices; i++, from += SLICE) {
+            // in the first phase all stages are empty
+            if (i >= STAGES) awaitBarrier(empty + s, filled);
+            if (lane == 0) arriveAndExpect(full + s, x.rows * (SLICE * 2));
+            if (copies) copyToBlocks(stage + s * stageBytes + row * PITCH, from, SLICE * 2, full + s,
+                (1u << BLOCKS) - 1);
+            if (++s == STAGES) {
+                s = 0;
+                filled ^= 1;
+            }
+        }
+    }
+};
+
+// Grid and block: those of few_rows.cu, of a multiple of the blocks of a cluster, and a warp more; x has a multiple
+// of a stage's terms. Shared memory: 16 bytes more for each row of a stage, and 16 for each stage. The name has
+// the rows, the terms of a stage and the blocks of a cluster.
+extern "C" __global__ void __cluster_dims__(2) __launch_bounds__(512, 1) few_rows_64_256_of_2(Matrix x,
+        Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
+    DYNAMIC_SHARED(shared);
+    multiply<SharedRows<64, 256, 4, 2, 256>, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
+        shared);
+}
+
+extern "C" __global__ void __cluster_dims__(4) __launch_bounds__(512, 1) few_rows_64_256_of_4(Matrix x,
+        Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
+    DYNAMIC_SHARED(shared);
+    multiply<SharedRows<64, 256, 4, 4, 256>, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
+        shared);
+}
+
+extern "C" __global__ void __cluster_dims__(2) __launch_bounds__(512, 1) few_rows_64_128_of_2(Matrix x,
+        Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
+    DYNAMIC_SHARED(shared);
+    multiply<SharedRows<64, 128, 4, 2, 384>, 2, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+        shared);
+}
+
+extern "C" __global__ void __cluster_dims__(4) __launch_bounds__(512, 1) few_rows_64_128_of_4(Matrix x,
+        Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
+    DYNAMIC_SHARED(shared);
+    multiply<SharedRows<64, 128, 4, 4, 384>, 2, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+        shared);
+}
