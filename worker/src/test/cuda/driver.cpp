@@ -42,7 +42,7 @@ const Settings& settings() {
             (size_t) number("CUDA_EMULATOR_MEMORY", 4l << 30), (int) number("CUDA_EMULATOR_CC", 80) / 10,
             (int) number("CUDA_EMULATOR_CC", 80) % 10, number("CUDA_EMULATOR_CHECK", 1) != 0,
             faultAt("memory@"), faultAt("launch@"), faultAt("lost@"),
-            faultAt("graph@")};
+            faultAt("graph@"), strstr(getenv("CUDA_EMULATOR_FAULT") ?: "", "clusters") != nullptr};
     return s;
 }
 
@@ -400,6 +400,10 @@ Result launch(Function* f, Dim grid, Dim block, unsigned shared, Stream* stream,
     l.number = ++d.launches;
     if (settings().launchFailureAt && l.number == (uint64_t) settings().launchFailureAt) {
         log("%s: the launch fails, as asked for", k->name);
+        return d.sticky = LAUNCH_FAILED;
+    }
+    if (k->cluster > 1 && settings().clustersFail) {
+        log("%s: the launch of a cluster fails, as asked for", k->name);
         return d.sticky = LAUNCH_FAILED;
     }
     bool* alive = f->alive;

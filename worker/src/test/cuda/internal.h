@@ -21,6 +21,7 @@ struct Settings {
     int major, minor;
     bool checked;         // kernels are compiled with checks
     long outOfMemoryAt, launchFailureAt, lostAt, graphFaultAt;
+    bool clustersFail;
 };
 const Settings& settings();
 // A number that depends on the seed and on what it is for, nothing else.

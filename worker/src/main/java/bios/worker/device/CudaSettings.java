@@ -13,12 +13,14 @@ import java.util.Optional;
 /// @param memoryBytes most bytes of a card that are used; what the card has free may be less
 /// @param graphs whether decode passes are launched as graphs
 /// @param earlyLaunches whether a kernel may be launched before the one before it has ended, where cards can
+/// @param kernelTrial whether kernels that a device can do without are first executed in a process of their
+///     own
 /// @param products how products with frozen weights are computed
 public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long memoryBytes, boolean graphs,
-        boolean earlyLaunches, Products products) {
-    /// The defaults of all settings.
+        boolean earlyLaunches, boolean kernelTrial, Products products) {
+    /// The defaults of all settings, without the trial of kernels.
     public static final CudaSettings DEFAULT = new CudaSettings(List.of(), Optional.empty(),
-            Long.MAX_VALUE, true, true, Products.DEFAULT);
+            Long.MAX_VALUE, true, true, false, Products.DEFAULT);
     private static final String WIDE = "float32", NARROW = "bfloat16";
 
     /// Whether blocks of the kernels for few rows share their copies of the rows, where a card can: `AUTO`
@@ -99,7 +101,7 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
                 cache.equals(DeviceSettings.AUTO) ? Optional.empty() : Optional.of(Path.of(cache)),
                 own.getString("memory-bytes").equals(DeviceSettings.AUTO) ? Long.MAX_VALUE
                         : own.getBytes("memory-bytes"), own.getBoolean("graphs"),
-                own.getBoolean("early-launches"), products(own));
+                own.getBoolean("early-launches"), own.getBoolean("kernel-trial"), products(own));
     }
 
     private static Products products(Config own) {
@@ -126,21 +128,28 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
 
     /// The same with or without graphs.
     public CudaSettings withGraphs(boolean graphs) {
-        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, earlyLaunches, products);
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, earlyLaunches, kernelTrial,
+                products);
     }
 
     /// The same with or without early launches.
     public CudaSettings withEarlyLaunches(boolean early) {
-        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, early, products);
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, early, kernelTrial, products);
+    }
+
+    /// The same with or without a trial of kernels.
+    public CudaSettings withKernelTrial(boolean trial) {
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, earlyLaunches, trial, products);
     }
 
     /// The same with this memory limit.
     public CudaSettings withMemory(long bytes) {
-        return new CudaSettings(libraryPath, cache, bytes, graphs, earlyLaunches, products);
+        return new CudaSettings(libraryPath, cache, bytes, graphs, earlyLaunches, kernelTrial, products);
     }
 
     /// The same with products computed in this way.
     public CudaSettings withProducts(Products products) {
-        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, earlyLaunches, products);
+        return new CudaSettings(libraryPath, cache, memoryBytes, graphs, earlyLaunches, kernelTrial,
+                products);
     }
 }

@@ -89,27 +89,29 @@ public final class CudaBackend {
     }
 
     private static Device open(CudaCard card, DeviceSettings settings) {
-        var nvrtc = new Nvrtc(settings.cuda().libraryPath());
+        var compiler = new KernelCompiler(new Nvrtc(settings.cuda().libraryPath()), card,
+                cache(settings.cuda()));
+        var products = new ProvenKernels(card, settings.cuda(), compiler).products();
         var driver = new CudaDriver(card);
         try {
             var compute = driver.stream();
             long most = driver.memory()[0] - RESERVE_BYTES;
             require(most > 0, "only %d bytes of the card are free; other processes use it: %s",
                     most + RESERVE_BYTES, card);
-            return open(card, settings, nvrtc, new CudaMemory(driver, compute,
-                    Math.min(settings.cuda().memoryBytes(), most)), driver, compute);
+            return open(card, settings.withCuda(settings.cuda().withProducts(products)), compiler,
+                    new CudaMemory(driver, compute, Math.min(settings.cuda().memoryBytes(), most)), driver,
+                    compute);
         } catch (Throwable failure) {
             driver.close();
             throw failure;
         }
     }
 
-    private static Device open(CudaCard card, DeviceSettings settings, Nvrtc nvrtc, CudaMemory memory,
-            CudaDriver driver, CudaStream compute) {
+    private static Device open(CudaCard card, DeviceSettings settings, KernelCompiler compiler,
+            CudaMemory memory, CudaDriver driver, CudaStream compute) {
         var own = settings.cuda();
         var computing = new ComputeStream(driver, compute);
-        var kernels = new Kernels(driver, computing, new KernelCompiler(nvrtc, card, cache(own)),
-                own.earlyLaunches() && card.earlyLaunches());
+        var kernels = new Kernels(driver, computing, compiler, own.earlyLaunches() && card.earlyLaunches());
         try {
             long faults = memory.tensor(DType.I32, 1, CudaTransfers.FAULT_BYTES / 4).address();
             return new CudaDevice(new Cuda(card, driver, memory, new PinnedMemory(driver), kernels, computing,

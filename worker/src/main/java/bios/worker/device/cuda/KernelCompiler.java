@@ -80,35 +80,51 @@ final class KernelCompiler {
     /// Compiles a source and caches the image.
     Image compile(String source) {
         byte[] image = nvrtc.compile(source + ".cu", text(source + ".cu"), headers, options);
-        Path file = file(source);
+        keep(file(source), image);
+        return new Image(image, false);
+    }
+
+    /// Keeps bytes in a file of the folder.
+    void keep(Path file, byte[] bytes) {
         try {
             Files.createDirectories(cache);
-            Path part = Files.createTempFile(cache, source, ".part");
+            Path part = Files.createTempFile(cache, file.getFileName().toString(), ".part");
             try {
-                Files.write(part, image);
+                Files.write(part, bytes);
                 Files.move(part, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
             } finally {
                 Files.deleteIfExists(part);
             }
         } catch (IOException e) {
-            log.warn("cannot cache kernels in {}, they are compiled at every start: {}", cache, e.toString());
+            log.warn("cannot keep {}, which is made again at every start: {}", file, e.toString());
         }
-        return new Image(image, false);
     }
 
     private Path file(String source) {
+        return file(source, List.of(source), "", "cubin");
+    }
+
+    /// The folder of what is kept.
+    Path cache() {
+        return cache;
+    }
+
+    /// A file that is another one for other texts of these sources, compilers, options and cards, and for
+    /// another `more`.
+    Path file(String name, List<String> sources, String more, String ending) {
         try {
             var digest = MessageDigest.getInstance("SHA-256");
             update(digest, nvrtc.version());
             update(digest, card.name());
             update(digest, String.join(" ", options));
-            headers.forEach((name, text) -> {
-                update(digest, name);
+            headers.forEach((header, text) -> {
+                update(digest, header);
                 update(digest, text);
             });
-            update(digest, text(source + ".cu"));
+            for (String source : sources) update(digest, text(source + ".cu"));
+            if (!more.isEmpty()) update(digest, more);
             String key = HexFormat.of().formatHex(digest.digest(), 0, 16);
-            return cache.resolve(source + "-" + card.architecture() + "-" + key + ".cubin");
+            return cache.resolve(name + "-" + card.architecture() + "-" + key + "." + ending);
         } catch (NoSuchAlgorithmException e) {
             throw new IllegalStateException("every JDK has SHA-256", e);
         }
