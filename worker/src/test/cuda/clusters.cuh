@@ -3,9 +3,11 @@
 #include "ptx.cuh"
 
 static inline int rankInCluster() { return (int) emu_thread->rank; }
-static inline void meetCluster() {
-    emu_cluster_arrive();
-    emu_cluster_wait();
+static inline void comeToMeeting() { emu_cluster_arrive(); }
+static inline void awaitMeeting() { emu_cluster_wait(); }
+static inline bool elected() {
+    emu_warp_barrier(~0u);
+    return emu_thread->lane == 0;
 }
 template<class T> static inline void initBarrier(T* barrier, unsigned arrivals) { emu_barrier_init(barrier, arrivals); }
 static inline void barriersMade() {}

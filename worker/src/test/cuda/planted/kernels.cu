@@ -190,7 +190,10 @@ template<int ERROR> __device__ __forceinline__ void ring(float* sums, const floa
         }
         barriersMade();
     }
-    if (ERROR != NO_MEETING) meetCluster();
+    if (ERROR != NO_MEETING) {
+        comeToMeeting();
+        awaitMeeting();
+    }
     float sum = 0;
     if (i < 64) {
         for (int n = 0; n < SLICES; n++) {

@@ -37,9 +37,9 @@ final class KernelResourcesTest {
     private static final String UNTUNED = "sm_100";
     private static final int MOST_SPILLED = 128;
     /// Kernels that spill a little: the first is used on a card with warpgroups only if their bits differ;
-    /// the second keeps two numbers in memory beside its loop.
+    /// the others keep two numbers in memory beside their loop.
     private static final Map<String, Integer> SPILLING = Map.of("attention_mma_wide_128, sm_90a", 80,
-            "few_rows_64_128, sm_80", 24);
+            "few_rows_64_128, sm_80", 24, "few_rows_64_128_pairs, sm_80", 24);
     private static final Pattern INCLUDED = Pattern.compile("#include \"(\\w+\\.cuh)\"");
     private static final Pattern ENTRY = Pattern.compile(
             "Compiling entry function '(\\w+)' for '(\\w+)'[\\s\\S]*?"

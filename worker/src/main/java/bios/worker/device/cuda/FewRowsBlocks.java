@@ -14,6 +14,8 @@ record FewRowsBlocks(FewRowsKernel kernel, int groups) {
     /// that they may copy, in shares of the least.
     private static final int MOST_TRIED = 16;
     private static final double MOST_COPIES = 2.2;
+    /// The blocks of a cluster are in one part of a card, of 16 or 18 multiprocessors.
+    private static final int PART = 16;
 
     /// A product of up to `rows` rows of `in` terms with weights of these numbers of features.
     record Work(int rows, int in, List<Integer> columns) {
@@ -38,8 +40,8 @@ record FewRowsBlocks(FewRowsKernel kernel, int groups) {
     }
 
     private static List<FewRowsBlocks> leastCopies(List<FewRowsKernel> kernels, Work work, CudaCard card) {
-        var all = kernels.stream().flatMap(kernel -> IntStream.rangeClosed(1, kernel.mostGroups(card))
-                .mapToObj(groups -> new FewRowsBlocks(kernel, groups)))
+        var all = kernels.stream().flatMap(kernel -> IntStream.rangeClosed(1, kernel.mostGroups(card)
+                / kernel.warpGroups()).mapToObj(n -> new FewRowsBlocks(kernel, n * kernel.warpGroups())))
                 .sorted(Comparator.comparingLong(blocks -> blocks.copies(work, card))).toList();
         if (all.isEmpty()) return all;
         double most = MOST_COPIES * all.getFirst().copies(work, card);
@@ -71,8 +73,10 @@ record FewRowsBlocks(FewRowsKernel kernel, int groups) {
 
     /// What one multiprocessor copies of each term: rows of weights and of x.
     private long copies(Work work, CudaCard card) {
-        return (long) Math.ceilDiv(tiles(work.columns), card.multiprocessors())
-                * (groups * FewRowsKernel.GROUP + kernel.rows());
+        int all = card.multiprocessors();
+        int atOnce = kernel.cluster() > 2 && all > PART ? all / PART * PART : all;
+        return (long) Math.ceilDiv(tiles(work.columns), atOnce) * (groups * FewRowsKernel.GROUP
+                + kernel.rows());
     }
 
     @Override public String toString() {

@@ -6,10 +6,12 @@ import java.util.stream.Stream;
 
 /// A kernel of few_rows.cu or few_rows_clusters.cu for up to `rows` rows.
 ///
+/// @param warpGroups groups of features of a warp
 /// @param rowWarps number of warps that divide the rows of one group of features among them
 /// @param terms of a stage, of which there are `stages`
 /// @param cluster number of blocks that share copies of the rows; 1: each copies all
-record FewRowsKernel(String name, int rows, int rowWarps, int terms, int stages, int cluster) {
+record FewRowsKernel(String name, int rows, int warpGroups, int rowWarps, int terms, int stages,
+        int cluster) {
     /// Most rows of any.
     static final int MOST = 64;
     /// Features of a group.
@@ -30,15 +32,17 @@ record FewRowsKernel(String name, int rows, int rowWarps, int terms, int stages,
             new FewRowsKernel("few_rows_32_256", 32, 2, 256, 4),
             new FewRowsKernel("few_rows_32_128", 32, 1, 128, 4),
             new FewRowsKernel("few_rows_64_256", MOST, 2, 256, 4),
-            new FewRowsKernel("few_rows_64_128_by_2", MOST, 2, 128, 4),
+            new FewRowsKernel("few_rows_64_128_pairs", MOST, 2, 2, 128, 3, 1),
             new FewRowsKernel("few_rows_64_128", MOST, 1, 128, 3),
-            new FewRowsKernel("few_rows_64_256_of_2", MOST, 2, 256, 4, 2),
-            new FewRowsKernel("few_rows_64_256_of_4", MOST, 2, 256, 4, 4),
-            new FewRowsKernel("few_rows_64_128_of_2", MOST, 2, 128, 4, 2),
-            new FewRowsKernel("few_rows_64_128_of_4", MOST, 2, 128, 4, 4));
+            new FewRowsKernel("few_rows_64_256_of_2", MOST, 1, 2, 256, 4, 2),
+            new FewRowsKernel("few_rows_64_256_of_4", MOST, 1, 2, 256, 4, 4),
+            new FewRowsKernel("few_rows_64_128_of_2", MOST, 1, 2, 128, 4, 2),
+            new FewRowsKernel("few_rows_64_128_of_4", MOST, 1, 2, 128, 4, 4),
+            new FewRowsKernel("few_rows_64_128_pairs_of_2", MOST, 2, 2, 128, 3, 2),
+            new FewRowsKernel("few_rows_64_128_pairs_of_4", MOST, 2, 2, 128, 3, 4));
 
     private FewRowsKernel(String name, int rows, int rowWarps, int terms, int stages) {
-        this(name, rows, rowWarps, terms, stages, 1);
+        this(name, rows, 1, rowWarps, terms, stages, 1);
     }
 
     /// The kernels for so many rows of `in` terms whose least blocks a card has room for.
@@ -60,17 +64,18 @@ record FewRowsKernel(String name, int rows, int rowWarps, int terms, int stages,
         return ALL.stream().mapToInt(FewRowsKernel::rows).filter(some -> some >= rows).min().orElseThrow();
     }
 
-    /// Most groups of GROUP features of a block: of its warps but one, and of what a card has of shared
-    /// memory.
+    /// Most groups of GROUP features of a block, as many for each warp: of its warps but one, and of what a
+    /// card has of shared memory.
     int mostGroups(CudaCard card) {
         int features = (card.sharedBytesPerBlock() - sharedBytes(0)) / (stages * terms * DType.BF16.bytes());
-        return Math.min((WARPS - 1 - rowCopiers()) / rowWarps, features / GROUP);
+        int warps = (WARPS - 1 - rowCopiers()) / rowWarps;
+        return Math.min(warps, features / GROUP / warpGroups) * warpGroups;
     }
 
     /// Threads of a block with this many groups: the warps that multiply or copy, and `lowWarps` warps that
     /// compute low-rank products, at least one and as many as the block has room for.
     int threads(int groups, int lowWarps) {
-        int busy = Math.max(terms < 256 ? 12 : 8, groups * rowWarps);
+        int busy = Math.max(terms < 256 ? 12 : 8, groups / warpGroups * rowWarps);
         int others = rowCopiers();
         return WARP * (busy + others + Math.clamp(lowWarps, 1, WARPS - busy - others));
     }

@@ -11,9 +11,9 @@ import java.util.Optional;
 /// waits for the kernel before it, and for those of the next product when it is complete itself. Steps of
 /// decoding repeat their products, so the next one is the one that came after it the last time.
 final class WeightPrefetches {
-    /// Parts of the cache that a product's own weights may take, and those of the next one; and most that
-    /// attention may read in between, or the weights would not stay there.
-    private static final int OWN_PART = 3, NEXT_PART = 2, READ_PART = 4;
+    /// Parts of the cache that the first weights of a product may take, and most that attention may read in
+    /// between, or they would not stay there.
+    private static final int PART = 3, READ_PART = 4;
     /// Fewer bytes of a row are not worth a request; more are whole lines.
     private static final int LEAST_BYTES = 512, LINE = 128;
 
@@ -58,7 +58,7 @@ final class WeightPrefetches {
         if (lastWeight != 0) followers.put(lastWeight, new Follower(weights.size() == 1 ? Optional.of(first)
                 : Optional.empty(), readSince));
         int cache = cuda.card().cacheBytes();
-        int slices = askedFor == first.address() ? 0 : blocks.stagesOf(work, cache / OWN_PART);
+        int slices = askedFor == first.address() ? 0 : blocks.stagesOf(work, cache / PART);
         lastWeight = first.address();
         readSince = 0;
         var next = Optional.ofNullable(followers.get(lastWeight))
@@ -69,7 +69,7 @@ final class WeightPrefetches {
     }
 
     private static int bytes(CudaTensor weight, int cache) {
-        return Math.min(weight.columns() * DType.BF16.bytes(), cache / NEXT_PART / weight.rows() / LINE
+        return Math.min(weight.columns() * DType.BF16.bytes(), cache / PART / weight.rows() / LINE
                 * LINE);
     }
 }

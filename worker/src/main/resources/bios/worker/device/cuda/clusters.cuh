@@ -7,13 +7,28 @@
 // The number of this block in its cluster.
 __device__ __forceinline__ int rankInCluster() {
     unsigned rank;
-    asm("mov.u32 %0, %cluster_ctarank;" : "=r"(rank));
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return (int) rank;
 }
 
-// All threads of a cluster: waits until all have come, and sees what they wrote before.
-__device__ __forceinline__ void meetCluster() {
-    asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+// All threads of a cluster: one comes to a meeting and goes on. What it wrote before is not seen by others, but for
+// barriers that barriersMade told.
+__device__ __forceinline__ void comeToMeeting() {
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
+
+// Waits until all have come to the meeting to which this thread came.
+__device__ __forceinline__ void awaitMeeting() {
+    asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// Whether this is the lane that the warp chose. All lanes come here, and wait for each other.
+__device__ __forceinline__ bool elected() {
+    unsigned chosen;
+    asm volatile("{\n\t.reg .pred p;\n\t"
+                 "elect.sync _|p, 0xffffffff;\n\t"
+                 "selp.u32 %0, 1, 0, p;\n\t}" : "=r"(chosen) :: "memory");
+    return chosen != 0;
 }
 
 // Makes a barrier whose phases end with so many arrivals and all bytes that were expected. Others know it after
@@ -23,7 +38,7 @@ __device__ __forceinline__ void initBarrier(u64* barrier, unsigned arrivals) {
                  : "memory");
 }
 
-// After the last initBarrier, before the meeting of the cluster.
+// Tells the cluster of this thread's barriers at its next meeting.
 __device__ __forceinline__ void barriersMade() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -34,21 +49,21 @@ __device__ __forceinline__ void arriveAndExpect(u64* barrier, unsigned bytes) {
                  :: "r"(sharedAddress(barrier)), "r"(bytes) : "memory");
 }
 
-// Arrives at the barrier in the same place of another block of the cluster, or of this one.
+// Arrives at the barrier in the same place of another block of the cluster, or of this one. It orders reads before
+// the arrival, and no writes for the other block: a fence of the card in each stage would be slow.
 __device__ __forceinline__ void arriveAt(u64* barrier, int rank) {
     asm volatile("{\n\t.reg .b32 remote;\n\t"
                  "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}"
+                 "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t}"
                  :: "r"(sharedAddress(barrier)), "r"(rank) : "memory");
 }
 
-// Waits for the end of a phase: 0 for the first, 1 for the second, 0 for the third. Sees what was written before
-// the arrivals at it, and its copies. A wait of some seconds is a fault, which ends the kernel.
+// Waits for the end of a phase: 0 for the first, 1 for the second, 0 for the third. Sees its copies. A wait of some seconds is a fault, which ends the kernel.
 __device__ __forceinline__ void awaitBarrier(u64* barrier, unsigned parity) {
     for (unsigned tries = 0;; tries++) {
         unsigned complete;
         asm volatile("{\n\t.reg .pred p;\n\t"
-                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
                      "selp.u32 %0, 1, 0, p;\n\t}"
                      : "=r"(complete) : "r"(sharedAddress(barrier)), "r"(parity) : "memory");
         if (complete) return;

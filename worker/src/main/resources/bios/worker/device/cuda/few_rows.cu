@@ -5,68 +5,68 @@
 // Grid: tiles of `groups` groups of features, of all parts; threads: 32 · ROW_WARPS for a group and at least
 // COPIERS, and at least a warp more, of 512; shared memory: STAGES · (features of a tile + ROWS) · SLICE · 2 bytes
 // and Corrections. Parts that are not there have no columns; `narrow`: see finish; `early`: whether x was complete when the
-// kernel before this one began, and nothing is left of `lows`. The name has the rows and the terms of a stage:
-// many for few features.
+// kernel before this one began, and nothing is left of `lows`. The name has the rows and the terms of a stage,
+// many for few features, and whether a warp has pairs of groups, of which there are whole ones then.
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_256(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<8, 256, 256>, 1, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<8, 256, 256>, 1, 1, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_8_128(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<8, 128, 384>, 1, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<8, 128, 384>, 1, 1, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_16_256(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<16, 256, 256>, 1, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<16, 256, 256>, 1, 1, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_16_128(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<16, 128, 384>, 1, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<16, 128, 384>, 1, 1, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_32_256(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<32, 256, 256>, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<32, 256, 256>, 1, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_32_128(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<32, 128, 384>, 1, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<32, 128, 384>, 1, 1, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_64_256(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<64, 256, 256>, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<64, 256, 256>, 1, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
-extern "C" __global__ void __launch_bounds__(512, 1) few_rows_64_128_by_2(Matrix x, Parts parts, Lows lows,
+extern "C" __global__ void __launch_bounds__(512, 1) few_rows_64_128_pairs(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<64, 128, 384>, 2, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<64, 128, 384>, 2, 2, 128, 3, 384>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) few_rows_64_128(Matrix x, Parts parts, Lows lows,
         Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<OwnRows<64, 128, 384>, 1, 128, 3, 384>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<OwnRows<64, 128, 384>, 1, 1, 128, 3, 384>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 

@@ -175,9 +175,9 @@ __device__ __forceinline__ void copyLow(char* to, const Corrected& slot, int r0,
 // Factors and low go through the `room` bytes of `shared`, a slot's RANKS_AT_ONCE ranks after the other's: while
 // those of one half are multiplied, those of the other are on their way. `ready` waits until low is complete.
 // All threads of the block call it.
-template<int TILES, class Ready> __device__ __forceinline__ void correct(float (&sum)[TILES][4],
-        const Corrections& all, const Part& part, int feature0, int features, int own, int row0, bool multiplies,
-        char* shared, int room, Ready ready) {
+template<int GROUPS, int TILES, class Ready> __device__ __forceinline__ void correct(
+        float (&sum)[GROUPS][TILES][4], const Corrections& all, const Part& part, int feature0, int features,
+        int own, int row0, bool multiplies, char* shared, int room, Ready ready) {
     int lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4, pitch = features * 4 + 16;
     int count = all.count, units = count * ((all.ranks + RANKS_AT_ONCE - 1) / RANKS_AT_ONCE);
     int lowAt = RANKS_AT_ONCE * pitch, bytes = lowAt + minimum(part.y.rows, MOST_ROWS) * (RANKS_AT_ONCE * 2);
@@ -207,32 +207,36 @@ template<int TILES, class Ready> __device__ __forceinline__ void correct(float (
             const Corrected& slot = all.slots[u % count];
             int first = slot.first - row0, end = slot.end - row0;
             if (u / count * RANKS_AT_ONCE >= slot.rank || end <= 0 || first >= TILES * 8) continue;
-            float f[2][4];
 #pragma unroll
-            for (int h = 0; h < 2; h++)
+            for (int g = 0; g < GROUPS; g++) {
+                float f[2][4];
 #pragma unroll
-                for (int j = 0; j < 4; j++)
-                    f[h][j] = *(const float*) (unit + (quad * 2 + j % 2 + j / 2 * 8) * pitch
-                        + (own + h * 8 + group) * 4);
-            unsigned a[TERMS][4];
-            splitLeft(a, f);
+                for (int h = 0; h < 2; h++)
 #pragma unroll
-            for (int n = 0; n < TILES; n++) {
-                if (end <= n * 8 || first >= n * 8 + 8) continue;
-                int row = n * 8 + group - first;
-                unsigned b[2] = {};
-                if (row >= 0 && row < end - first) {
-                    const unsigned* low = (const unsigned*) (unit + lowAt + row * (RANKS_AT_ONCE * 2));
-                    b[0] = low[quad];
-                    b[1] = low[quad + 4];
-                }
-                float with[4] = {sum[n][0], sum[n][1], sum[n][2], sum[n][3]};
+                    for (int j = 0; j < 4; j++)
+                        f[h][j] = *(const float*) (unit + (quad * 2 + j % 2 + j / 2 * 8) * pitch
+                            + (own + g * FEATURES + h * 8 + group) * 4);
+                unsigned a[TERMS][4];
+                splitLeft(a, f);
 #pragma unroll
-                for (int t = 0; t < TERMS; t++) mmaBf16(with, a[t], b);
+                for (int n = 0; n < TILES; n++) {
+                    if (end <= n * 8 || first >= n * 8 + 8) continue;
+                    int row = n * 8 + group - first;
+                    unsigned b[2] = {};
+                    if (row >= 0 && row < end - first) {
+                        const unsigned* low = (const unsigned*) (unit + lowAt + row * (RANKS_AT_ONCE * 2));
+                        b[0] = low[quad];
+                        b[1] = low[quad + 4];
+                    }
+                    float (&old)[4] = sum[g][n];
+                    float with[4] = {old[0], old[1], old[2], old[3]};
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    row = n * 8 + quad * 2 + j % 2;
-                    if (row >= first && row < end) sum[n][j] = with[j];
+                    for (int t = 0; t < TERMS; t++) mmaBf16(with, a[t], b);
+#pragma unroll
+                    for (int j = 0; j < 4; j++) {
+                        row = n * 8 + quad * 2 + j % 2;
+                        if (row >= first && row < end) old[j] = with[j];
+                    }
                 }
             }
         }
@@ -480,6 +484,10 @@ template<int COUNT, int SLICE, int THREADS> struct OwnRows {
     // Before anything of another block is used.
     __device__ __forceinline__ void meet() const {}
 
+    // No stage is used any more; and waits until this is so for all blocks, before this one ends.
+    __device__ __forceinline__ void leave() const {}
+    __device__ __forceinline__ void awaitOthers() const {}
+
     // The stage before the one of slice i is no longer used by this block.
     __device__ __forceinline__ void left(int, int) const {}
 
@@ -491,11 +499,12 @@ template<int COUNT, int SLICE, int THREADS> struct OwnRows {
 };
 
 // Up to Rows::ROWS rows of x. A block has `groups` groups of FEATURES features. Each of its first warps
-// multiplies one of them with one of ROW_WARPS groups of the rows, and COPIERS threads copy: STAGES stages of
+// multiplies GROUPS of them with one of ROW_WARPS groups of the rows, and COPIERS threads copy: STAGES stages of
 // SLICE terms are in shared memory, on their way or in use. The warps after these list the corrections and compute low-rank
 // products; until the end of the product they wait for no other warp. If several blocks share the rows, the
 // first warp after these copies them.
-template<class Rows, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device__ __forceinline__ void multiply(
+template<class Rows, int GROUPS, int ROW_WARPS, int SLICE, int STAGES, int COPIERS>
+__device__ __forceinline__ void multiply(
         const Matrix& x, const Parts& parts, const Lows& lows, const Ahead& ahead, int groups, int narrow, int early,
         char* shared) {
     constexpr int ROWS = Rows::ROWS, TILES = ROWS / 8 / ROW_WARPS, ROW_BYTES = SLICE * 2;
@@ -508,9 +517,9 @@ template<class Rows, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device
         tile -= tiles;
     }
     const Part& part = which == 0 ? parts.part[0] : which == 1 ? parts.part[1] : parts.part[2];
-    int block0 = tile * features, feature0 = block0 + warp * FEATURES;
-    bool multiplies = warp < groups && row0 < x.rows && feature0 < part.y.columns;
-    int busy = max(COPIERS, groups * ROW_WARPS * 32);
+    int own = warp * (GROUPS * FEATURES), block0 = tile * features, feature0 = block0 + own;
+    bool multiplies = own < features && row0 < x.rows && feature0 < part.y.columns;
+    int busy = max(COPIERS, groups / GROUPS * ROW_WARPS * 32);
     bool copies = threadIdx.x < COPIERS;
     int stageBytes = features * ROW_BYTES + ROWS * Rows::PITCH, rowsAt = features * ROW_BYTES;
     int slices = (x.columns + SLICE - 1) / SLICE;
@@ -522,8 +531,10 @@ template<class Rows, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device
     for (int s = 0; s < STAGES - 1; s++)
         if (s < slices && copies) weights.start(shared + s * stageBytes, x.columns - s * SLICE);
     constexpr int FIRST = (STAGES - 1) * SLICE;
+    // the lanes of a warp ask one after the other: neighbours are in different warps
+    int spread = threadIdx.x % 32 * (blockDim.x / 32) + threadIdx.x / 32;
     if (int bytes = minimum(ahead.slices * SLICE, x.columns - FIRST) * 2; ahead.slices > 0 && bytes > 0)
-        for (int row = threadIdx.x; row < minimum(features, part.w.rows - block0); row += blockDim.x)
+        for (int row = spread; row < minimum(features, part.w.rows - block0); row += blockDim.x)
             prefetch(halvesAt(part.w, block0 + row, FIRST), bytes);
     rows.meet();
     if (!early) awaitPrevious();
@@ -558,14 +569,16 @@ template<class Rows, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device
         i++;
         return now;
     };
-    float sum[TILES][4];
+    float sum[GROUPS][TILES][4];
     if (multiplies) {
 #pragma unroll
-        for (int n = 0; n < TILES; n++)
+        for (int g = 0; g < GROUPS; g++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) sum[n][j] = 0;
+            for (int n = 0; n < TILES; n++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) sum[g][n][j] = 0;
         // a lane's row of the weights, and of the rows: those of two tiles, or of one for two products
-        int weightsAt = (warp * FEATURES + lane % 16) * ROW_BYTES, weightsTurn = (lane / 16 ^ lane % 8) << 4;
+        int weightsAt = (own + lane % 16) * ROW_BYTES, weightsTurn = (lane / 16 ^ lane % 8) << 4;
         int rowsOfLane = Rows::ofLane(TILES == 1 ? lane / 8 : lane / 8 % 2);
         int lineAt = rowsAt + (row0 + lane % 8 + (TILES == 1 ? 0 : lane / 16 * 8)) * Rows::PITCH;
         while (i < slices) {
@@ -573,20 +586,27 @@ template<class Rows, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device
             unsigned both[4];
 #pragma unroll
             for (int k = 0; k < SLICE / 16; k++) {
-                unsigned a[4];
-                ldmatrix4(a, now + weightsAt + k / 4 * 128 + (k % 4 * 32 ^ weightsTurn));
+                unsigned a[GROUPS][4];
+#pragma unroll
+                for (int g = 0; g < GROUPS; g++)
+                    ldmatrix4(a[g], now + weightsAt + g * FEATURES * ROW_BYTES + k / 4 * 128
+                        + (k % 4 * 32 ^ weightsTurn));
                 if (TILES == 1) {
                     if (k % 2 == 0) ldmatrix4(both, now + lineAt + Rows::place(k, rowsOfLane));
                     unsigned b[2] = {both[k % 2 * 2], both[k % 2 * 2 + 1]};
-                    mmaBf16(sum[0], a, b);
+#pragma unroll
+                    for (int g = 0; g < GROUPS; g++) mmaBf16(sum[g][0], a[g], b);
                 } else {
 #pragma unroll
                     for (int n = 0; n < TILES; n += 2) {
                         unsigned r[4];
                         ldmatrix4(r, now + lineAt + n * 8 * Rows::PITCH + Rows::place(k, rowsOfLane));
                         unsigned left[2] = {r[0], r[1]}, right[2] = {r[2], r[3]};
-                        mmaBf16(sum[n], a, left);
-                        mmaBf16(sum[(n + 1) % TILES], a, right);
+#pragma unroll
+                        for (int g = 0; g < GROUPS; g++) {
+                            mmaBf16(sum[g][n], a[g], left);
+                            mmaBf16(sum[g][(n + 1) % TILES], a[g], right);
+                        }
                     }
                 }
             }
@@ -604,13 +624,14 @@ template<class Rows, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device
     cpAsyncWait<0>();
     if (early) awaitPrevious();
     __syncthreads();
-    if (ahead.bytes > 0)
-        for (int row = threadIdx.x * gridDim.x + blockIdx.x; row < ahead.next.rows; row += blockDim.x * gridDim.x)
-            prefetch(halvesAt(ahead.next, row, 0), ahead.bytes);
     launchDependents();
-    float more[TILES][4] = {};
-    if (part.low.data) correct<TILES>(more, found, part, block0, features, warp * FEATURES, row0, multiplies,
-        shared, STAGES * stageBytes, [&] {
+    rows.leave();
+    if (ahead.bytes > 0)
+        for (int row = spread * gridDim.x + blockIdx.x; row < ahead.next.rows; row += blockDim.x * gridDim.x)
+            prefetch(halvesAt(ahead.next, row, 0), ahead.bytes);
+    float more[GROUPS][TILES][4] = {};
+    if (part.low.data) correct(more, found, part, block0, features, own, row0, multiplies, shared,
+        STAGES * stageBytes, [&] {
             if (lows.sites == 0) return;
             if (threadIdx.x == 0) awaitCount(lows.counters + COMPLETE, lows.sums());
             __syncthreads();
@@ -624,8 +645,13 @@ template<class Rows, int ROW_WARPS, int SLICE, int STAGES, int COPIERS> __device
             lows.counters[TAKEN] = lows.counters[COMPLETE] = lows.counters[BLOCKS_LEFT] = 0;
         }
     }
-    if (!multiplies) return;
+    if (multiplies) {
 #pragma unroll
-    for (int n = 0; n < TILES; n++) finish(part, sum[n], more[n], feature0, row0 + n * 8, narrow);
+        for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+            for (int n = 0; n < TILES; n++)
+                finish(part, sum[g][n], more[g][n], feature0 + g * FEATURES, row0 + n * 8, narrow);
+    }
+    rows.awaitOthers();
 }
 

@@ -11,7 +11,6 @@
 // others. x has whole slices.
 template<int COUNT, int SLICE, int STAGES, int CLUSTER, int COPIERS> struct SharedRows {
     static constexpr int ROWS = COUNT, BLOCKS = CLUSTER, PITCH = SLICE * 2 + 16;
-    static_assert(COUNT % BLOCKS == 0 && COUNT / BLOCKS <= 32);
     const Matrix& x;
     u64* full;
     u64* empty;
@@ -20,12 +19,14 @@ template<int COUNT, int SLICE, int STAGES, int CLUSTER, int COPIERS> struct Shar
 
     __device__ __forceinline__ SharedRows(const Matrix& x, char* barriers, int slices) : x(x),
             full((u64*) barriers), empty(full + STAGES), slices(slices) {
-        if (threadIdx.x != 0) return;
-        for (int s = 0; s < STAGES; s++) {
-            initBarrier(full + s, 1);
-            initBarrier(empty + s, BLOCKS);
+        if (threadIdx.x == 0) {
+            for (int s = 0; s < STAGES; s++) {
+                initBarrier(full + s, 1);
+                initBarrier(empty + s, BLOCKS);
+            }
+            barriersMade();
         }
-        barriersMade();
+        comeToMeeting();
     }
 
     static __device__ __forceinline__ int ofLane(int half) { return half * 16; }
@@ -38,7 +39,9 @@ template<int COUNT, int SLICE, int STAGES, int CLUSTER, int COPIERS> struct Shar
             *(Quad*) (stage + (x.rows + i / (SLICE / 8)) * PITCH + i % (SLICE / 8) * 16) = {0, 0, 0, 0};
     }
 
-    __device__ __forceinline__ void meet() const { meetCluster(); }
+    __device__ __forceinline__ void meet() const { awaitMeeting(); }
+    __device__ __forceinline__ void leave() const { comeToMeeting(); }
+    __device__ __forceinline__ void awaitOthers() const { awaitMeeting(); }
 
     // Only what will be filled again is waited for.
     __device__ __forceinline__ void left(int i, int stage) const {
@@ -52,17 +55,21 @@ template<int COUNT, int SLICE, int STAGES, int CLUSTER, int COPIERS> struct Shar
     }
 
     __device__ __forceinline__ void produce(char* stage, int stageBytes, int slices) const {
-        int lane = threadIdx.x % 32, row = rankInCluster() + lane * BLOCKS;
-        bool copies = lane < COUNT / BLOCKS && row < x.rows;
-        // a lane that nothing waits for could miss two phases, and would wait for one that is over
-        if (!copies && lane > 0) return;
-        const unsigned short* from = halvesAt(x, copies ? row : 0, 0);
-        for (int i = 0, s = 0, filled = 1; i < slices; i++, from += SLICE) {
+        int rank = rankInCluster(), count = (x.rows - rank + BLOCKS - 1) / BLOCKS;
+        const char* from = (const char*) halvesAt(x, rank, 0);
+        char* to = stage + rank * PITCH;
+        for (int i = 0, s = 0, filled = 1; i < slices; i++, from += SLICE * 2) {
             // in the first phase all stages are empty
             if (i >= STAGES) awaitBarrier(empty + s, filled);
-            if (lane == 0) arriveAndExpect(full + s, x.rows * (SLICE * 2));
-            if (copies) copyToBlocks(stage + s * stageBytes + row * PITCH, from, SLICE * 2, full + s,
-                (1u << BLOCKS) - 1);
+            // one lane, because the copies of several are executed one after the other, more slowly
+            if (elected()) {
+                arriveAndExpect(full + s, x.rows * (SLICE * 2));
+#pragma unroll 8
+                for (int r = 0; r < count; r++)
+                    copyToBlocks(to + s * stageBytes + r * (BLOCKS * PITCH), from + r * (BLOCKS * 2 * x.stride),
+                        SLICE * 2, full + s, (1u << BLOCKS) - 1);
+            }
+            __syncwarp();
             if (++s == STAGES) {
                 s = 0;
                 filled ^= 1;
@@ -73,31 +80,45 @@ template<int COUNT, int SLICE, int STAGES, int CLUSTER, int COPIERS> struct Shar
 
 // Grid and block: those of few_rows.cu, of a multiple of the blocks of a cluster, and a warp more; x has a multiple
 // of a stage's terms. Shared memory: 16 bytes more for each row of a stage, and 16 for each stage. The name has
-// the rows, the terms of a stage and the blocks of a cluster.
+// the rows, the terms of a stage, whether a warp has pairs of groups, and the blocks of a cluster.
 extern "C" __global__ void __cluster_dims__(2) __launch_bounds__(512, 1) few_rows_64_256_of_2(Matrix x,
         Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<SharedRows<64, 256, 4, 2, 256>, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<SharedRows<64, 256, 4, 2, 256>, 1, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __cluster_dims__(4) __launch_bounds__(512, 1) few_rows_64_256_of_4(Matrix x,
         Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<SharedRows<64, 256, 4, 4, 256>, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<SharedRows<64, 256, 4, 4, 256>, 1, 2, 256, 4, 256>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __cluster_dims__(2) __launch_bounds__(512, 1) few_rows_64_128_of_2(Matrix x,
         Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<SharedRows<64, 128, 4, 2, 384>, 2, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<SharedRows<64, 128, 4, 2, 384>, 1, 2, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }
 
 extern "C" __global__ void __cluster_dims__(4) __launch_bounds__(512, 1) few_rows_64_128_of_4(Matrix x,
         Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
     DYNAMIC_SHARED(shared);
-    multiply<SharedRows<64, 128, 4, 4, 384>, 2, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+    multiply<SharedRows<64, 128, 4, 4, 384>, 1, 2, 128, 4, 384>(x, parts, lows, ahead, groups, narrow, early,
+        shared);
+}
+
+extern "C" __global__ void __cluster_dims__(2) __launch_bounds__(512, 1) few_rows_64_128_pairs_of_2(Matrix x,
+        Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
+    DYNAMIC_SHARED(shared);
+    multiply<SharedRows<64, 128, 3, 2, 384>, 2, 2, 128, 3, 384>(x, parts, lows, ahead, groups, narrow, early,
+        shared);
+}
+
+extern "C" __global__ void __cluster_dims__(4) __launch_bounds__(512, 1) few_rows_64_128_pairs_of_4(Matrix x,
+        Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {
+    DYNAMIC_SHARED(shared);
+    multiply<SharedRows<64, 128, 3, 4, 384>, 2, 2, 128, 3, 384>(x, parts, lows, ahead, groups, narrow, early,
         shared);
 }

@@ -69,7 +69,7 @@ __device__ __forceinline__ void prefetch(const void* global) {
     asm volatile("prefetch.global.L2 [%0];" :: "l"(global));
 }
 
-// The same for `bytes` bytes, both multiples of 16, where a card can.
+// The same for `bytes` bytes, less than 1 MiB, where a card can. The address is a multiple of 16 too.
 __device__ __forceinline__ void prefetch(const void* global, unsigned bytes) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(global), "r"(bytes) : "memory");

@@ -65,7 +65,7 @@ final class NvrtcTest {
         List<String> faults = new CopyOnWriteArrayList<>();
         files(SOURCES, ".cu").parallelStream().forEach(source -> ARCHITECTURES.stream()
                 // products of warpgroups are Hopper's
-                .filter(architecture -> !source.toString().contains("_wgmma")
+                .filter(architecture -> !source.toString().matches(".*_(wgmma|clusters)(\\.cu)?")
                         || architecture.equals("sm_90a"))
                 .forEach(architecture -> {
                     try {
