@@ -36,7 +36,7 @@ public final class KernelTrial {
     private static final int[] ROWS = {61, 19, 5};
     /// Rows of an adapter.
     private static final int ADAPTED = 8;
-    private static final int TIMES = 3;
+    private static final int TIMES = 2;
     private static final long MEMORY_BYTES = 256L << 20;
 
     private KernelTrial() {}

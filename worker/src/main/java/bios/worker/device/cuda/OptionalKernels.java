@@ -5,7 +5,7 @@ import bios.worker.device.CudaSettings.SharedRows;
 import java.util.function.Predicate;
 import java.util.function.UnaryOperator;
 
-/// Kernels without which a device computes the same bits, more slowly. Each needs those before it.
+/// Kernels without which a device computes the same bits, more slowly, in the order in which they are tried.
 enum OptionalKernels {
     /// Those of few_rows.cu.
     FEW_ROWS("few-rows", Products::fewRows, products -> products.withFewRows(true),
