@@ -375,6 +375,7 @@ Result launch(Function* f, Dim grid, Dim block, unsigned shared, Stream* stream,
     if (block.x > 1024 || block.y > 1024 || block.z > 64 || (uint64_t) block.x * block.y * block.z > 1024)
         return refuse(INVALID_VALUE, "the block is too large");
     if (k->cluster > 1 && settings().major < 9) return refuse(NOT_SUPPORTED, "clusters");
+    if (k->cluster > 8) return refuse(INVALID_VALUE, "more than 8 blocks of a cluster");
     if (grid.x % k->cluster) return refuse(INVALID_VALUE, "the grid is no multiple of the kernel's cluster");
     if (shared > f->sharedLimit) return refuse(INVALID_VALUE, "more dynamic shared memory than was set for the kernel");
     // Without being asked, a device gives 48 KiB to a block, what the kernel declares itself included.

@@ -53,6 +53,7 @@ std::string kernels(const Program& p) {
             std::string words = (*i)[1].str() + (*i)[2].str();
             std::smatch size;
             bool has = std::regex_search(words, size, cluster);
+            if (!has && words.find("__cluster_dims__") != std::string::npos) lines += "#error clusters of one number only\n";
             lines += "EMU_KERNEL(" + (*i)[3].str() + ", " + (has ? size[1].str() : "1") + ")\n";
         }
     };

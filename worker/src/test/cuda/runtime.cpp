@@ -52,7 +52,7 @@ uint64_t mix(uint64_t seed, uint64_t value) {
 namespace {
 const size_t STACK = 128 << 10;
 // Of all blocks of a cluster.
-const unsigned MAX_THREADS = 4096;
+const unsigned MAX_THREADS = 8192;
 
 struct Copy { void* to; const void* from; unsigned bytes, valid; };
 
@@ -138,6 +138,9 @@ struct Barrier {
     long long bytes;
     std::vector<State*> waiting;
 };
+
+// What is in the place of a barrier.
+const uint64_t BARRIER = 0xba44135fba44135f;
 
 // A bulk copy to one block of a cluster.
 struct Bulk {
@@ -344,11 +347,9 @@ void Runner::runCluster(const Launch& l, uint64_t number) {
         first += (blockThreads + 31) / 32 * 32;
         b.arrived = b.firstArrived = b.exited = b.predicates = 0;
         b.blockEpoch = ++b.epoch;
-        b.threads.resize(blockThreads);
         memset(b.dynamicShared, 0xff, l.shared);
         for (unsigned i = 0; i < blockThreads; i++) {
             State& s = states[b.first + i];
-            b.threads[i] = &s;
             s.own = &b;
             s.index = {i % l.block.x, i / l.block.x % l.block.y, i / (l.block.x * l.block.y)};
             s.block = block;
@@ -548,7 +549,7 @@ void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     }
     if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && (uintptr_t) at & (bytes - 1))
         violation("%s %zu bytes of shared memory at %p, which is not aligned to them", write ? "writes" : "reads", bytes, at);
-    if (++r->accesses > MOST_ACCESSES) watching = false;
+    if (++r->accesses > MOST_ACCESSES * r->launch->kernel->cluster) watching = false;
     unsigned warp = WARP | me().warp, sync = r->warpOf(me()).sync;
     for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) {
         Cell& c = area->cells[i];
@@ -640,6 +641,7 @@ static Barrier& barrierAt(const void* at, unsigned rank, const char* what) {
     if (found == r.barriers.end()) violation("%s: there is no barrier", what);
     Barrier& b = found->second;
     if (owner.exited == r.blockThreads) violation("%s: block %u of the cluster has ended", what, rank);
+    if (*(const uint64_t*) place != BARRIER) violation("%s: the barrier was overwritten", what);
     bool known = b.initMeeting < r.meetings || (b.owner == self.own && (b.by == &self || b.initEpoch < owner.epoch));
     if (!known) violation("%s: whether the barrier is ready is not known: no meeting since", what);
     return b;
@@ -661,7 +663,7 @@ static void deliver(const Bulk& copy) {
     if (b.owner->exited == r.blockThreads) violation("a bulk copy to a block that has ended");
     memcpy(copy.to, copy.from, copy.bytes);
     size_t from = copy.to - b.owner->dynamicShared;
-    for (size_t i = from / 2; i < (from + copy.bytes) / 2; i++) {
+    for (size_t i = from / 2; watching && i < (from + copy.bytes) / 2; i++) {
         Cell& c = b.owner->dynamic.cells[i];
         c.writer = BULK;
         c.writeEpoch = b.owner->epoch;
@@ -828,6 +830,7 @@ void emu_barrier_init(void* barrier, unsigned count) {
     if ((uintptr_t) barrier & 7 || (size_t) ((char*) barrier - own.dynamicShared) + 8 > r.launch->shared)
         violation("a barrier at %p", barrier);
     checkAccess(barrier, 8, true);
+    *(uint64_t*) barrier = BARRIER;
     r.barriers[barrier] = {&own, count, count, 0, own.epoch, r.meetings, &self, 0, {}};
 }
 void emu_barrier_expect(void* barrier, unsigned bytes) {

@@ -172,7 +172,7 @@ extern "C" __global__ void laneOutsideItsMask(float* y, const float* x) {
     y[threadIdx.x] = v;
 }
 
-enum Error { NONE, NOT_AWAITED, TOO_EARLY, NO_MEETING, ENDED };
+enum Error { NONE, NOT_AWAITED, TOO_EARLY, NO_MEETING, ENDED, BEFORE_READ, OVERWRITTEN };
 
 // sums[i] ← x[i] + x[64 + i] + .. of SLICES slices of 64 values, in each block of a cluster of two. Each copies half of a
 // slice into one of two stages of both.
@@ -198,9 +198,12 @@ template<int ERROR> __device__ __forceinline__ void ring(float* sums, const floa
     if (i < 64) {
         for (int n = 0; n < SLICES; n++) {
             if (ERROR != NOT_AWAITED) awaitBarrier(full + n % 2, n / 2 % 2);
+            if (ERROR == BEFORE_READ && i < 2 && n + 2 < SLICES) arriveAt(empty + n % 2, i);
+            if (ERROR == BEFORE_READ) syncFirst(64);
             sum += stages[n % 2 * 64 + i];
+            if (ERROR == OVERWRITTEN && i == 40 && n == 2) full[1] = 7;
             syncFirst(64);
-            if (i < 2 && (n + 2 < SLICES || ERROR == ENDED)) arriveAt(empty + n % 2, i);
+            if (ERROR != BEFORE_READ && i < 2 && (n + 2 < SLICES || ERROR == ENDED)) arriveAt(empty + n % 2, i);
         }
         sums[blockIdx.x * 64 + i] = sum;
     } else if (i == 64) {
@@ -219,6 +222,14 @@ extern "C" __global__ void __cluster_dims__(2) copyToBlocksNotAwaited(float* y, 
 
 extern "C" __global__ void __cluster_dims__(2) stageFilledTooEarly(float* y, const float* x) {
     ring<PLANTED ? TOO_EARLY : NONE>(y, x);
+}
+
+extern "C" __global__ void __cluster_dims__(2) arrivalBeforeTheRead(float* y, const float* x) {
+    ring<PLANTED ? BEFORE_READ : NONE>(y, x);
+}
+
+extern "C" __global__ void __cluster_dims__(2) overwrittenBarrier(float* y, const float* x) {
+    ring<PLANTED ? OVERWRITTEN : NONE>(y, x);
 }
 
 extern "C" __global__ void __cluster_dims__(2) clusterWithoutMeeting(float* y, const float* x) {

@@ -123,6 +123,8 @@ static void ring(const char* name) {
 static const std::map<std::string, std::function<void()>> CASES = {
     {"copyToBlocksNotAwaited", [] { ring("copyToBlocksNotAwaited"); }},
     {"stageFilledTooEarly", [] { ring("stageFilledTooEarly"); }},
+    {"arrivalBeforeTheRead", [] { ring("arrivalBeforeTheRead"); }},
+    {"overwrittenBarrier", [] { ring("overwrittenBarrier"); }},
     {"clusterWithoutMeeting", [] { ring("clusterWithoutMeeting"); }},
     {"arrivalAtAnEndedBlock", [] { ring("arrivalAtAnEndedBlock"); }},
     {"halfACluster", [] {

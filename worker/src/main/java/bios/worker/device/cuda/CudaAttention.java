@@ -220,11 +220,12 @@ final class CudaAttention {
                 4 * ((QUERIES + Device.BLOCK) * (shape.headDim() | 1) + QUERIES * Device.BLOCK));
     }
 
-    /// Bytes of pages that attention over these sequences reads.
-    static long pageBytes(Sequences over, AttentionShape shape) {
+    /// Bytes of a layer's keys and values that attention over these sequences reads from pages.
+    static long bytesRead(KeyValues.Paged from, Sequences over) {
         long positions = CudaSequences.of(over).sequences().stream().mapToLong(sequence -> sequence.position()
                 + sequence.count()).sum();
-        return positions * 2 * shape.kvHeads() * shape.headDim() * DType.BF16.bytes();
+        var format = from.pool().format();
+        return positions * 2 * format.kvHeads() * format.headDim() * format.dtype().bytes();
     }
 
     private Form form(int rows, CudaSequences sequences, AttentionShape shape) {

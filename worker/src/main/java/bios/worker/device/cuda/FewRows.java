@@ -12,6 +12,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
@@ -84,8 +85,8 @@ final class FewRows {
     private final CublasLt library;
     private final LowRanks others;
     private final Map<Shape, Boolean> equal = new ConcurrentHashMap<>();
-    /// Off after the card has found other bits with them.
-    private volatile SharedRows sharing;
+    /// Shapes of weights whose products have the library's bits too if blocks share rows.
+    private final Set<Shape> shared = ConcurrentHashMap.newKeySet();
     private final Map<FewRowsBlocks.Work, List<FewRowsBlocks>> worthTrying = new HashMap<>();
     private final Map<FewRowsBlocks.Work, FewRowsBlocks> chosen = new HashMap<>();
     private final List<Part> waiting = new ArrayList<>(PARTS);
@@ -104,8 +105,7 @@ final class FewRows {
         this.cuda = cuda;
         this.library = library;
         this.others = others;
-        sharing = cuda.products().sharedRows();
-        prefetches = new WeightPrefetches(cuda);
+        prefetches = new WeightPrefetches(cuda.card(), cuda.products().prefetches() && cuda.kernels().early());
         counters = cuda.memory().tensor(DType.I32, 1, COUNTERS).address();
     }
 
@@ -166,6 +166,8 @@ final class FewRows {
     private FewRowsBlocks blocks(FewRowsBlocks.Work work, List<Part> parts) {
         var known = chosen.get(work);
         if (known != null) return known;
+        var sharing = parts.stream().allMatch(part -> shared.contains(new Shape(part.w.rows(),
+                part.w.columns()))) ? cuda.products().sharedRows() : SharedRows.OFF;
         var some = worthTrying.computeIfAbsent(work, given -> FewRowsBlocks.worthTrying(given, cuda.card(),
                 sharing));
         if (work.weightBytes() < cuda.products().triedBytes() || some.size() == 1) {
@@ -325,40 +327,43 @@ final class FewRows {
     }
 
     private void compare(Shape shape) {
-        try (var scope = cuda.memory().scope()) {
-            long different = different(shape, scope, false);
+        try {
+            long different = different(shape, false);
+            equal.put(shape, different == 0);
             if (different > 0) log.warn("{} adds the terms of products of [{}, {}] in another order than "
                     + "the kernels for few rows ({} different results): decoding uses the library, which "
                     + "is slower", library.version(), shape.out, shape.in, different);
-            else if (sharing != SharedRows.OFF) compareShared(shape, scope);
-            equal.put(shape, different == 0);
+            else if (cuda.products().sharedRows() != SharedRows.OFF) compareShared(shape);
         } catch (OutOfDeviceMemory full) {
             log.warn("no memory to compare products of [{}, {}]: {}", shape.out, shape.in,
                     full.getMessage());
         }
     }
 
-    private void compareShared(Shape shape, Scope scope) {
-        long different;
+    private void compareShared(Shape shape) {
         try {
-            different = different(shape, scope, true);
+            long different = different(shape, true);
+            if (different == 0) shared.add(shape);
+            else log.warn("products of [{}, {}] whose blocks share rows have other bits ({} different "
+                    + "results): every block copies all rows", shape.out, shape.in, different);
         } catch (IllegalStateException refused) {
             // a part of a card may have no room for a cluster
-            sharing = SharedRows.OFF;
-            log.warn("every block copies all rows: {}", refused.getMessage());
-            return;
+            log.warn("products of [{}, {}]: every block copies all rows: {}", shape.out, shape.in,
+                    refused.getMessage());
         }
-        if (different == 0) return;
-        sharing = SharedRows.OFF;
-        log.warn("products of [{}, {}] whose blocks share rows have other bits ({} different results): from "
-                + "now on, every block copies all rows", shape.out, shape.in, different);
     }
 
     /// The results that differ, of the kernels whose blocks share rows or of the others.
-    private long different(Shape shape, Scope scope, boolean shared) {
+    private long different(Shape shape, boolean shared) {
         int[] some = Arrays.stream(COMPARED).filter(n -> kernels(n, shape.in, shared).findAny().isPresent())
                 .toArray();
         if (some.length == 0) return 0;
+        try (var scope = cuda.memory().scope()) {
+            return different(shape, shared, some, scope);
+        }
+    }
+
+    private long different(Shape shape, boolean shared, int[] some, Scope scope) {
         int out = Math.min(shape.out, COMPARED_OUTPUTS);
         var memory = cuda.memory();
         var different = new DifferentBits(cuda, scope);

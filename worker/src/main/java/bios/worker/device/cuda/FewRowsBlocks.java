@@ -30,7 +30,7 @@ record FewRowsBlocks(FewRowsKernel kernel, int groups) {
     /// their features are multiplied with, small ones are spread more evenly. What a multiprocessor copies
     /// decides where its own speed is the limit. Where that of the cache is, fewer and larger blocks are
     /// faster: they read the rows less often.
-    /// Those that share rows are all that there are if sharing is `ON`, and there is one.
+    /// If sharing is `ON` and there are some that share rows, there are no others.
     static List<FewRowsBlocks> worthTrying(Work work, CudaCard card, SharedRows sharing) {
         var kernels = FewRowsKernel.of(work.rows, work.in, card, sharing != SharedRows.OFF)
                 .collect(Collectors.partitioningBy(FewRowsKernel::sharesRows));

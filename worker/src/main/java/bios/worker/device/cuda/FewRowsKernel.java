@@ -64,15 +64,16 @@ record FewRowsKernel(String name, int rows, int warpGroups, int rowWarps, int te
         return ALL.stream().mapToInt(FewRowsKernel::rows).filter(some -> some >= rows).min().orElseThrow();
     }
 
-    /// Most groups of GROUP features of a block, as many for each warp: of its warps but one, and of what a
-    /// card has of shared memory.
+    /// Most groups of GROUP features of a block, as many for each warp: of its warps but one, or
+    /// two where one copies rows, and of what a card has of shared memory.
     int mostGroups(CudaCard card) {
         int features = (card.sharedBytesPerBlock() - sharedBytes(0)) / (stages * terms * DType.BF16.bytes());
         int warps = (WARPS - 1 - rowCopiers()) / rowWarps;
         return Math.min(warps, features / GROUP / warpGroups) * warpGroups;
     }
 
-    /// Threads of a block with this many groups: the warps that multiply or copy, and `lowWarps` warps that
+    /// Threads of a block with this many groups: the warps that multiply or copy, and the one that copies
+    /// shared rows, and `lowWarps` warps that
     /// compute low-rank products, at least one and as many as the block has room for.
     int threads(int groups, int lowWarps) {
         int busy = Math.max(terms < 256 ? 12 : 8, groups / warpGroups * rowWarps);

@@ -21,7 +21,7 @@ import org.slf4j.LoggerFactory;
 final class KernelCompiler {
     private static final List<String> SOURCES = List.of("rows", "optimizer", "loss", "products", "attention",
             "attention_mma", "sampling", "few_rows");
-    /// Sources for cards with products of warpgroups.
+    /// Sources for cards with products of warpgroups, which also have clusters.
     private static final List<String> WARPGROUP_SOURCES = List.of("attention_wgmma", "few_rows_clusters");
     private static final List<String> HEADERS = List.of("common.cuh", "ptx.cuh", "tiles.cuh", "spans.cuh",
             "softmax.cuh", "wgmma.cuh", "few_rows.cuh", "clusters.cuh");

@@ -9,7 +9,8 @@ import java.util.Optional;
 /// Which weights the products of few rows ask the card's cache for before they are needed. Between two
 /// products of decoding, smaller kernels leave the memory idle. A product asks for its own weights before it
 /// waits for the kernel before it, and for those of the next product when it is complete itself. Steps of
-/// decoding repeat their products, so the next one is the one that came after it the last time.
+/// decoding repeat their products, so the next one is the one that came after it the last time. A graph asks
+/// for what was known at its capture.
 final class WeightPrefetches {
     /// Parts of the cache that the first weights of a product may take, and most that attention may read in
     /// between, or they would not stay there.
@@ -32,7 +33,7 @@ final class WeightPrefetches {
     /// @param read bytes that attention read in between
     private record Follower(Optional<CudaTensor> weight, long read) {}
 
-    private final Cuda cuda;
+    private final CudaCard card;
     private final boolean on;
     /// By the address of a product's first weight. A device keeps its weights.
     private final Map<Long, Follower> followers = new HashMap<>();
@@ -41,9 +42,10 @@ final class WeightPrefetches {
     /// Address of the weight that the last product asked for; 0 if it did not.
     private long askedFor;
 
-    WeightPrefetches(Cuda cuda) {
-        this.cuda = cuda;
-        on = cuda.products().prefetches() && cuda.kernels().early();
+    /// @param on whether anything is asked for
+    WeightPrefetches(CudaCard card, boolean on) {
+        this.card = card;
+        this.on = on;
     }
 
     /// Attention reads this many bytes of pages.
@@ -57,7 +59,7 @@ final class WeightPrefetches {
         var first = weights.getFirst();
         if (lastWeight != 0) followers.put(lastWeight, new Follower(weights.size() == 1 ? Optional.of(first)
                 : Optional.empty(), readSince));
-        int cache = cuda.card().cacheBytes();
+        int cache = card.cacheBytes();
         int slices = askedFor == first.address() ? 0 : blocks.stagesOf(work, cache / PART);
         lastWeight = first.address();
         readSince = 0;

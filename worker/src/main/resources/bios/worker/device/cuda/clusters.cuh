@@ -58,7 +58,8 @@ __device__ __forceinline__ void arriveAt(u64* barrier, int rank) {
                  :: "r"(sharedAddress(barrier)), "r"(rank) : "memory");
 }
 
-// Waits for the end of a phase: 0 for the first, 1 for the second, 0 for the third. Sees its copies. A wait of some seconds is a fault, which ends the kernel.
+// Waits for the end of a phase: 0 for the first, 1 for the second, 0 for the third. Sees its copies. A wait that
+// is in vain many times is a fault, which ends the kernel.
 __device__ __forceinline__ void awaitBarrier(u64* barrier, unsigned parity) {
     for (unsigned tries = 0;; tries++) {
         unsigned complete;

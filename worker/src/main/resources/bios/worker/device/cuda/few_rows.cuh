@@ -323,9 +323,9 @@ struct Lows {
     __device__ __forceinline__ int sums() const { return sites * tiles * ranks; }
 };
 
-// Weights that a launch asks the card's cache to have before they are copied: the first `bytes` of each row of the
-// next product's, when this product is complete, and of its own those of so many stages after the ones that are
-// copied first, before it waits for the kernel before it. Other kernels that leave the memory idle run meanwhile.
+// Weights that a launch asks the card's cache to have before they are copied: when its product is complete, the
+// first `bytes` of each row of the next product's weight; and before it waits for the kernel before it, its own
+// weights of so many stages after the ones that are copied first. Kernels that leave the memory idle run meanwhile.
 struct Ahead {
     Matrix next;
     int bytes;
@@ -462,8 +462,8 @@ __device__ __forceinline__ void lowRanks(const Matrix& x, const Lows& lows) {
     }
 }
 
-// How a block has the rows of x in its stages, and when it may write to them: what the policy ROWS of multiply
-// says. This one: the threads that copy weights copy the rows too, all of them for every block.
+// How the rows of x come into the stages of a block: the policy Rows of multiply. This one: the threads that copy
+// weights copy all rows too.
 template<int COUNT, int SLICE, int THREADS> struct OwnRows {
     static constexpr int ROWS = COUNT, BLOCKS = 1, PITCH = SLICE * 2;
     Copies<SLICE, THREADS> copies;
@@ -500,13 +500,12 @@ template<int COUNT, int SLICE, int THREADS> struct OwnRows {
 
 // Up to Rows::ROWS rows of x. A block has `groups` groups of FEATURES features. Each of its first warps
 // multiplies GROUPS of them with one of ROW_WARPS groups of the rows, and COPIERS threads copy: STAGES stages of
-// SLICE terms are in shared memory, on their way or in use. The warps after these list the corrections and compute low-rank
-// products; until the end of the product they wait for no other warp. If several blocks share the rows, the
-// first warp after these copies them.
+// SLICE terms are in shared memory, on their way or in use. If several blocks share the rows, the first warp after
+// these copies them. The others list the corrections and compute low-rank products; until the end of the product
+// they wait for no other warp.
 template<class Rows, int GROUPS, int ROW_WARPS, int SLICE, int STAGES, int COPIERS>
-__device__ __forceinline__ void multiply(
-        const Matrix& x, const Parts& parts, const Lows& lows, const Ahead& ahead, int groups, int narrow, int early,
-        char* shared) {
+__device__ __forceinline__ void multiply(const Matrix& x, const Parts& parts, const Lows& lows,
+        const Ahead& ahead, int groups, int narrow, int early, char* shared) {
     constexpr int ROWS = Rows::ROWS, TILES = ROWS / 8 / ROW_WARPS, ROW_BYTES = SLICE * 2;
     int warp = threadIdx.x / 32 / ROW_WARPS, row0 = threadIdx.x / 32 % ROW_WARPS * (TILES * 8);
     int lane = threadIdx.x % 32, features = groups * FEATURES;

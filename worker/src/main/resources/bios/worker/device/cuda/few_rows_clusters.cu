@@ -1,14 +1,13 @@
-// Kernels for products of few BF16 rows whose blocks share them (sm_90a): each block of a cluster copies
-// a part of the rows into the shared memory of all. So the cache is read as often as if there were one block for
-// each cluster. The products and their bits are those of few_rows.cu.
+// Kernels for products of few BF16 rows whose blocks share them (sm_90a): each block of a cluster copies a part of
+// the rows into the shared memory of all. So the rows are read from the cache as often as if there were one block
+// for each cluster. The products and their bits are those of few_rows.cu.
 #include "few_rows.cuh"
 #include "clusters.cuh"
 
 // COUNT rows in stages that the BLOCKS blocks of a cluster fill together: bulk copies of a row's SLICE terms,
 // which a barrier of each stage counts in each block. A row has 16 bytes more than its terms, so that eight of
-// them are in all banks. A stage is filled again when all blocks have left it, which a second barrier counts. A
-// block waits for all of its copies, and its warp that copies for all arrivals, so that a block may end before the
-// others. x has whole slices.
+// them are in all banks. A stage is filled again when all blocks have left it, which a second barrier counts. The
+// threads that multiply or copy wait for each stage, and one warp for all arrivals. x has whole slices.
 template<int COUNT, int SLICE, int STAGES, int CLUSTER, int COPIERS> struct SharedRows {
     static constexpr int ROWS = COUNT, BLOCKS = CLUSTER, PITCH = SLICE * 2 + 16;
     const Matrix& x;
@@ -78,8 +77,8 @@ template<int COUNT, int SLICE, int STAGES, int CLUSTER, int COPIERS> struct Shar
     }
 };
 
-// Grid and block: those of few_rows.cu, of a multiple of the blocks of a cluster, and a warp more; x has a multiple
-// of a stage's terms. Shared memory: 16 bytes more for each row of a stage, and 16 for each stage. The name has
+// Those of few_rows.cu, but: the grid is a multiple of the blocks of a cluster, a block has a warp more, and x has
+// a multiple of a stage's terms. Shared memory: 16 bytes more for each row of a stage, and 16 for each stage. The name has
 // the rows, the terms of a stage, whether a warp has pairs of groups, and the blocks of a cluster.
 extern "C" __global__ void __cluster_dims__(2) __launch_bounds__(512, 1) few_rows_64_256_of_2(Matrix x,
         Parts parts, Lows lows, Ahead ahead, int groups, int narrow, int early) {

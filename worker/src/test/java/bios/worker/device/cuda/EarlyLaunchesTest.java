@@ -20,7 +20,7 @@ class EarlyLaunchesTest {
     @Test void everyKernelBeginsByWaiting() {
         List<String> others = new ArrayList<>();
         List<MatchResult> kernels = KernelCompiler.allSources().stream()
-                .flatMap(source -> KERNEL.matcher(text(source)).results()).toList();
+                .flatMap(source -> KERNEL.matcher(text(source + ".cu")).results()).toList();
         assertTrue(kernels.size() > 50, "found only " + kernels.size() + " kernels");
         for (MatchResult kernel : kernels)
             if (!kernel.group(2).equals("begin();")) others.add(kernel.group(1));
@@ -28,8 +28,17 @@ class EarlyLaunchesTest {
         assertTrue(others.stream().allMatch(name -> name.startsWith("few_rows_")), others.toString());
     }
 
+    /// Before rows are copied, unless they were complete when the kernel before began; then at the end.
+    @Test void kernelsForFewRowsWaitBeforeTheyCopyRows() {
+        String text = text("few_rows.cuh");
+        int waits = text.indexOf("    if (!early) awaitPrevious();\n");
+        assertTrue(waits > 0 && waits < text.indexOf("rows.start(") && waits < text.indexOf("rows.produce(")
+                && waits < text.indexOf("lowRanks(x, lows);"), text);
+        assertTrue(text.indexOf("    if (early) awaitPrevious();\n") > waits, text);
+    }
+
     private static String text(String source) {
-        try (var in = KernelCompiler.class.getResourceAsStream(source + ".cu")) {
+        try (var in = KernelCompiler.class.getResourceAsStream(source)) {
             return new String(in.readAllBytes(), StandardCharsets.UTF_8);
         } catch (IOException failed) {
             throw new UncheckedIOException(failed);
