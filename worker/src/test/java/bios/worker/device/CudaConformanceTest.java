@@ -57,8 +57,9 @@ final class CudaConformanceTest {
         }
     }
 
-    /// Checks make kernels several times slower, so in the short form only the verbs have them, and kernels whose
-    /// blocks form clusters: the suites call no kernel that the verbs' tests do not. Tests of refused memory repeat large verbs.
+    /// Checks make kernels several times slower, so in the short form only the verbs have them, and kernels
+    /// whose blocks form clusters: the suites call no kernel that the verbs' tests do not. Tests of refused
+    /// memory repeat large verbs.
     private static List<Part> parts() {
         List<Part> parts = new ArrayList<>();
         for (int seed = 1; seed <= (LONG ? 3 : 1); seed++) {

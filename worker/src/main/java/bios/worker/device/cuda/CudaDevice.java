@@ -289,7 +289,8 @@ final class CudaDevice implements Device {
     @Override public void attention(Tensor out, Tensor lse, Tensor q, KeyValues source, Sequences sequences,
             AttentionShape shape) {
         attention().attention(out, lse, q, source, sequences, shape);
-        if (source instanceof KeyValues.Paged paged) products.reads(CudaAttention.bytesRead(paged, sequences));
+        if (source instanceof KeyValues.Paged paged)
+            products.reads(CudaAttention.bytesRead(paged, sequences));
     }
 
     @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,

@@ -105,7 +105,8 @@ final class FewRows {
         this.cuda = cuda;
         this.library = library;
         this.others = others;
-        prefetches = new WeightPrefetches(cuda.card(), cuda.products().prefetches() && cuda.kernels().early());
+        prefetches = new WeightPrefetches(cuda.card(), cuda.products().prefetches()
+                && cuda.kernels().early());
         counters = cuda.memory().tensor(DType.I32, 1, COUNTERS).address();
     }
 

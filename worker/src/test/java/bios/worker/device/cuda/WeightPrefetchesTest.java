@@ -105,7 +105,8 @@ final class WeightPrefetchesTest {
     /// Every kernel fits its block and what a card has of shared memory.
     @Test void blocksFitTheCard() {
         for (int rows : new int[] {8, 16, 32, 64})
-            for (var blocks : FewRowsBlocks.worthTrying(work(rows, List.of(GATE, UP)), H100, SharedRows.AUTO)) {
+            for (var blocks : FewRowsBlocks.worthTrying(work(rows, List.of(GATE, UP)), H100,
+                    SharedRows.AUTO)) {
                 assertTrue(blocks.sharedBytes() <= H100.sharedBytesPerBlock(), blocks.toString());
                 int threads = blocks.threads(1000, 128, H100);
                 assertTrue(threads <= 512 && threads % 32 == 0, blocks + ": " + threads);
