@@ -32,7 +32,7 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
     /// @param fewRows whether kernels for few rows multiply them, where they give the library's bits
     /// @param lowRankBeside whether those kernels also compute the low-rank products of the same rows
     /// @param sharedRows whether blocks of those kernels share their copies of the rows
-    /// @param prefetches whether those kernels ask the card's cache for weights before they need them
+    /// @param prefetches whether those kernels prefetch weights into the card's L2 cache
     /// @param triedBytes bytes of weights from which on the card tries which of those kernels is the fastest
     /// @param forwardInBf16 whether the library rounds a bf16 result of forward itself: what is added to the
     ///     product is rounded to bf16 first
@@ -66,7 +66,7 @@ public record CudaSettings(List<String> libraryPath, Optional<Path> cache, long 
                     algorithmRows);
         }
 
-        /// The same with or without weights that are asked for ahead.
+        /// The same with or without prefetching of weights.
         public Products withPrefetches(boolean some) {
             return new Products(fewRows, lowRankBeside, sharedRows, some, triedBytes, forwardInBf16,
                     algorithmRows);

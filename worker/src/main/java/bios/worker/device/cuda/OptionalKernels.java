@@ -17,7 +17,7 @@ enum OptionalKernels {
     SHARED_ROWS("shared-rows", products -> products.sharedRows() != SharedRows.OFF,
             products -> products.withSharedRows(SharedRows.ON),
             products -> products.withSharedRows(SharedRows.OFF)),
-    /// Their requests for weights that are needed later.
+    /// Their prefetching of weights into the L2 cache.
     PREFETCH("prefetch", Products::prefetches, products -> products.withPrefetches(true),
             products -> products.withPrefetches(false));
 
@@ -39,17 +39,17 @@ enum OptionalKernels {
         return setting;
     }
 
-    /// Whether the settings allow them.
+    /// Whether the settings allow these kernels.
     boolean wanted(Products products) {
         return wanted.test(products);
     }
 
-    /// The settings with them, wherever they can be used.
+    /// The settings that use these kernels wherever a card can.
     Products on(Products products) {
         return on.apply(products);
     }
 
-    /// The settings without them.
+    /// The settings without these kernels.
     Products off(Products products) {
         return off.apply(products);
     }

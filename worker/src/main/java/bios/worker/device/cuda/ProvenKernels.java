@@ -101,7 +101,7 @@ final class ProvenKernels {
         return known;
     }
 
-    /// The lines of a process that tries kernels.
+    /// Runs a process that tries kernels; the lines that it printed.
     private List<String> run(List<OptionalKernels> some) {
         var command = new ArrayList<String>();
         command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());

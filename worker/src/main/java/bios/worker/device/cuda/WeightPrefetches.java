@@ -6,21 +6,21 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// Which weights the products of few rows ask the card's cache for before they are needed. Between two
-/// products of decoding, smaller kernels leave the memory idle. A product asks for its own weights before it
-/// waits for the kernel before it, and for those of the next product when it is complete itself. Steps of
-/// decoding repeat their products, so the next one is the one that came after it the last time. A graph asks
-/// for what was known at its capture.
+/// Which weights the products of few rows prefetch into the card's L2 cache. Between two products of
+/// decoding, smaller kernels leave the memory idle. A product prefetches its own weights before it waits for
+/// the kernel before it, and those of the next product when it is complete. Decode steps repeat their
+/// products, so the next product is predicted to be the one that followed the last time. A graph prefetches
+/// what was predicted at its capture.
 final class WeightPrefetches {
-    /// Parts of the cache that the first weights of a product may take, and most that attention may read in
-    /// between, or they would not stay there.
+    /// A product's weights may take 1 / PART of the cache. If attention reads more than 1 / READ_PART of it
+    /// in between, prefetched weights would be evicted.
     private static final int PART = 3, READ_PART = 4;
-    /// Fewer bytes of a row are not worth a request; more are whole lines.
+    /// Fewer bytes of a row are not worth an instruction; more are whole cache lines.
     private static final int LEAST_BYTES = 512, LINE = 128;
 
-    /// What one launch asks for: `struct Ahead`.
+    /// What one launch prefetches: `struct Ahead`.
     ///
-    /// @param next weight of the next product, of whose rows the first `bytes` are asked for
+    /// @param next weight of the next product, of whose rows the first `bytes` are prefetched
     /// @param slices stages of its own weights beyond those that it copies at its beginning
     record Ahead(Optional<CudaTensor> next, int bytes, int slices) {
         /// Nothing.
@@ -39,10 +39,10 @@ final class WeightPrefetches {
     private final Map<Long, Follower> followers = new HashMap<>();
     private long lastWeight;
     private long readSince;
-    /// Address of the weight that the last product asked for; 0 if it did not.
+    /// Address of the weight of another product that the last launch prefetched; 0 if there is none.
     private long askedFor;
 
-    /// @param on whether anything is asked for
+    /// @param on whether anything is prefetched
     WeightPrefetches(CudaCard card, boolean on) {
         this.card = card;
         this.on = on;
@@ -53,7 +53,7 @@ final class WeightPrefetches {
         readSince += bytes;
     }
 
-    /// What the launch of a product asks for that comes after the one of the last call.
+    /// What the launch of a product prefetches; calls are in the order of the launches.
     Ahead of(FewRowsBlocks.Work work, List<CudaTensor> weights, FewRowsBlocks blocks) {
         if (!on) return Ahead.NONE;
         var first = weights.getFirst();
